@@ -1,0 +1,74 @@
+# Every command of this repository. `make` alone lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+export UV_PYTHON_DOWNLOADS := never
+export UV_NO_PROGRESS := $(if $(CI),1,0)
+RUN := .venv/bin/python
+
+.PHONY: help
+help: ## List the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+.PHONY: setup
+setup: .venv/.installed ## Make the environment (.venv) from the lock
+
+.venv/.installed: requirements-dev.lock dev/setup.sh
+	@UV_VERSION=$(UV_VERSION) PYTHON=$(PYTHON) dev/setup.sh
+
+.PHONY: demo
+demo: setup ## Run every DAG for last night's data on a throw-away stack, print what each wrote
+	@$(RUN) -m dev demo
+
+.PHONY: up
+up: setup ## Start the local stack with the Airflow UI, and keep it running
+	@$(RUN) -m dev up
+
+.PHONY: down
+down: setup ## Stop the local stack
+	@$(RUN) -m dev down
+
+.PHONY: shell
+shell: setup ## Open a shell in which plain `airflow …` commands use the local stack
+	@$(RUN) -m dev shell
+
+.PHONY: migrate
+migrate: setup ## Bring the databases of the local stack (or of the AIRFLOW_CONN_* that are set) up to date
+	@$(RUN) -m dev migrate
+
+.PHONY: test
+test: setup ## Lint, type-check, and run every test
+	@$(MAKE) --no-print-directory lint
+	@$(RUN) -m pytest -n 2 --dist loadfile
+
+.PHONY: test-fast
+test-fast: setup ## The tests that need less than a minute together
+	@$(RUN) -m pytest -n 2 --dist loadfile -m "not slow and not e2e"
+
+.PHONY: lint
+lint: setup ## Check style, types and SQL
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+	@.venv/bin/sqlfluff lint --disable-progress-bar --nocolor include/sql
+
+.PHONY: format
+format: setup ## Rewrite Python and SQL in the one style
+	@.venv/bin/ruff check --fix .
+	@.venv/bin/ruff format .
+	@.venv/bin/sqlfluff fix --disable-progress-bar --nocolor include/sql
+
+.PHONY: bench
+bench: setup ## Measure against peers, as ratios in one run
+	@$(RUN) -m dev.bench
+
+.PHONY: lock
+lock: .uv/bin/uv ## Renew the locks after a change to requirements*.txt
+	@.uv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header requirements.txt -o requirements.lock
+	@.uv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header requirements-dev.txt -c requirements.lock -o requirements-dev.lock
+
+.uv/bin/uv:
+	@UV_VERSION=$(UV_VERSION) PYTHON=$(PYTHON) dev/setup.sh uv

@@ -1,0 +1,1 @@
+"""The local stack: everything `make` starts on a laptop."""

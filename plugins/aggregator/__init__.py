@@ -1,0 +1,1 @@
+"""Everything behind the DAGs: hooks, operators, timetable, rules."""

@@ -1,0 +1,1 @@
+"""The custom operators that the DAGs are wired from."""

@@ -1,0 +1,1 @@
+"""When runs fire, and which window each covers."""

@@ -1,0 +1,56 @@
+"""What every test may use: a real PostgreSQL, and an Airflow configured before its first import."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+REPOSITORY = Path(__file__).parents[1]
+
+# Airflow reads these when it is imported, which is before any fixture runs.
+os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="aggregator-airflow-")
+os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = str(REPOSITORY / "dags")
+os.environ["AIRFLOW__CORE__PLUGINS_FOLDER"] = str(REPOSITORY / "plugins")
+os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+
+import psycopg  # noqa: E402
+import pytest  # noqa: E402
+
+from dev import postgres as embedded  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dev.postgres import Postgres
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """A PostgreSQL server for the whole session; tests that restart it start one of their own."""
+    server = embedded.start(tmp_path_factory.mktemp("postgres") / "data", durable=False)
+    yield server
+    server.stop("immediate")
+
+
+@pytest.fixture(scope="session")
+def database_names() -> Iterator[str]:
+    """Names for databases, each used once (an existing server may be shared by several sessions)."""
+    return (f"test_{os.getpid()}_{number}" for number in itertools.count())
+
+
+@pytest.fixture
+def database_url(postgres: Postgres, database_names: Iterator[str]) -> Iterator[str]:
+    """URL of a new, empty database."""
+    name = next(database_names)
+    yield postgres.ensure_database(name)
+    postgres.drop_database(name)
+
+
+@pytest.fixture
+def connection(database_url: str) -> Iterator[psycopg.Connection]:
+    """An autocommit connection to ``database_url``, for arranging and looking."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        yield connection
