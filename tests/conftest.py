@@ -20,11 +20,20 @@ import psycopg  # noqa: E402
 import pytest  # noqa: E402
 
 from dev import postgres as embedded  # noqa: E402
+from dev.analytics_engine.fixtures import analytics_engine, analytics_engine_process  # noqa: E402
+
+__all__ = ["analytics_engine", "analytics_engine_process"]
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dev.postgres import Postgres
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The checkout."""
+    return REPOSITORY
 
 
 @pytest.fixture(scope="session")

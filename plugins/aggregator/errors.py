@@ -1,11 +1,37 @@
-"""Transient or hard: the one place that decides (spec: shared parts)."""
+"""Transient or hard: the one place that decides (spec: shared parts, error classes)."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from datetime import timedelta
+    from collections.abc import Iterator
+
+LONGEST_RETRY_AFTER = timedelta(minutes=10)
+"""The most that another side may put off a retry: a longer wish would let it miss the deadline of a run."""
+
+TRANSIENT_SQLSTATES = ("08", "40001", "40P01", "53", "55P03", "57", "PGRST301", "PGRST302")
+"""Codes, or classes of codes, after which the same statement may succeed later; PostgREST has its own beside them."""
+
+TRANSIENT_EXCEPTIONS = frozenset(
+    {
+        "airflow.sdk.exceptions.TaskDeferralTimeout",
+        "psycopg.OperationalError",
+        "psycopg2.OperationalError",
+        "requests.exceptions.ChunkedEncodingError",
+        "requests.exceptions.ConnectionError",
+        "requests.exceptions.Timeout",
+        "socket.gaierror",
+        "urllib3.exceptions.ProtocolError",
+        "urllib3.exceptions.TimeoutError",
+    }
+)
+"""Lost connections and timeouts without a code. By name: everything imports this module, which shall import nothing."""
+
+_AIRFLOW_RUNTIME_ERROR = "airflow.sdk.exceptions.AirflowRuntimeError"
 
 
 class AggregatorError(Exception):
@@ -17,17 +43,140 @@ class AggregatorError(Exception):
 
 
 class TransientError(AggregatorError):
-    """The same call may succeed later: it is retried.
-
-    Args:
-        message: What went wrong.
-        retry_after: How long the other side asked to be left alone, if it said so.
-    """
+    """The same call may succeed later: it is retried."""
 
     def __init__(self, message: str, *, retry_after: timedelta | None = None) -> None:
+        """Keep what the other side asked for.
+
+        Args:
+            message: What went wrong.
+            retry_after: How long the other side asked to be left alone, if it said so.
+        """
         super().__init__(message)
         self.retry_after = retry_after
 
 
 class HardError(AggregatorError):
     """The same call will fail again: it is not retried."""
+
+
+def is_transient_sqlstate(sqlstate: str | None) -> bool:
+    """Whether a statement that failed with this code may succeed later.
+
+    Args:
+        sqlstate: A SQLSTATE of five characters, a PostgREST code, or None where the server gave none.
+
+    Returns:
+        True for 08* (connection), 40001 and 40P01 (serialisation, deadlock), 53* (resources), 55P03 (lock timeout),
+        57* (statement timeout, shutdown), ``PGRST301`` and ``PGRST302``.
+    """
+    return sqlstate is not None and sqlstate.startswith(TRANSIENT_SQLSTATES)
+
+
+def is_transient_http_status(status: int) -> bool:
+    """Whether a request that was answered with this status may succeed later.
+
+    Args:
+        status: HTTP status code.
+
+    Returns:
+        True for 408, 425, 429 and 5xx. A service that means something else by one of them says so in its own hook.
+    """
+    return (
+        status in {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}
+        or status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    )
+
+
+def parse_retry_after(header: str | None) -> timedelta | None:
+    """What a ``Retry-After`` header asks for (RFC 9110, section 10.2.3).
+
+    Args:
+        header: Its value, seconds or an HTTP date; None if there was none.
+
+    Returns:
+        The time from now on, never negative; None if there was no header or it cannot be understood.
+    """
+    if header is None:
+        return None
+    try:
+        if header.strip().isdecimal():
+            return timedelta(seconds=int(header))
+        moment = parsedate_to_datetime(header)
+        return max(moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC), timedelta(0))
+    except (ValueError, OverflowError):
+        return None
+
+
+def is_transient(exception: BaseException) -> bool:
+    """Whether the work that ended with this exception may succeed when it is done again.
+
+    The outermost exception that can be judged decides: by its class, or the SQLSTATE or HTTP status that it carries;
+    else the one it was raised from. What cannot be judged is hard. An interruption from outside (execution timeout,
+    exit, Ctrl-C) says nothing about the work, so that is transient.
+
+    Args:
+        exception: What ended the work.
+
+    Returns:
+        True if transient, False if hard.
+    """
+    verdicts = (verdict for link in _chain(exception) if (verdict := _judge(link)) is not None)
+    return next(verdicts, False)
+
+
+def requested_delay(exception: BaseException) -> timedelta | None:
+    """How long the other side asked to be left alone, at most :data:`LONGEST_RETRY_AFTER`.
+
+    Args:
+        exception: What ended the work.
+
+    Returns:
+        The time; None if it did not ask.
+    """
+    for link in _chain(exception):
+        if isinstance(link, TransientError) and link.retry_after:
+            return min(link.retry_after, LONGEST_RETRY_AFTER)
+    return None
+
+
+def _chain(exception: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while exception is not None and id(exception) not in seen:
+        seen.add(id(exception))
+        yield exception
+        exception = exception.__cause__
+
+
+def _judge(exception: BaseException) -> bool | None:
+    """The verdict on one exception, without its causes; None if it has no say."""
+    if isinstance(exception, HardError):
+        return False
+    interrupted = not isinstance(exception, Exception)
+    if interrupted or isinstance(exception, (TransientError, ConnectionError, TimeoutError)):
+        return True
+    if (sqlstate := _sqlstate(exception)) is not None:
+        return is_transient_sqlstate(sqlstate)
+    if isinstance(status := getattr(getattr(exception, "response", None), "status_code", None), int):
+        return is_transient_http_status(status)
+    names = {f"{base.__module__}.{base.__qualname__}" for base in type(exception).__mro__}
+    if _AIRFLOW_RUNTIME_ERROR in names:
+        return _is_transient_api_server_error(exception)
+    return True if names & TRANSIENT_EXCEPTIONS else None
+
+
+def _is_transient_api_server_error(exception: Any) -> bool:
+    if exception.error.error.name != "API_SERVER_ERROR":
+        return False
+    # Without a status the API server was not reached.
+    status = (exception.error.detail or {}).get("status_code")
+    return status is None or is_transient_http_status(status)
+
+
+def _sqlstate(exception: BaseException) -> str | None:
+    # psycopg 3, psycopg 2 and PostgREST clients, in this order; other libraries use ``code`` for something else.
+    for attribute in ("sqlstate", "pgcode", "code"):
+        value = getattr(exception, attribute, None)
+        if isinstance(value, str) and (attribute != "code" or value.startswith("PGRST")):
+            return value
+    return None

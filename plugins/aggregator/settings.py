@@ -1,0 +1,48 @@
+"""The project's settings, from environment variables, checked when they are read (spec: configuration).
+
+Secrets are not among them: those live in Airflow connections or its secrets backend.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, time
+
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from aggregator.errors import HardError
+
+
+class Settings(BaseSettings):
+    """Every setting; the variable is the field's name in capitals.
+
+    Attributes:
+        aggregator_start_date: First UTC day whose data the scheduler processes by itself. Unset: each DAG begins with
+            the latest interval that is over when its first run is created. Either way no interval after it is left out.
+    """
+
+    model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True)
+
+    aggregator_start_date: date | None = None
+
+    @property
+    def start_date(self) -> datetime | None:
+        """``aggregator_start_date`` as the moment it begins, in UTC."""
+        day = self.aggregator_start_date
+        return None if day is None else datetime.combine(day, time.min, UTC)
+
+
+def load() -> Settings:
+    """Read the settings.
+
+    Raises:
+        HardError: One or more are invalid; the text names each and what is wrong with it, without its value.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors(include_input=False)
+        )
+        msg = f"Invalid settings: {wrong}. Correct the environment variables named."
+        raise HardError(msg) from None

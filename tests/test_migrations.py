@@ -1,0 +1,162 @@
+"""Migrations: applied once, in order, one transaction each, safe to repeat and to run twice at once."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from aggregator.errors import HardError
+from aggregator.migrations import databases, main, migrate
+from aggregator.paths import SQL
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "migrations" / "shop").mkdir(parents=True)
+    (tmp_path / "functions" / "shop").mkdir(parents=True)
+    return tmp_path
+
+
+@pytest.fixture
+def connect(database_url: str) -> Callable[[], psycopg.Connection]:
+    return partial(psycopg.connect, database_url)
+
+
+def write(root: Path, name: str, sql: str) -> Path:
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(sql)
+    return path
+
+
+def test_applies_each_once_and_in_order(root: Path, connect, connection) -> None:
+    write(
+        root,
+        "migrations/shop/0001_first.sql",
+        "create table public.first (n int); insert into public.first values (1);",
+    )
+    write(root, "migrations/shop/0002_second.sql", "alter table public.first add column note text default '100 %';")
+
+    assert migrate(connect, "shop", root).migrations == ["0001_first", "0002_second"]
+    assert migrate(connect, "shop", root).migrations == []
+    write(root, "migrations/shop/0003_third.sql", "update public.first set n = n + 1;")
+    assert migrate(connect, "shop", root).migrations == ["0003_third"]
+
+    assert connection.execute("select * from public.first").fetchall() == [(2, "100 %")]
+    names = connection.execute("select name from migrations.history order by applied_at").fetchall()
+    assert names == [("0001_first",), ("0002_second",), ("0003_third",)]
+
+
+def test_failing_migration_leaves_nothing_and_the_ones_before_it_stay(root: Path, connect, connection) -> None:
+    write(root, "migrations/shop/0001_good.sql", "create table public.good ();")
+    bad = write(root, "migrations/shop/0002_bad.sql", "create table public.half (); select 1 / 0;")
+
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        migrate(connect, "shop", root)
+    assert connection.execute(
+        "select to_regclass('public.good')::text, to_regclass('public.half')::text"
+    ).fetchone() == (
+        "good",
+        None,
+    )
+
+    bad.write_text("create table public.half ();")
+    assert migrate(connect, "shop", root).migrations == ["0002_bad"]
+
+
+def test_changed_or_lost_history_is_refused(root: Path, connect) -> None:
+    path = write(root, "migrations/shop/0001_first.sql", "create table public.first ();")
+    migrate(connect, "shop", root)
+
+    path.write_text("create table public.first (n int);")
+    with pytest.raises(HardError, match="0001_first was changed after it was applied"):
+        migrate(connect, "shop", root)
+
+    path.unlink()
+    with pytest.raises(HardError, match="0001_first was applied to shop and its file is gone"):
+        migrate(connect, "shop", root)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["0002_late.sql"], ["0001_a.sql", "0003_c.sql"], ["0001_a.sql", "0001_b.sql"], ["1_short.sql"]],
+    ids=["starts late", "gap", "double", "short number"],
+)
+def test_numbers_without_gaps_each_once(root: Path, connect, names: list[str]) -> None:
+    for name in names:
+        write(root, f"migrations/shop/{name}", "select 1;")
+    with pytest.raises(HardError, match="numbered without gaps, each number once"):
+        migrate(connect, "shop", root)
+
+
+def test_changed_functions_are_applied_again(root: Path, connect, connection) -> None:
+    write(root, "migrations/shop/0001_schema.sql", "create schema shop;")
+    caller = "create or replace function shop.a() returns int language sql as 'select shop.b()';"
+    write(root, "functions/shop/shop/a.sql", caller)
+    callee = write(
+        root, "functions/shop/shop/b.sql", "create or replace function shop.b() returns int language sql as 'select 1';"
+    )
+
+    assert migrate(connect, "shop", root).functions == ["shop/a.sql", "shop/b.sql"]
+    assert migrate(connect, "shop", root).functions == []
+    callee.write_text("create or replace function shop.b() returns int language sql as 'select 2';")
+    assert migrate(connect, "shop", root).functions == ["shop/b.sql"]
+    assert connection.execute("select shop.a()").fetchone() == (2,)
+
+
+def test_two_at_once_apply_each_migration_once(root: Path, connect) -> None:
+    write(root, "migrations/shop/0001_count.sql", "create table public.runs (); select pg_sleep(0.3);")
+    with ThreadPoolExecutor(4) as threads:
+        reports = list(threads.map(lambda _: migrate(connect, "shop", root), range(4)))
+    assert sorted(report.migrations for report in reports) == [[], [], [], ["0001_count"]]
+
+
+def test_two_products_may_share_a_database(root: Path, connect, connection) -> None:
+    write(root, "migrations/shop/0001_same_name.sql", "create schema shop;")
+    write(root, "migrations/post/0001_same_name.sql", "create schema post;")
+    assert migrate(connect, "shop", root).migrations == ["0001_same_name"]
+    assert migrate(connect, "post", root).migrations == ["0001_same_name"]
+    assert connection.execute("select count(*) from migrations.history").fetchone() == (2,)
+
+
+@pytest.mark.parametrize("database", databases())
+def test_every_database_of_the_repository(database: str, connect) -> None:
+    names = [path.stem for path in sorted((SQL / "migrations" / database).glob("*.sql"))]
+    assert names
+    assert migrate(connect, database).migrations == names
+    report = migrate(connect, database)
+    assert (report.migrations, report.functions, str(report)) == ([], [], f"{database}: up to date")
+
+
+def test_clicks_adopts_the_tables_of_the_product(connect, connection) -> None:
+    connection.execute("""
+        create table public.hires (id text primary key, title text);
+        create table public.click_rollups (
+            day date, hire_id text references public.hires (id) on delete cascade, valid_clicks int, invalid_clicks int,
+            created_at timestamptz, updated_at timestamptz, primary key (day, hire_id)
+        );
+        insert into public.hires values ('h', 'kept');
+        insert into public.click_rollups values ('2026-01-01', 'h', 1, 2);
+    """)
+    migrate(connect, "clicks")
+    kept = connection.execute(
+        "select title, valid_clicks, invalid_clicks from public.hires join public.click_rollups on true"
+    )
+    assert kept.fetchall() == [("kept", 1, 2)]
+
+
+def test_command_uses_the_airflow_connections(monkeypatch, database_url: str, capsys) -> None:
+    for database in databases():
+        monkeypatch.setenv(f"AIRFLOW_CONN_{database.upper()}_DB", database_url)
+    assert main([]) == 0
+    assert "clicks: 0001_click_rollups" in capsys.readouterr().out
+    assert main(["clicks"]) == 0
+    assert capsys.readouterr().out == "clicks: up to date\n"
