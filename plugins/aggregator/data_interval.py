@@ -1,0 +1,54 @@
+"""The window of a run, read in its tasks (spec: time)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pendulum
+from airflow.timetables.base import DataInterval
+
+from aggregator.errors import HardError
+from aggregator.timetables.offset_cron import OffsetCronTimetable
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+def data_interval(context: Context) -> DataInterval:
+    """The half-open UTC interval ``[start, end)`` that a run has to process.
+
+    It follows from what is stored with the run and never from the clock: a run cleared a month later gets the interval
+    it had.
+
+    Args:
+        context: The task's context.
+
+    Returns:
+        The run's own data interval. For a run without a logical date, which has none, the latest interval that was over
+        and past its offset when the run was created. For a run of ``airflow dags trigger --logical-date`` or
+        ``TriggerDagRunOperator``, the interval that its logical date names: Airflow stored the one that the moment of
+        the call gives.
+
+    Raises:
+        HardError: The DAG is not scheduled by ``OffsetCronTimetable``, or the run names an interval that was not over
+            when the run was created.
+    """
+    run = context["dag_run"]
+    timetable = context["dag"].timetable
+    if not isinstance(timetable, OffsetCronTimetable):
+        msg = f"DAG {run.dag_id} has no OffsetCronTimetable, so its runs have no window; give it one as its schedule."
+        raise HardError(msg)
+    due = timetable.latest_interval(run.run_after)
+    if run.data_interval_start is None or run.data_interval_end is None:
+        return due
+    stored = DataInterval(pendulum.instance(run.data_interval_start), pendulum.instance(run.data_interval_end))
+    named = timetable.interval_from(run.logical_date) if run.logical_date and stored == due else None
+    if named is None:
+        return stored
+    if named.end > run.run_after:
+        msg = (
+            f"Run {run.run_id} has logical date {named.start}, whose interval up to {named.end} was not over when the "
+            "run was created; nothing was processed. Delete the run and let the schedule create it."
+        )
+        raise HardError(msg)
+    return named

@@ -1,0 +1,102 @@
+"""Behaviour of Airflow 3.3 that this project works round: a test that fails here says what an upgrade has changed."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import pendulum
+import pytest
+import time_machine
+from airflow._shared.plugins_manager.plugins_manager import _load_plugins_from_plugin_directory
+from airflow.models.dag import DagModel
+from airflow.models.dagrun import DagRun
+from airflow.sdk import DAG, CronDataIntervalTimetable
+from airflow.serialization.encoders import coerce_to_core_timetable
+from airflow.serialization.serialized_objects import DagSerialization
+from airflow.timetables.base import DataInterval, TimeRestriction
+from airflow.timetables.trigger import CronTriggerTimetable
+from airflow.utils.types import DagRunType
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from airflow.timetables.base import Timetable
+
+DAY_15 = pendulum.datetime(2026, 11, 15)
+DAY_16 = pendulum.datetime(2026, 11, 16)
+
+
+def stock_timetable() -> Timetable:
+    return coerce_to_core_timetable(CronDataIntervalTimetable("0 0 * * *", timezone="UTC"))
+
+
+class TestTimetables:
+    def test_a_bare_cron_string_has_no_data_interval(self) -> None:
+        timetable = coerce_to_core_timetable(DAG("job", schedule="0 0 * * *").timetable)
+
+        assert isinstance(timetable, CronTriggerTimetable)
+        interval = timetable.infer_manual_data_interval(run_after=DAY_15)
+        assert interval.start == interval.end
+
+    def test_dags_test_with_a_date_gets_the_interval_before_it(self) -> None:
+        scheduled = stock_timetable().next_dagrun_info(
+            last_automated_data_interval=None, restriction=TimeRestriction(DAY_15, None, catchup=True)
+        )
+
+        assert scheduled is not None
+        assert scheduled.logical_date == DAY_15
+        assert stock_timetable().infer_manual_data_interval(run_after=DAY_15).end == DAY_15
+
+    def test_a_dag_without_a_start_date_is_never_scheduled(self) -> None:
+        restriction = TimeRestriction(None, None, catchup=True)
+
+        assert stock_timetable().next_dagrun_info(last_automated_data_interval=None, restriction=restriction) is None
+
+    def test_catch_up_without_a_start_date_is_refused_unless_default_args_name_none(self) -> None:
+        with pytest.raises(ValueError, match="start_date is required when catchup=True"):
+            DAG("job", schedule=stock_timetable(), catchup=True)
+
+        assert DAG("job", schedule=stock_timetable(), catchup=True, default_args={"start_date": None}).catchup
+
+    @time_machine.travel(DAY_16.add(minutes=30), tick=False)
+    def test_an_interval_counts_as_due_when_it_is_over(self) -> None:
+        # With an offset added to run_after only, the first run would be due in the future.
+        restriction = TimeRestriction(None, None, catchup=False)
+        info = stock_timetable().next_dagrun_info(last_automated_data_interval=None, restriction=restriction)
+
+        assert info is not None
+        assert info.data_interval == DataInterval(DAY_15, DAY_16)
+
+    @time_machine.travel(pendulum.datetime(2026, 11, 20), tick=False)
+    def test_a_manual_run_with_an_earlier_interval_stops_the_schedule(self) -> None:
+        declared = DAG("job", schedule=stock_timetable(), start_date=DAY_15, catchup=True)
+        dag = DagSerialization.from_dict(DagSerialization.to_dict(declared))
+        manual = DagRun(
+            dag_id="job",
+            run_id="manual",
+            run_type=DagRunType.MANUAL,
+            logical_date=DAY_16,
+            data_interval=DataInterval(DAY_15, DAY_16),
+            run_after=DAY_16,
+        )
+        model = DagModel(dag_id="job")
+
+        model.calculate_dagrun_date_fields(dag, reference_run=manual)
+
+        assert model.next_dagrun == manual.logical_date
+
+
+class TestPlugins:
+    @pytest.mark.parametrize(("ignore", "registered"), [("", True), ("*.py\n!*_plugin.py\n", False)])
+    def test_the_loader_registers_every_file_by_its_bare_name(
+        self, ignore: str, registered: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sys, "modules", sys.modules.copy())
+        (tmp_path / "package").mkdir()
+        (tmp_path / "package" / "module_of_a_plugin_package.py").write_text("")
+        (tmp_path / ".airflowignore").write_text(ignore)
+
+        _load_plugins_from_plugin_directory(str(tmp_path))
+
+        assert ("module_of_a_plugin_package" in sys.modules) is registered

@@ -1,0 +1,36 @@
+"""What Airflow's plugin loader makes of ``plugins/``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from airflow import plugins_manager
+
+from aggregator.timetables.offset_cron import OffsetCronTimetable
+
+PLUGINS = Path(__file__).parents[1] / "plugins"
+
+
+def registered_by_bare_name(package: Path) -> list[str]:
+    """Modules of ``package`` that stand in ``sys.modules`` as if they were top-level ones."""
+    return [
+        path.stem
+        for path in package.rglob("*.py")
+        if (module := sys.modules.get(path.stem)) and getattr(module, "__file__", None) == str(path)
+    ]
+
+
+def test_only_the_entry_file_is_a_plugin() -> None:
+    plugins_manager.ensure_plugins_loaded()
+
+    assert plugins_manager.get_import_errors() == {}
+    sources = [str(plugin["source"]) for plugin in plugins_manager.get_plugin_info()]
+    assert [source for source in sources if source.startswith("$")] == ["$PLUGINS_FOLDER/aggregator_plugin.py"]
+    assert registered_by_bare_name(PLUGINS / "aggregator") == []
+
+
+def test_the_timetable_is_registered() -> None:
+    assert plugins_manager.get_timetables_plugins() == {
+        "aggregator.timetables.offset_cron.OffsetCronTimetable": OffsetCronTimetable
+    }

@@ -1,0 +1,159 @@
+"""The timetable under Airflow's own parsing, scheduling, backfilling and `dags test`, on a metadata database."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pendulum
+import pytest
+import time_machine
+from airflow.api.common.trigger_dag import trigger_dag
+from airflow.dag_processing.bundles.manager import DagBundlesManager
+from airflow.dag_processing.dagbag import BundleDagBag, sync_bag_to_db
+from airflow.jobs.job import Job
+from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
+from airflow.models.backfill import _create_backfill
+from airflow.models.dag import DagModel
+from airflow.models.dagrun import DagRun
+from airflow.utils.db import initdb
+from airflow.utils.session import create_session
+from airflow.utils.state import DagRunState
+from airflow.utils.types import DagRunTriggeredByType
+from sqlalchemy import select
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from pathlib import Path
+
+    from airflow.sdk import DAG
+
+pytestmark = pytest.mark.slow
+
+DAG_FILE = """
+from datetime import timedelta
+from airflow.sdk import DAG, task
+from aggregator.data_interval import data_interval
+from aggregator.timetables.offset_cron import OffsetCronTimetable
+
+schedule = OffsetCronTimetable("0 0 * * *", offset=timedelta(hours=1))
+with DAG("{dag_id}", schedule=schedule, catchup=True, default_args={{"start_date": None}}, max_active_runs=100):
+    @task
+    def window(**context):
+        return data_interval(context).start.to_date_string()
+    window()
+"""
+
+
+class Deployment:
+    """One DAG in a bundle, with the steps that Airflow's processes take."""
+
+    def __init__(self, dag_id: str, folder: Path) -> None:
+        self.dag_id, self.folder = dag_id, folder
+        (folder / "job.py").write_text(DAG_FILE.format(dag_id=dag_id))
+
+    def parse(self) -> DAG:
+        DagBundlesManager().sync_bundles_to_db()
+        bag = BundleDagBag(self.folder, bundle_path=self.folder, bundle_name="job")
+        assert not bag.import_errors
+        sync_bag_to_db(bag, "job", None)
+        return bag.dags[self.dag_id]
+
+    def schedule(self) -> None:
+        runner = SchedulerJobRunner(job=Job())
+        with create_session() as session:
+            model = session.get_one(DagModel, self.dag_id)
+            while model.next_dagrun_create_after and model.next_dagrun_create_after <= pendulum.now("UTC"):
+                before = model.next_dagrun
+                runner._create_dag_runs([model], session)
+                session.flush()
+                assert model.next_dagrun != before, "the schedule stands still"
+
+    def next_logical_date(self) -> datetime | None:
+        with create_session() as session:
+            return session.get_one(DagModel, self.dag_id).next_dagrun
+
+    def windows(self) -> list[tuple[str, str, str]]:
+        query = select(DagRun).where(DagRun.dag_id == self.dag_id).order_by(DagRun.logical_date)
+        with create_session() as session:
+            runs = session.scalars(query).all()
+            return [(f"{r.logical_date:%d}", f"{r.data_interval_start:%d}", f"{r.data_interval_end:%d}") for r in runs]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _metadata() -> None:
+    initdb()
+
+
+@pytest.fixture
+def deployment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Deployment:
+    bundle = {
+        "name": "job",
+        "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
+        "kwargs": {"path": str(tmp_path)},
+    }
+    monkeypatch.setenv("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST", json.dumps([bundle]))
+    return Deployment(tmp_path.name, tmp_path)
+
+
+def test_a_dag_without_a_start_date_begins_with_the_latest_interval_and_then_leaves_none_out(
+    deployment: Deployment,
+) -> None:
+    with time_machine.travel(pendulum.datetime(2026, 11, 1, 12), tick=False):
+        deployment.parse()
+        assert deployment.next_logical_date() == pendulum.datetime(2026, 10, 31)
+
+    # Paused for a week: every parse renews the date.
+    with time_machine.travel(pendulum.datetime(2026, 11, 8, 12), tick=False):
+        deployment.parse()
+        deployment.schedule()
+    assert deployment.windows() == [("07", "07", "08")]
+
+    # Down for three days.
+    with time_machine.travel(pendulum.datetime(2026, 11, 11, 12), tick=False):
+        deployment.schedule()
+    assert deployment.windows() == [("07", "07", "08"), ("08", "08", "09"), ("09", "09", "10"), ("10", "10", "11")]
+
+
+@time_machine.travel(pendulum.datetime(2026, 11, 11, 0, 30), tick=False)
+def test_a_backfill_makes_the_dates_that_were_asked_for(deployment: Deployment) -> None:
+    deployment.parse()
+
+    _create_backfill(
+        dag_id=deployment.dag_id,
+        from_date=pendulum.datetime(2026, 11, 8),
+        to_date=pendulum.datetime(2026, 11, 11),
+        max_active_runs=1,
+        reverse=False,
+        dag_run_conf=None,
+        triggering_user_name=None,
+    )
+
+    assert deployment.windows() == [("08", "08", "09"), ("09", "09", "10"), ("10", "10", "11")]
+
+
+@time_machine.travel(pendulum.datetime(2026, 11, 11, 12))
+@pytest.mark.parametrize(
+    ("logical_date", "window"), [(pendulum.datetime(2026, 11, 5), "2026-11-05"), (None, "2026-11-10")]
+)
+def test_dags_test(deployment: Deployment, logical_date: datetime | None, window: str) -> None:
+    run = deployment.parse().test(logical_date=logical_date)
+
+    assert run.state == DagRunState.SUCCESS
+    assert run.get_task_instance("window").xcom_pull(task_ids="window") == window
+
+
+@time_machine.travel(pendulum.datetime(2026, 11, 11, 12), tick=False)
+def test_dags_trigger_with_a_date_does_not_stop_the_schedule(deployment: Deployment) -> None:
+    deployment.parse()
+    deployment.schedule()
+
+    with time_machine.travel(pendulum.datetime(2026, 11, 12, 0, 30), tick=False):
+        trigger_dag(
+            deployment.dag_id, triggered_by=DagRunTriggeredByType.CLI, logical_date=pendulum.datetime(2026, 11, 11)
+        )
+    with time_machine.travel(pendulum.datetime(2026, 11, 13, 12), tick=False):
+        deployment.schedule()
+
+    # Airflow's own record of the run of the 11th is wrong; tasks ask aggregator.data_interval.
+    assert deployment.windows() == [("10", "10", "11"), ("11", "10", "11"), ("12", "12", "13")]
