@@ -1,0 +1,264 @@
+"""The stand-in's HTTP side."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import secrets
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from functools import partial
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request
+from pydantic import BaseModel
+from starlette.background import BackgroundTask
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+
+from aggregator import analytics_engine_dialect as dialect
+from dev.analytics_engine.faults import Fault, Faults
+from dev.analytics_engine.store import DATASET_NAME, DATASETS, QueryError, Store
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+Result = TypeVar("Result")
+
+_LOOPBACK = frozenset({"127.0.0.1", "::1"})
+_CLOSE = "close_connection"
+_REMEMBERED_REQUESTS = 1000
+
+
+class Behaviour(BaseModel):
+    """How to answer where the real one is known to answer in more than one way.
+
+    Attributes:
+        empty_range_fails: Whether a query that names columns, over a range without rows, answers 422 ``unable to find
+            type of column`` instead of no rows.
+    """
+
+    empty_range_fails: bool = False
+
+
+class AnalyticsEngine:
+    """Datasets behind the one thread that may touch them, and what was asked of them.
+
+    Args:
+        data: Folder of the datasets.
+    """
+
+    def __init__(self, data: Path) -> None:
+        self.store: Store
+        self._data = data
+        self.forget()
+        self._thread = ThreadPoolExecutor(1, "chdb")
+
+    def forget(self) -> None:
+        """Start anew, but for the datasets."""
+        self.behaviour = Behaviour()
+        self.faults = Faults()
+        self.requests = 0
+        self.recent: deque[str] = deque(maxlen=_REMEMBERED_REQUESTS)
+
+    @asynccontextmanager
+    async def opened(self, _: FastAPI) -> AsyncIterator[None]:
+        """Hold the folder open."""
+        self.store = await self.run(lambda: Store(self._data))
+        yield
+        await self.run(self.store.close)
+        self._thread.shutdown()
+
+    async def run(self, work: Callable[[], Result]) -> Result:
+        """Do ``work`` in the thread, after what waits there already."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    async def answer(self, sql: str) -> Response:
+        """What the SQL API answers to ``sql``."""
+        try:
+            query = dialect.parse(sql)
+            file = await self.run(lambda: self._execute(query))
+        except (dialect.DialectError, QueryError) as error:
+            return PlainTextResponse(f"Input was invalid: {error}", HTTPStatus.UNPROCESSABLE_ENTITY)
+        media_type = "application/json" if query.format == "JSON" else "text/plain"
+        return FileResponse(file, media_type=media_type, background=BackgroundTask(file.unlink))
+
+    def _execute(self, query: dialect.Query) -> Path:
+        if query.text == dialect.SHOW_TABLES:
+            return self.store.answer(DATASETS, query.format)
+        if query.dataset and query.dataset not in self.store.datasets():
+            raise _no_type(query) or QueryError(f"unknown table: {query.dataset}")
+        if self.behaviour.empty_range_fails and query.probe and (refusal := _no_type(query)):
+            probe = query.probe.removesuffix("FORMAT JSON")
+            if self.store.first_row(probe) == ["0"]:
+                raise refusal
+        return self.store.answer(query.text, query.format)
+
+
+def create_app(data: Path, *, token: str | None = None, account: str | None = None) -> ASGIApp:
+    """Make the stand-in.
+
+    Args:
+        data: Folder of the datasets, made if missing; only one process may have it open.
+        token: The bearer token that is right; None takes any.
+        account: The account id that exists; None takes any.
+
+    Returns:
+        The ASGI application, for one process and one event loop.
+    """
+    engine = AnalyticsEngine(data)
+    app = FastAPI(title="Workers Analytics Engine stand-in", lifespan=engine.opened, openapi_url=None)
+    app.include_router(_control(engine))
+
+    @app.post("/client/v4/accounts/{account_id}/analytics_engine/sql")
+    async def sql_api(account_id: str, request: Request) -> Response:
+        sql = (await request.body()).decode(errors="surrogateescape")
+        engine.requests += 1
+        engine.recent.append(sql.encode(errors="replace").decode())
+        fault = engine.faults.next() or Fault()
+        await asyncio.sleep(fault.delay_seconds)
+        response: Response
+        if fault.status is not None:
+            response = PlainTextResponse(fault.body, fault.status, fault.headers)
+        else:
+            authorization = request.headers.get("authorization")
+            response = _refused(authorization, account_id, token, account) or await engine.answer(sql)
+        response.headers["cf-ray"] = f"{secrets.token_hex(8)}-LOC"
+        return response if fault.truncate_after_bytes is None else _Cut(response, fault.truncate_after_bytes)
+
+    return _with_close(app)
+
+
+def _control(engine: AnalyticsEngine) -> APIRouter:
+    router = APIRouter(dependencies=[Depends(_loopback_only)])
+    router.include_router(_datasets(engine), prefix="/__control__")
+
+    @router.get("/health")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @router.delete("/__control__")
+    async def reset() -> None:
+        engine.forget()
+        for dataset in await engine.run(engine.store.datasets):
+            await engine.run(partial(engine.store.drop, dataset))
+
+    @router.put("/__control__/faults")
+    async def set_faults(faults: list[Fault]) -> None:
+        engine.faults.replace(faults)
+
+    @router.delete("/__control__/faults")
+    async def clear_faults() -> None:
+        engine.faults.replace([])
+
+    @router.put("/__control__/behaviour")
+    async def behave(behaviour: Behaviour) -> None:
+        engine.behaviour = behaviour
+
+    @router.get("/__control__/requests")
+    async def requests() -> dict[str, Any]:
+        return {"count": engine.requests, "recent": list(engine.recent)}
+
+    return router
+
+
+def _datasets(engine: AnalyticsEngine) -> APIRouter:
+    router = APIRouter()
+
+    @router.post("/datasets/{dataset}/events")
+    async def write(
+        dataset: str, request: Request, sample_above: Annotated[int | None, Query(ge=1)] = None
+    ) -> dict[str, int]:
+        _checked(dataset)
+        file = engine.store.new_file()
+        try:
+            with file.open("wb") as lines:
+                async for chunk in request.stream():
+                    lines.write(chunk)
+            return {"stored": await engine.run(lambda: engine.store.write(dataset, file, sample_above))}
+        except QueryError as error:
+            raise HTTPException(HTTPStatus.BAD_REQUEST, str(error)) from None
+        finally:
+            file.unlink()
+
+    @router.delete("/datasets/{dataset}")
+    async def drop(dataset: str) -> None:
+        _checked(dataset)
+        await engine.run(partial(engine.store.drop, dataset))
+
+    return router
+
+
+async def _loopback_only(request: Request) -> None:
+    if request.client is None or request.client.host not in _LOOPBACK:
+        raise HTTPException(HTTPStatus.FORBIDDEN)
+
+
+def _checked(dataset: str) -> None:
+    if not DATASET_NAME.fullmatch(dataset):
+        raise HTTPException(HTTPStatus.BAD_REQUEST, "A dataset is named by up to 64 ASCII letters, digits and _.")
+
+
+def _no_type(query: dialect.Query) -> QueryError | None:
+    return QueryError(f"unable to find type of column: {query.columns[0]}") if query.columns else None
+
+
+def _refused(authorization: str | None, account_id: str, token: str | None, account: str | None) -> Response | None:
+    """Cloudflare's refusals, as JSON from its edge or as plain text from the API behind it (spec: shared parts)."""
+    if not authorization:
+        return _envelope(HTTPStatus.BAD_REQUEST, 9106, "Missing X-Auth-Key, X-Auth-Email or Authorization headers")
+    scheme, _, given = authorization.partition(" ")
+    if scheme != "Bearer" or not given:
+        return _envelope(HTTPStatus.UNAUTHORIZED, 10000, "Authentication error")
+    if token is not None and not hmac.compare_digest(given.encode(), token.encode()):
+        return PlainTextResponse("Authorization error", HTTPStatus.FORBIDDEN)
+    if account is not None and account_id != account:
+        return _envelope(HTTPStatus.FORBIDDEN, 10000, "Authentication error")
+    return None
+
+
+def _envelope(status: HTTPStatus, code: int, message: str) -> Response:
+    content = {"success": False, "errors": [{"code": code, "message": message}], "messages": [], "result": None}
+    return JSONResponse(content, status)
+
+
+class _Cut(Response):
+    """The beginning of another response, whose whole length is announced."""
+
+    def __init__(self, whole: Response, after_bytes: int) -> None:
+        super().__init__()
+        self._whole = whole
+        self._left = after_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        nothing = self._left == 0
+
+        async def cut(message: Message) -> None:
+            if nothing or self._left < 0:
+                return
+            body = message.get("body", b"")
+            if message["type"] == "http.response.body":
+                message = {"type": "http.response.body", "body": body[: self._left], "more_body": True}
+                self._left -= len(body)
+            await send(message)
+
+        await self._whole(scope, receive, cut)
+        scope[_CLOSE]()
+
+
+def _with_close(app: ASGIApp) -> ASGIApp:
+    """Give handlers what ASGI does not have: closing the connection in the middle of an answer.
+
+    Uvicorn's ``send`` is a method of the object that holds the transport; middlewares hide it further in.
+    """
+
+    async def outermost(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope[_CLOSE] = send.__self__.transport.close  # type: ignore[attr-defined]
+        await app(scope, receive, send)
+
+    return outermost

@@ -1,0 +1,33 @@
+"""The benches run, and their ways agree."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.slow
+def test_quick_bench_compares_ours_with_the_peers() -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "120"}
+    done = subprocess.run(
+        [sys.executable, "-m", "dev.bench", "upsert", "--quick"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    for way in ("Upsert.from_rows", "psycopg executemany", "insert_rows"):
+        assert way in done.stdout
+
+
+def test_unknown_bench_is_named() -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-m", "dev.bench", "nothing"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "no such bench: nothing" in done.stderr
