@@ -1,0 +1,180 @@
+"""One PostgreSQL transaction that ends with its task, and errors that keep row values to themselves."""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, cast
+
+import psycopg
+from airflow.providers.postgres.hooks.postgres import PostgresHook
+from psycopg.rows import TupleRow, tuple_row
+
+from aggregator.errors import AggregatorError, HardError, TransientError, is_transient_sqlstate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from airflow.sdk import Context
+
+MAX_APPLICATION_NAME = 63
+"""Bytes of ``application_name`` that PostgreSQL keeps (NAMEDATALEN - 1)."""
+
+CONNECTION_CHECK_INTERVAL = timedelta(seconds=1)
+"""How often a running statement looks whether its client is still there."""
+
+_DATA_EXCEPTION = "22"
+
+
+class PostgresTransactionHook(PostgresHook):
+    """Airflow's ``PostgresHook`` with one way to work: everything, or nothing, in time.
+
+    Connections are configured as for ``PostgresHook``; a ``connect_timeout`` in the connection's extra bounds what no
+    statement timeout can.
+    """
+
+    @contextmanager
+    def task_transaction(self, context: Context, *, read_only: bool = False) -> Iterator[psycopg.Cursor[TupleRow]]:
+        """Open the transaction of a task: named after it, and ending with its ``execution_timeout``.
+
+        Args:
+            context: Airflow's context of the task instance that runs.
+            read_only: Refuse every write to a table that is not temporary.
+
+        Yields:
+            A cursor as :meth:`transaction` yields it.
+
+        Raises:
+            AggregatorError: As :meth:`transaction` does.
+        """
+        task_instance = context["ti"]
+        with self.transaction(
+            timeout=_remaining(context["task"].execution_timeout, task_instance.start_date),
+            application_name=f"{task_instance.dag_id}/{task_instance.task_id}/{task_instance.run_id}",
+            read_only=read_only,
+        ) as cursor:
+            yield cursor
+
+    @contextmanager
+    def transaction(
+        self, *, timeout: timedelta | None, application_name: str = "aggregator", read_only: bool = False
+    ) -> Iterator[psycopg.Cursor[TupleRow]]:
+        """Open a connection and exactly one transaction on it: committed at the end, rolled back on any exception.
+
+        No statement outlives its task (spec: databases): one that runs longer than ``timeout`` is cancelled, and one
+        whose client is gone, because it was killed or closed the connection, ends within about a second.
+
+        Args:
+            timeout: The longest that a statement, or a pause between two, may take; None for the server's own settings.
+            application_name: Shown by ``pg_stat_activity``; trimmed to 63 bytes.
+            read_only: Refuse every write to a table that is not temporary.
+
+        Yields:
+            A cursor that returns tuples, in a session whose time zone is UTC.
+
+        Raises:
+            TransientError: PostgreSQL could not be reached, or failed in a way that another try may not meet.
+            HardError: PostgreSQL refused a statement for what it says.
+        """
+        connection = self._connect()
+        try:
+            with connection.cursor(row_factory=tuple_row) as cursor:
+                _configure(cursor, timeout, application_name, read_only=read_only)
+                yield cursor
+            connection.commit()
+        except BaseException as error:
+            # Where this is not possible any more (a statement still runs, the connection broke), closing does the same.
+            with suppress(psycopg.Error):
+                connection.rollback()
+            if isinstance(error, psycopg.Error):
+                raise _translate(error, self.get_conn_id()) from None
+            raise
+        finally:
+            connection.close()
+
+    def _connect(self) -> psycopg.Connection:
+        settings = self.connection
+        host = settings.extra_dejson.get("host", settings.host)
+        where = f"connection {self.get_conn_id()} (host {host}, port {settings.port or 5432})"
+        try:
+            return cast("psycopg.Connection", self.get_conn())
+        except psycopg.OperationalError as error:
+            reason = " ".join(str(error).split())
+            if settings.password:
+                reason = reason.replace(settings.password, "***")
+            msg = f"PostgreSQL cannot be reached by {where}: {reason}. Nothing was read or stored."
+            raise TransientError(msg) from None
+        except psycopg.Error:
+            # The text may quote the setting that libpq did not understand, so it stays out.
+            msg = f"The settings of {where} are not understood by libpq: check its host, port, database and extra."
+            raise HardError(msg) from None
+
+
+def _remaining(execution_timeout: timedelta | None, started: datetime | None) -> timedelta | None:
+    """What is left of a task's time; all of it for a resumed task, for which Airflow starts the clock again."""
+    if execution_timeout is None or started is None:
+        return execution_timeout
+    remaining = execution_timeout - (datetime.now(UTC) - started)
+    return remaining if remaining > timedelta() else execution_timeout
+
+
+def _configure(
+    cursor: psycopg.Cursor[TupleRow], timeout: timedelta | None, application_name: str, *, read_only: bool
+) -> None:
+    settings = {
+        "application_name": application_name.encode()[:MAX_APPLICATION_NAME].decode(errors="ignore"),
+        "client_connection_check_interval": _milliseconds(CONNECTION_CHECK_INTERVAL),
+        "timezone": "UTC",
+    }
+    if timeout is not None:
+        settings["statement_timeout"] = settings["idle_in_transaction_session_timeout"] = _milliseconds(timeout)
+    if read_only:
+        settings["transaction_read_only"] = "on"
+    # For this transaction only: behind a pooler the session belongs to others next.
+    cursor.execute(
+        "select set_config(name, setting, true) from unnest(%s::text[], %s::text[]) as local (name, setting)",
+        [list(settings), list(settings.values())],
+    )
+
+
+def _milliseconds(duration: timedelta) -> str:
+    # Zero would mean no limit at all.
+    return str(max(1, duration // timedelta(milliseconds=1)))
+
+
+def _translate(error: psycopg.Error, conn_id: str) -> AggregatorError:
+    """Our error for psycopg's, without anything that can hold a row's values.
+
+    The DETAIL and CONTEXT of a server's error quote values, and so do the messages of class 22 (data exceptions).
+    """
+    if error.sqlstate is None:
+        return _translate_client_side(error, conn_id)
+    diagnostic = error.diag
+    condition = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(error).__name__).lower()
+    message = f"PostgreSQL refused a statement on connection {conn_id}: {error.sqlstate} {condition}"
+    if not error.sqlstate.startswith(_DATA_EXCEPTION) and diagnostic.message_primary:
+        message += f": {diagnostic.message_primary}"
+    names = {
+        "table": ".".join(filter(None, [diagnostic.schema_name, diagnostic.table_name])),
+        "column": diagnostic.column_name,
+        "type": diagnostic.datatype_name,
+        "constraint": diagnostic.constraint_name,
+    }
+    if known := ", ".join(f"{kind} {name}" for kind, name in names.items() if name):
+        message += f" ({known})"
+    message += ". The transaction was rolled back. Row values are left out here; the server's log may have them."
+    return (TransientError if is_transient_sqlstate(error.sqlstate) else HardError)(message)
+
+
+def _translate_client_side(error: psycopg.Error, conn_id: str) -> AggregatorError:
+    if isinstance(error, psycopg.OperationalError):
+        reason = " ".join(str(error).split())
+        return TransientError(
+            f"The connection {conn_id} to PostgreSQL broke: {reason}. The transaction was rolled back, unless this "
+            "happened while it was being committed: then the server alone knows."
+        )
+    return HardError(
+        f"psycopg could not send a statement on connection {conn_id} ({type(error).__name__}): a placeholder without a "
+        "parameter, a '%' that is not doubled, or a value that has no PostgreSQL type. The transaction was rolled back."
+    )

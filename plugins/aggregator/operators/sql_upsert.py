@@ -1,0 +1,159 @@
+"""Upsert rows from a query or from another task, in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import cached_property
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator, XComArg
+
+from aggregator.data_interval import data_interval
+from aggregator.errors import HardError
+from aggregator.hooks.postgres import PostgresTransactionHook
+from aggregator.upsert import Preview, Upsert, UpsertCounts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from airflow.sdk import Context
+
+    Row = Mapping[str, Any] | Sequence[Any]
+
+
+class SqlUpsertOperator(BaseOperator):
+    """Upsert into one table, and say how many rows were inserted, updated, unchanged or duplicates.
+
+    Equal rows are neither rewritten nor locked, stored rows are never deleted, and values never reach the log (spec:
+    SqlUpsertOperator). Rows come from exactly one of ``sql`` and ``rows``.
+
+    Args:
+        conn_id: Airflow connection of the database.
+        table: ``schema.table``, exactly as the catalog has it.
+        key: The columns of a unique index of the table.
+        sql: One SELECT, or a ``.sql`` file that holds it, whose columns are named as the table's. Its placeholders are
+            bound, not rendered: ``%(data_interval_start)s`` and ``%(data_interval_end)s`` are always there; a literal
+            ``%`` is written ``%%``.
+        rows: Mappings from column to value, or sequences in the order of ``columns``; usually another task's output.
+            Never rendered as a template, and not shown in the UI.
+        columns: The columns to take from ``rows``; needed for sequences. For mappings all those of the first row are
+            taken by default, and then every row has to have the same.
+        parameters: Values for further placeholders of ``sql``.
+        preserve: Given columns that are stored with a new row and then stay.
+        touch: Columns set to the transaction's time when a row is inserted or really changes.
+        dry_run: Write nothing, inside a read-only transaction, and return what would be done.
+        **kwargs: As for every operator.
+    """
+
+    template_fields: Sequence[str] = ("conn_id", "table", "sql", "parameters")
+    template_ext: Sequence[str] = (".sql",)
+    template_fields_renderers = {"sql": "postgresql", "parameters": "json"}  # noqa: RUF012 - declared so by Airflow
+    ui_color = "#e8f0e4"
+
+    def __init__(
+        self,
+        *,
+        conn_id: str,
+        table: str,
+        key: Sequence[str],
+        sql: str | None = None,
+        rows: XComArg | Iterable[Row] | None = None,
+        columns: Sequence[str] | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        preserve: Sequence[str] = (),
+        touch: Sequence[str] = (),
+        dry_run: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if (sql is None) == (rows is None):
+            msg = f"Task {self.task_id} takes its rows from exactly one of `sql` and `rows`."
+            raise ValueError(msg)
+        self.conn_id = conn_id
+        self.table = table
+        self.key = key
+        self.sql = sql
+        self.rows = rows
+        self.columns = columns
+        self.parameters = parameters
+        self.preserve = preserve
+        self.touch = touch
+        # BaseOperator has a method dry_run().
+        self.is_dry_run = dry_run
+        # Airflow looks for other tasks' output in template fields only.
+        XComArg.apply_upstream_relationship(self, rows)
+
+    @cached_property
+    def hook(self) -> PostgresTransactionHook:
+        """The hook for ``conn_id``."""
+        return PostgresTransactionHook(self.conn_id)
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Upsert, or preview it.
+
+        Args:
+            context: Airflow's task context.
+
+        Returns:
+            ``inserted``, ``updated``, ``unchanged`` and ``duplicates``; in a dry run the counts there would be, and
+            ``preview``: the first rows that would be written, each with its ``action``.
+
+        Raises:
+            HardError: The rows, the query or the table do not allow this; nothing was written.
+            TransientError: The database could not be reached or was busy; nothing was written.
+        """
+        upsert = Upsert(self.table, self.key, self.preserve, self.touch)
+        outcome = self._upsert_rows(context, upsert) if self.sql is None else self._upsert_select(context, upsert)
+        if isinstance(outcome, Preview):
+            self.log.info(
+                "Dry run: nothing was written to %s, but there would be %s", self.table, asdict(outcome.counts)
+            )
+            return {**asdict(outcome.counts), "preview": outcome.changes}
+        self.log.info("Upserted into %s: %s", self.table, asdict(outcome))
+        return asdict(outcome)
+
+    def _upsert_select(self, context: Context, upsert: Upsert) -> UpsertCounts | Preview:
+        start, end = data_interval(context)
+        parameters = {**(self.parameters or {}), "data_interval_start": start, "data_interval_end": end}
+        run = upsert.preview_select if self.is_dry_run else upsert.from_select
+        with self.hook.task_transaction(context) as cursor:
+            return run(cursor, self.sql or "", parameters)
+
+    def _upsert_rows(self, context: Context, upsert: Upsert) -> UpsertCounts | Preview:
+        rows = self.rows.resolve(context) if isinstance(self.rows, XComArg) else self.rows
+        if rows is None or isinstance(rows, str | bytes | Mapping):
+            msg = f"The rows for {self.table} are a {type(rows).__name__}, not a list of rows. Nothing was written."
+            raise HardError(msg)
+        columns, values = self._columns_and_values(iter(rows))
+        if not columns:
+            return Preview(UpsertCounts(), []) if self.is_dry_run else UpsertCounts()
+        run = upsert.preview_rows if self.is_dry_run else upsert.from_rows
+        with self.hook.task_transaction(context) as cursor:
+            return run(cursor, columns, values)
+
+    def _columns_and_values(self, rows: Iterator[Row]) -> tuple[Sequence[str], Iterator[Sequence[Any]]]:
+        columns, first = self.columns, next(rows, None)
+        if columns is None and isinstance(first, Mapping):
+            columns = list(first)
+        if first is None:
+            return columns or (), iter(())
+        if columns is None:
+            msg = f"The rows for {self.table} do not name their columns, and the operator was given no `columns`."
+            raise HardError(msg)
+        return columns, (self._values(row, number, columns) for number, row in enumerate(chain([first], rows), 1))
+
+    def _values(self, row: object, number: int, columns: Sequence[str]) -> Sequence[Any]:
+        if isinstance(row, Mapping):
+            if missing := [column for column in columns if column not in row]:
+                msg = f"Row {number} for {self.table} lacks {', '.join(missing)}. Nothing was written."
+                raise HardError(msg)
+            if self.columns is None and len(row) > len(columns):
+                msg = f"Row {number} for {self.table} has columns that the first row has not. Nothing was written."
+                raise HardError(msg)
+            return [row[column] for column in columns]
+        if isinstance(row, Sequence) and not isinstance(row, str | bytes):
+            return row
+        msg = f"Row {number} for {self.table} is a {type(row).__name__}, neither a mapping nor a sequence."
+        raise HardError(msg)

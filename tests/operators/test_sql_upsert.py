@@ -1,0 +1,174 @@
+"""What a DAG author gives the operator, and what Airflow makes of it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from airflow.sdk import DAG, BaseOperator, XComArg
+
+from aggregator.errors import HardError
+from aggregator.operators.sql_upsert import SqlUpsertOperator
+from aggregator.timetables.offset_cron import OffsetCronTimetable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import psycopg
+
+START, END = datetime(2026, 11, 15, tzinfo=UTC), datetime(2026, 11, 16, tzinfo=UTC)
+HOSTILE = "{{ 1 / 0 }} {% raise %} '; drop table public.rollups; --"
+TARGET = {"conn_id": "test_db", "table": "public.rollups", "key": ["day", "hire"], "touch": ["updated_at"]}
+INSERTED = {"inserted": 1, "updated": 0, "unchanged": 0, "duplicates": 0}
+
+
+@pytest.fixture(autouse=True)
+def rollups(database_url: str, connection: psycopg.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_TEST_DB", database_url)
+    connection.execute(
+        "create table public.rollups "
+        "(day date, hire text, valid int, updated_at timestamptz not null default now(), primary key (day, hire));"
+        "create table public.clicks (at timestamptz, hire text);"
+        "insert into public.clicks values ('2026-11-15', 'a'), ('2026-11-15 23:59:59.9', 'a'), ('2026-11-16', 'a')"
+    )
+
+
+@pytest.fixture
+def dag(tmp_path: Path) -> DAG:
+    (tmp_path / "rollups.sql").write_text(
+        "-- Called by the test. Returns one row per hire.\n"
+        "select %(data_interval_start)s::date as day, hire, count(*) * %(factor)s as valid\n"
+        "from public.clicks\n"
+        "where at >= %(data_interval_start)s and at < %(data_interval_end)s and hire not like '50 %%'\n"
+        "group by hire;\n"
+    )
+    return DAG(
+        "test_rollups",
+        schedule=OffsetCronTimetable("0 0 * * *", offset=timedelta(hours=1)),
+        template_searchpath=[str(tmp_path)],
+    )
+
+
+def context(task: BaseOperator, **results: Any) -> Any:
+    """What Airflow gives a task, as far as the operator looks at it."""
+    run = SimpleNamespace(
+        dag_id="test_rollups",
+        run_id="scheduled__1",
+        run_after=END + timedelta(hours=1),
+        logical_date=START,
+        data_interval_start=START,
+        data_interval_end=END,
+    )
+
+    def xcom_pull(task_ids: str, **_: Any) -> Any:
+        return results[task_ids]
+
+    instance = SimpleNamespace(
+        dag_id=run.dag_id,
+        task_id=task.task_id,
+        run_id=run.run_id,
+        start_date=datetime.now(UTC),
+        xcom_pull=xcom_pull,
+    )
+    return {"ti": instance, "task": task, "dag": task.dag, "dag_run": run}
+
+
+def run(task: SqlUpsertOperator, **results: Any) -> dict[str, Any]:
+    given = context(task, **results)
+    task.render_template_fields(given)
+    return task.execute(given)
+
+
+def test_query_comes_from_a_file_and_gets_the_window_bound(dag: DAG, connection: psycopg.Connection) -> None:
+    task = SqlUpsertOperator(task_id="t", dag=dag, sql="rollups.sql", parameters={"factor": 10}, **TARGET)
+    task.resolve_template_files()
+    assert run(task) == INSERTED
+    assert run(task) == {"inserted": 0, "updated": 0, "unchanged": 1, "duplicates": 0}
+    assert connection.execute("select day::text, hire, valid from public.rollups").fetchall() == [
+        ("2026-11-15", "a", 20)
+    ]
+
+
+def test_rows_of_a_previous_task_are_neither_rendered_nor_shown(dag: DAG, connection: psycopg.Connection) -> None:
+    previous = BaseOperator(task_id="previous", dag=dag)
+    task = SqlUpsertOperator(task_id="t", dag=dag, rows=XComArg(previous), **TARGET)
+    assert task.upstream_task_ids == {"previous"}
+    assert "rows" not in task.template_fields
+    assert run(task, previous=[{"day": "2026-11-15", "hire": HOSTILE, "valid": "7"}]) == INSERTED
+    assert connection.execute("select hire, valid from public.rollups").fetchall() == [(HOSTILE, 7)]
+
+
+def test_sequences_need_columns_and_may_leave_out_some_of_a_mapping(dag: DAG, connection: psycopg.Connection) -> None:
+    columns = ["day", "hire"]
+    lists = SqlUpsertOperator(task_id="a", dag=dag, columns=columns, rows=[["2026-11-15", "a"]], **TARGET)
+    assert run(lists) == INSERTED
+    some = SqlUpsertOperator(
+        task_id="b", dag=dag, columns=columns, rows=[{"hire": "b", "day": "2026-11-15", "note": 1}], **TARGET
+    )
+    assert run(some) == INSERTED
+    assert connection.execute("select hire from public.rollups order by 1").fetchall() == [("a",), ("b",)]
+
+
+def test_no_rows_are_no_error_and_erase_nothing(dag: DAG) -> None:
+    nothing = {"inserted": 0, "updated": 0, "unchanged": 0, "duplicates": 0}
+    assert run(SqlUpsertOperator(task_id="a", dag=dag, rows=[], **TARGET)) == nothing
+    assert run(SqlUpsertOperator(task_id="b", dag=dag, rows=[], columns=["day", "hire"], **TARGET)) == nothing
+    dry = SqlUpsertOperator(task_id="c", dag=dag, rows=[], dry_run=True, **TARGET)
+    assert run(dry) == {**nothing, "preview": []}
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        (None, "NoneType, not a list of rows"),
+        ("rows", "str, not a list of rows"),
+        ({"day": "2026-11-15"}, "dict, not a list of rows"),
+        ([["2026-11-15", "a"]], "do not name their columns"),
+        ([{"day": "2026-11-15", "hire": "a"}, {"day": "2026-11-15"}], "Row 2 .* lacks hire"),
+        ([{"day": "2026-11-15", "hire": "a"}, {"day": "2026-11-15", "hire": "a", "valid": 1}], "Row 2 .* has columns"),
+        ([{"day": "2026-11-15", "hire": "a"}, "b"], "Row 2 .* is a str"),
+        ([{"day": "someday", "hire": "a"}], "Row 1 .* column day is date"),
+    ],
+)
+def test_rows_of_the_wrong_shape_are_refused_whole(
+    rows: object, says: str, dag: DAG, connection: psycopg.Connection
+) -> None:
+    previous = BaseOperator(task_id="previous", dag=dag)
+    task = SqlUpsertOperator(task_id="t", dag=dag, rows=XComArg(previous), **TARGET)
+    with pytest.raises(HardError, match=says):
+        run(task, previous=rows)
+    assert connection.execute("select from public.rollups").fetchall() == []
+
+
+@pytest.mark.parametrize("sources", [{}, {"sql": "select 1", "rows": []}])
+def test_exactly_one_source(sources: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="exactly one of `sql` and `rows`"):
+        SqlUpsertOperator(task_id="t", **sources, **TARGET)
+
+
+@pytest.mark.parametrize("source", ["sql", "rows"])
+def test_dry_run_returns_the_preview_and_logs_no_value(
+    source: str, dag: DAG, connection: psycopg.Connection, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given: dict[str, Any] = {"rows": [{"day": "2026-11-15", "hire": "marker", "valid": 2}]}
+    if source == "sql":
+        given = {"sql": "select '2026-11-15'::date as day, 'marker' as hire, 2 as valid"}
+    task = SqlUpsertOperator(task_id="t", dag=dag, dry_run=True, **given, **TARGET)
+    result = run(task)
+    logged = capsys.readouterr().out
+    row = {"day": "2026-11-15", "hire": "marker", "valid": "2"}
+    assert result == {**INSERTED, "preview": [{"action": "insert", "row": row}]}
+    assert connection.execute("select from public.rollups").fetchall() == []
+    assert "Dry run: nothing was written to public.rollups" in logged
+    assert "marker" not in logged
+
+
+def test_counts_are_logged_and_values_are_not(dag: DAG, capsys: pytest.CaptureFixture[str]) -> None:
+    task = SqlUpsertOperator(task_id="t", dag=dag, rows=[{"day": "2026-11-15", "hire": "marker", "valid": 2}], **TARGET)
+    run(task)
+    logged = capsys.readouterr().out
+    assert "Upserted into public.rollups" in logged
+    assert "'inserted': 1" in logged
+    assert "marker" not in logged
