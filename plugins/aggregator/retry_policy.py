@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 class TransientOnlyRetryPolicy(RetryPolicy):
     """Retries transient errors within the task's ``retries``, and fails a task at once on a hard one.
 
-    The delay is the one that the other side asked for, within limits, or else the task's own back-off. A worker that was killed never gets here: Airflow retries its task by itself.
+    The delay is the one that the other side asked for, within limits, or else the task's own back-off. A worker that
+    was killed never gets here: Airflow retries its task by itself.
     """
 
     def evaluate(

@@ -1,0 +1,50 @@
+"""
+### What
+Clicks per hire of one UTC day, from the Analytics Engine dataset `clicks` into `public.click_rollups`, for billing.
+Valid and invalid clicks are sums of `_sample_interval`, the number of clicks that a stored one stands for.
+Clicks of hires that are not in `public.hires` are left out; the log says how many hires, and names them.
+
+### Window
+The UTC day of the run's logical date: the run of 2026-11-15 fires on 2026-11-16 at 01:00 and covers 2026-11-15.
+
+### Re-run
+Safe at any time: clear the run, or backfill days of the last three months (Analytics Engine keeps no more; older days
+are refused). A day is written in one transaction; equal rows are not rewritten, and a day for which Analytics Engine
+answers with nothing keeps the rows it has.
+
+### Deadline
+02:00, when billing reads the table.
+
+### Owner
+clicks
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow.sdk import DAG
+
+from aggregator.defaults import Owner, Tag, dag_args, default_args, schedule
+from aggregator.operators.analytics_engine_to_postgres import AnalyticsEngineToPostgresOperator
+
+with DAG(
+    dag_id="click_rollups",
+    description="Clicks per hire and UTC day, from Analytics Engine, for billing",
+    doc_md=__doc__,
+    schedule=schedule("0 0 * * *", offset=timedelta(hours=1)),
+    max_active_runs=3,
+    default_args=default_args(Owner.CLICKS),
+    tags=[Tag.CLICKS, Tag.BILLING, Tag.ANALYTICS_ENGINE],
+    **dag_args(),
+):
+    AnalyticsEngineToPostgresOperator(
+        task_id="roll_up_clicks",
+        sql="clicks/analytics_engine/clicks_per_hire.sql",
+        select="clicks/rollups.sql",
+        skipped="clicks/unknown_hires.sql",
+        stored="clicks/stored_rollups.sql",
+        postgres_conn_id="clicks_db",
+        table="public.click_rollups",
+        key=["day", "hire_id"],
+    )

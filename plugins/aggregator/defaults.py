@@ -1,0 +1,68 @@
+"""What all DAGs have in common: the only place for it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any
+
+from aggregator import settings
+from aggregator.paths import SQL
+from aggregator.retry_policy import TransientOnlyRetryPolicy
+from aggregator.timetables.offset_cron import OffsetCronTimetable
+
+
+class Owner(StrEnum):
+    """Who is asked about a DAG: the team of the product it serves."""
+
+    CLICKS = "clicks"
+
+
+class Tag(StrEnum):
+    """The closed set of tags: the product, and what a DAG reads from beside PostgreSQL."""
+
+    CLICKS = "clicks"
+    BILLING = "billing"
+    ANALYTICS_ENGINE = "analytics-engine"
+
+
+def default_args(owner: Owner, **different: Any) -> dict[str, Any]:
+    """Arguments that every task of a DAG starts from.
+
+    A transient error is retried after 1, 2, 4, 8 and 10 minutes (or when the other side says), a hard one never.
+
+    Args:
+        owner: Who is asked about the DAG.
+        different: What this DAG needs otherwise, by the operator's argument.
+    """
+    return {
+        "owner": owner.value,
+        # Airflow refuses catchup without a start date unless its absence is said here. The schedule has one instead: of
+        # a DAG with a start date, Airflow would not run the tasks of an older day that somebody backfills.
+        "start_date": None,
+        "retries": 5,
+        "retry_delay": timedelta(minutes=1),
+        "retry_exponential_backoff": 2.0,
+        "max_retry_delay": timedelta(minutes=10),
+        "retry_policy": TransientOnlyRetryPolicy(),
+        "execution_timeout": timedelta(minutes=10),
+        **different,
+    }
+
+
+def schedule(cron: str, *, offset: timedelta) -> OffsetCronTimetable:
+    """The schedule of a DAG with a window.
+
+    Args:
+        cron: Where data intervals begin and end, in UTC.
+        offset: Time from the end of an interval to its run.
+    """
+    return OffsetCronTimetable(cron, offset=offset, start=settings.load().start_date)
+
+
+def dag_args() -> dict[str, Any]:
+    """Arguments that every DAG has: catch up on whatever was missed, find SQL files below ``include/sql``."""
+    return {
+        "catchup": True,
+        "template_searchpath": [str(SQL)],
+    }

@@ -1,0 +1,188 @@
+"""Carries the answer of an Analytics Engine query into a PostgreSQL table."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+from psycopg import sql
+
+from aggregator.copy_format import NUL, format_of
+from aggregator.data_interval import data_interval
+from aggregator.hooks.analytics_engine import AnalyticsEngineHook
+from aggregator.hooks.postgres import PostgresTransactionHook
+from aggregator.operators.analytics_engine import window_parameters
+from aggregator.upsert import Upsert
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import psycopg
+    from airflow.sdk import Context
+    from psycopg.rows import TupleRow
+
+    from aggregator.analytics_engine_result import AnalyticsEngineResult
+
+NAMED_AT_MOST = 20
+"""Skipped rows that the log names."""
+
+LONGEST_NAME = 80
+"""Characters of each that it shows."""
+
+_COUNT_AND_NAME = """
+with skipped as (
+{query}
+)
+select (select count(*) from skipped), skipped.* from skipped limit {limit}
+"""
+
+_ANSWER = sql.Identifier("pg_temp", "analytics_engine_answer")
+
+
+class AnalyticsEngineToPostgresOperator(BaseOperator):
+    """Upsert what Analytics Engine answers, however large, in constant memory and one transaction (spec: shared parts).
+
+    The answer is streamed through COPY into the temporary table ``pg_temp.analytics_engine_answer``, whose columns are
+    those of the query. ``select`` makes the target's rows of it, and :class:`aggregator.upsert.Upsert` writes them:
+    all of a window's rows are stored, or none. An answer without rows never erases what is stored: where ``stored``
+    finds rows, the window is reported as suspicious and left alone.
+
+    Every query may use ``%(data_interval_start)s`` and ``%(data_interval_end)s``, the run's window.
+
+    Args:
+        sql: The query for Analytics Engine, or its file.
+        select: SELECT from ``pg_temp.analytics_engine_answer`` whose columns are the target's, or its file.
+        stored: SELECT of one number, how many rows the target has for the window, or its file.
+        table: Target, as ``schema.table``.
+        key: Columns of a unique index of the target.
+        skipped: SELECT of the rows of the answer that ``select`` leaves out, or its file; the first column names them
+            in the log.
+        touch: Columns of the target set to the transaction's time in rows that are new or really change.
+        analytics_engine_conn_id: Connection of Analytics Engine.
+        postgres_conn_id: Connection of the target's database.
+    """
+
+    template_fields: Sequence[str] = ("sql", "select", "stored", "skipped")
+    template_ext: Sequence[str] = (".sql",)
+    template_fields_renderers = dict.fromkeys(("sql", "select", "stored", "skipped"), "sql")
+    ui_color = "#fbe3c4"
+
+    def __init__(
+        self,
+        *,
+        sql: str,
+        select: str,
+        stored: str,
+        table: str,
+        key: Sequence[str],
+        postgres_conn_id: str,
+        skipped: str | None = None,
+        touch: Sequence[str] = ("updated_at",),
+        analytics_engine_conn_id: str = AnalyticsEngineHook.default_conn_name,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.sql = sql
+        self.select = select
+        self.stored = stored
+        self.table = table
+        self.key = key
+        self.postgres_conn_id = postgres_conn_id
+        self.skipped = skipped
+        self.touch = touch
+        self.analytics_engine_conn_id = analytics_engine_conn_id
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Read the run's window and store it.
+
+        Returns:
+            How many rows were ``read`` and ``skipped``, what became of the others (``inserted``, ``updated``,
+            ``unchanged``, ``duplicates``), and whether the window is ``suspicious``.
+
+        Raises:
+            AggregatorError: Nothing of the window was stored; transient or hard as its class says.
+        """
+        window = data_interval(context)
+        parameters = {"data_interval_start": window.start, "data_interval_end": window.end}
+        analytics_engine = AnalyticsEngineHook(self.analytics_engine_conn_id)
+        analytics_engine.require_retained(window.start)
+        postgres = PostgresTransactionHook(self.postgres_conn_id)
+        # The query first: no transaction is open while it is being computed.
+        with (
+            analytics_engine.stream(self.sql, window_parameters(self.sql, *window)) as answer,
+            postgres.task_transaction(context) as cursor,
+        ):
+            read = _copy(cursor, answer) if answer.columns else 0
+            if read == 0:
+                return {"read": 0, "suspicious": self._suspicious(cursor, parameters)}
+            skipped = self._log_skipped(cursor, parameters)
+            counts = Upsert(self.table, self.key, touch=self.touch).from_select(cursor, self.select, parameters)
+        result = {"read": read, "skipped": skipped, **asdict(counts), "suspicious": False}
+        self.log.info("Stored %s – %s in %s: %s", window.start, window.end, self.table, result)
+        return result
+
+    def _suspicious(self, cursor: psycopg.Cursor[TupleRow], parameters: Mapping[str, Any]) -> bool:
+        (stored,) = cursor.execute(self.stored, parameters).fetchone() or (0,)
+        if stored:
+            self.log.warning(
+                "SUSPICIOUS: Analytics Engine has nothing for this window, and %s has %d rows of it. They were left as "
+                "they are. If the events really are gone, delete the rows by hand.",
+                self.table,
+                stored,
+            )
+        else:
+            self.log.info("Analytics Engine has nothing for this window, and %s has no rows of it.", self.table)
+        return bool(stored)
+
+    def _log_skipped(self, cursor: psycopg.Cursor[TupleRow], parameters: Mapping[str, Any]) -> int:
+        if self.skipped is None:
+            return 0
+        statement = sql.SQL(_COUNT_AND_NAME).format(query=sql.SQL(self.skipped), limit=sql.Literal(NAMED_AT_MOST))
+        rows = cursor.execute(statement, parameters).fetchall()
+        if not rows:
+            return 0
+        skipped: int = rows[0][0]
+        # As literals: a name may hold whatever a caller of the product's API put there, line ends included.
+        names = ", ".join(repr(str(name)[:LONGEST_NAME]) for _, name, *_ in rows)
+        more = f" and {skipped - len(rows)} more" if skipped > len(rows) else ""
+        self.log.warning("Skipped %d rows of the answer: %s%s", skipped, names, more)
+        return skipped
+
+
+def _copy(cursor: psycopg.Cursor[TupleRow], answer: AnalyticsEngineResult) -> int:
+    types = [_postgres_type(column.type) for column in answer.columns]
+    columns = [sql.Identifier(column.name) for column in answer.columns]
+    definitions = [sql.SQL("{} {}").format(name, sql.SQL(type_)) for name, type_ in zip(columns, types, strict=True)]
+    cursor.execute(
+        sql.SQL("create temporary table analytics_engine_answer ({}) on commit drop").format(
+            sql.SQL(", ").join(definitions)
+        )
+    )
+    convert = [_without_nul if type_ == "text" else format_of(type_).convert for type_ in types]
+    rows = 0
+    with cursor.copy(sql.SQL("copy {} from stdin (format binary)").format(_ANSWER)) as copy:
+        copy.set_types(types)
+        for row in answer:
+            copy.write_row([None if value is None else to(value) for to, value in zip(convert, row, strict=True)])
+            rows += 1
+    cursor.execute(sql.SQL("analyze {}").format(_ANSWER))
+    return rows
+
+
+def _postgres_type(clickhouse_type: str) -> str:
+    """The type of a temporary table's column that holds every value of a ClickHouse type."""
+    name = clickhouse_type.removeprefix("LowCardinality(").removeprefix("Nullable(").rstrip(")").split("(")[0]
+    narrow = {"Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32"}
+    if name in narrow:
+        return "int8"
+    if name.startswith(("Int", "UInt", "Decimal")):
+        return "numeric"
+    return {"String": "text", "Float32": "float8", "Float64": "float8", "Date": "date", "Bool": "bool"}.get(
+        name, "timestamptz"
+    )
+
+
+def _without_nul(value: Any) -> Any:
+    # PostgreSQL has no text with NUL. Such a value equals none that is stored there, and so it does without it.
+    return value.replace(NUL, "\N{REPLACEMENT CHARACTER}")

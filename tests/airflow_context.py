@@ -1,0 +1,37 @@
+"""What Airflow gives a task, as far as our operators look at it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airflow.sdk import BaseOperator
+
+
+def context(task: BaseOperator, start: datetime, end: datetime, **results: Any) -> Any:
+    """The context of a scheduled run whose data interval is ``[start, end)``.
+
+    Args:
+        task: The task that runs.
+        start: Beginning of the data interval.
+        end: End of the data interval.
+        results: What tasks before it returned, by task id.
+    """
+    run = SimpleNamespace(
+        dag_id=task.dag_id,
+        run_id=f"scheduled__{end.isoformat()}",
+        run_after=end + timedelta(hours=1),
+        logical_date=start,
+        data_interval_start=start,
+        data_interval_end=end,
+    )
+    instance = SimpleNamespace(
+        dag_id=task.dag_id,
+        task_id=task.task_id,
+        run_id=run.run_id,
+        start_date=datetime.now(UTC),
+        xcom_pull=lambda task_ids, **_: results[task_ids],
+    )
+    return {"ti": instance, "task": task, "dag": task.dag, "dag_run": run}

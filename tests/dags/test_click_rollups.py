@@ -1,0 +1,359 @@
+"""Click rollups from a real SQL engine into a real PostgreSQL: right, whole or not at all, whatever goes wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from aggregator.errors import AggregatorError, HardError, TransientError
+from aggregator.hooks import analytics_engine as hook_module
+from aggregator.migrations import migrate
+from dev.airflow_api import NotYetError, wait
+from dev.analytics_engine.faults import Fault
+from dev.sample import clicks
+from tests.airflow_context import context
+from tests.oracles import rollups_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from airflow.dag_processing.dagbag import DagBag
+
+    from dev.analytics_engine.client import AnalyticsEngineControl
+    from dev.postgres import Postgres
+
+pytestmark = pytest.mark.slow  # the stand-in takes seconds to start
+
+TOKEN = "token-that-must-not-show"
+DAY = (datetime.now(UTC) - timedelta(days=30)).date()
+HOSTILE = ["h", "o'brien", 'say "x"', "back\\slash", "🦊", "ä" * 5000, "new\nline", "{{ 1/0 }}", "%(x)s", "nul\x00"]
+
+
+@pytest.fixture
+def task(dag_bag: DagBag) -> Any:
+    return dag_bag.dags["click_rollups"].get_task("roll_up_clicks")
+
+
+@pytest.fixture(autouse=True)
+def connections(monkeypatch, database_url: str, analytics_engine: AnalyticsEngineControl) -> None:
+    set_connections(monkeypatch, database_url, analytics_engine)
+    migrate(lambda: psycopg.connect(database_url), "clicks")
+    # Waits between tries are the hook's own tests' business.
+    monkeypatch.setattr(hook_module.AnalyticsEngineHook, "_seconds_to_wait", lambda *_: 0)
+
+
+def set_connections(monkeypatch, database_url: str, analytics_engine: AnalyticsEngineControl) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_CLICKS_DB", database_url)
+    host, port = analytics_engine.url.rsplit(":", 1)
+    connection = {"conn_type": "http", "host": host, "port": int(port), "password": TOKEN, "extra": {"account_id": "a"}}
+    monkeypatch.setenv("AIRFLOW_CONN_ANALYTICS_ENGINE", json.dumps(connection))
+
+
+def run(task: Any, day: date = DAY) -> dict[str, Any]:
+    """One try of the task, for one day."""
+    start = datetime(day.year, day.month, day.day, tzinfo=UTC)
+    return task.execute(context(task, start, start + timedelta(days=1)))
+
+
+def hire(connection: psycopg.Connection, *ids: str) -> None:
+    connection.cursor().executemany("insert into hires (id) values (%s)", [[id_] for id_ in ids])
+
+
+def stored(
+    connection: psycopg.Connection, columns: str = "hire_id, valid_clicks, invalid_clicks"
+) -> list[tuple[Any, ...]]:
+    return connection.execute(f'select {columns} from click_rollups order by hire_id collate "C"').fetchall()
+
+
+def click(hire_id: str, moment: str = "12:00:00", **other: Any) -> dict[str, Any]:
+    return {"timestamp": f"{DAY} {moment}", "index1": hire_id, "blob4": hire_id, "double1": 1, "double2": 0, **other}
+
+
+def test_day_is_that_of_an_independent_engine(task, connection, analytics_engine) -> None:
+    events = [*clicks.events(DAY)]
+    for age in (-1, 0, 1):
+        analytics_engine.write("clicks", clicks.events(DAY + timedelta(days=age)))
+    known = [row["id"] for row in clicks.hires()]
+    hire(connection, *known)
+
+    result = run(task)
+
+    assert stored(connection) == rollups_of(events, known)
+    assert result == {
+        "read": len(known) + len(clicks.UNKNOWN_HIRES),
+        "skipped": len(clicks.UNKNOWN_HIRES),
+        "inserted": len(known),
+        "updated": 0,
+        "unchanged": 0,
+        "duplicates": 0,
+        "suspicious": False,
+    }
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([-1, 0, 1, 43200, 86399, 86400]),
+            st.sampled_from(["a", "b", "c", "", "gone"]),
+            st.integers(1, 1000),
+            st.sampled_from([0, 1]),
+        ),
+        max_size=30,
+    )
+)
+def test_any_day_is_that_of_an_independent_engine(task, connection, analytics_engine, clicked) -> None:
+    midnight = datetime(DAY.year, DAY.month, DAY.day, tzinfo=UTC)
+    events = [
+        click(id_, double2=invalid, _sample_interval=interval)
+        | {"timestamp": f"{midnight + timedelta(seconds=second):%Y-%m-%d %H:%M:%S}", "second": second}
+        for second, id_, interval, invalid in clicked
+    ]
+    connection.execute("truncate hires cascade")
+    hire(connection, "a", "b", "c")
+    analytics_engine.delete("clicks")
+    analytics_engine.write("clicks", [{k: v for k, v in event.items() if k != "second"} for event in events])
+
+    run(task)
+    again = run(task)
+
+    inside = [event for event in events if 0 <= event["second"] < 86400]
+    assert stored(connection) == rollups_of(inside, ["a", "b", "c"])
+    assert (again.get("inserted", 0), again.get("updated", 0)) == (0, 0)
+
+
+def test_hostile_hire_ids_are_data(task, connection, analytics_engine) -> None:
+    analytics_engine.write("clicks", [click(id_) for id_ in HOSTILE])
+    hire(connection, *(id_ for id_ in HOSTILE if "\0" not in id_))
+
+    result = run(task)
+
+    assert {row[0] for row in stored(connection)} == set(HOSTILE) - {"nul\0"}
+    assert (result["inserted"], result["skipped"]) == (len(HOSTILE) - 1, 1)
+
+
+def test_unknown_hires_are_named_in_the_log_and_cannot_forge_a_line(task, connection, analytics_engine, capfd) -> None:
+    hire(connection, "known")
+    ids = ["known", "gone", "for\nged", "long" * 100, *(f"many-{number:02}" for number in range(30))]
+    analytics_engine.write("clicks", [click(id_) for id_ in ids])
+
+    assert run(task)["skipped"] == len(ids) - 1
+
+    (line,) = [line for line in capfd.readouterr().out.splitlines() if "Skipped" in line]
+    assert "'gone'" in line
+    assert "'for\\nged'" in line
+    assert "long" * 21 not in line
+    assert f"and {len(ids) - 1 - 20} more" in line
+
+
+def test_counts_are_rounded_to_the_nearest_integer(task, connection, analytics_engine) -> None:
+    hire(connection, "half")
+    analytics_engine.write("clicks", [click("half", double2=0.5, _sample_interval=5)])
+    run(task)
+    assert stored(connection) == [("half", 3, 3)]
+
+
+def test_second_run_rewrites_nothing_and_late_clicks_are_added(task, connection, analytics_engine) -> None:
+    hire(connection, "a", "b")
+    analytics_engine.write("clicks", [click("a"), click("b")])
+    run(task)
+    everything = "hire_id, valid_clicks, xmin, xmax, ctid, created_at, updated_at"
+    first = stored(connection, everything)
+
+    assert run(task)["unchanged"] == 2
+    assert stored(connection, everything) == first
+
+    analytics_engine.write("clicks", [click("b", "23:59:59")])
+    result = run(task)
+    assert (result["updated"], result["unchanged"]) == (1, 1)
+    a, b = stored(connection, everything)
+    assert a == first[0]
+    assert (b[1], b[5]) == (2, first[1][5]), "created_at stays"
+    assert b[6] > first[1][6], "updated_at does not"
+
+
+@pytest.mark.parametrize("empty_range_fails", [False, True])
+@pytest.mark.parametrize("dataset", ["never written", "without the day"])
+def test_empty_source_never_erases_what_is_stored(
+    task, connection, analytics_engine, capfd, dataset: str, empty_range_fails: bool
+) -> None:
+    analytics_engine.behave(empty_range_fails=empty_range_fails)
+    if dataset == "without the day":
+        analytics_engine.write("clicks", clicks.events(DAY + timedelta(days=1)))
+    hire(connection, "a")
+
+    assert run(task) == {"read": 0, "suspicious": False}
+    assert stored(connection) == []
+
+    connection.execute("insert into click_rollups values (%s, 'a', 7, 8)", [DAY])
+    assert run(task) == {"read": 0, "suspicious": True}
+    assert stored(connection) == [("a", 7, 8)]
+    assert "SUSPICIOUS" in capfd.readouterr().out
+
+
+def test_window_older_than_retention_is_refused_before_anything_is_asked(task, connection, analytics_engine) -> None:
+    asked = len(analytics_engine.requests())
+    with pytest.raises(HardError, match="keeps three months"):
+        run(task, date(2024, 2, 29))
+    assert len(analytics_engine.requests()) == asked
+
+
+ALWAYS = {"times": None}
+FAULTS = {
+    "400": (Fault(status=400, body="Bad Request", **ALWAYS), HardError),
+    "403 plain": (Fault(status=403, body="Authorization error", **ALWAYS), HardError),
+    "403 JSON": (Fault(status=403, body='{"success":false,"errors":[{"code":10000}]}', **ALWAYS), HardError),
+    "422": (Fault(status=422, body="Input was invalid: no such column", **ALWAYS), HardError),
+    "429 seconds": (Fault(status=429, headers={"Retry-After": "1"}, body="slow down", **ALWAYS), TransientError),
+    "429 too heavy": (Fault(status=429, body="query used too much memory", **ALWAYS), HardError),
+    "500": (Fault(status=500, body="oops", **ALWAYS), TransientError),
+    "503": (Fault(status=503, body="oops", **ALWAYS), TransientError),
+    "504 for ever": (Fault(status=504, body="oops", **ALWAYS), HardError),
+    "half a body": (Fault(truncate_after_bytes=700, **ALWAYS), TransientError),
+    "no answer": (Fault(truncate_after_bytes=0, **ALWAYS), TransientError),
+    "not JSON": (Fault(status=200, body="<html>", **ALWAYS), TransientError),
+    "wrong types": (
+        Fault(
+            status=200,
+            body='{"meta":[{"name":"hire_id","type":"String"},{"name":"valid_clicks","type":"Float64"},'
+            '{"name":"invalid_clicks","type":"Float64"}],"data":'
+            '[{"hire_id":"hire-001","valid_clicks":5,"invalid_clicks":1},'
+            '{"hire_id":"hire-002","valid_clicks":"many","invalid_clicks":1}],"rows":2}',
+            **ALWAYS,
+        ),
+        HardError,
+    ),
+}
+
+
+@pytest.mark.parametrize(("fault", "error"), FAULTS.values(), ids=FAULTS)
+def test_fault_leaves_the_day_as_it_was_and_shows_no_token(
+    task, connection, analytics_engine, capfd, fault: Fault, error: type[AggregatorError]
+) -> None:
+    analytics_engine.write("clicks", clicks.events(DAY))
+    hire(connection, *(row["id"] for row in clicks.hires()))
+    connection.execute("insert into click_rollups values (%s, 'hire-001', 1, 2)", [DAY])
+    analytics_engine.faults([fault])
+
+    with pytest.raises(error) as caught:
+        run(task)
+
+    assert stored(connection) == [("hire-001", 1, 2)]
+    printed = capfd.readouterr()
+    assert TOKEN not in f"{caught.value!r}{printed.out}{printed.err}"
+
+    analytics_engine.clear_faults()
+    assert run(task)["read"] > 0, "the next try heals it"
+    assert stored(connection) == rollups_of(clicks.events(DAY), [row["id"] for row in clicks.hires()])
+
+
+def test_numbers_may_come_as_strings(task, connection, analytics_engine) -> None:
+    hire(connection, "a")
+    body = {
+        "meta": [
+            {"name": "hire_id", "type": "String"},
+            {"name": "valid_clicks", "type": "UInt64"},
+            {"name": "invalid_clicks", "type": "Float64"},
+        ],
+        "data": [{"hire_id": "a", "valid_clicks": "2147483647", "invalid_clicks": "12.0"}],
+        "rows": 1,
+    }
+    analytics_engine.faults([Fault(status=200, body=json.dumps(body))])
+    run(task)
+    assert stored(connection) == [("a", 2147483647, 12)]
+
+
+def test_token_missing(task, monkeypatch) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_ANALYTICS_ENGINE", json.dumps({"conn_type": "http", "extra": {"account_id": "a"}}))
+    with pytest.raises(HardError, match="analytics_engine"):
+        run(task)
+
+
+def test_postgres_is_down(task, connection, analytics_engine, monkeypatch) -> None:
+    analytics_engine.write("clicks", clicks.events(DAY))
+    monkeypatch.setenv("AIRFLOW_CONN_CLICKS_DB", "postgresql://someone:secret-word@127.0.0.1:1/clicks")
+    with pytest.raises(TransientError, match="clicks_db") as caught:
+        run(task)
+    assert "secret-word" not in repr(caught.value)
+
+
+def test_postgres_restarts_in_the_middle(task, analytics_engine, monkeypatch, own_postgres: Postgres) -> None:
+    url = own_postgres.ensure_database("clicks")
+    migrate(lambda: psycopg.connect(url), "clicks")
+    set_connections(monkeypatch, url, analytics_engine)
+    analytics_engine.write("clicks", clicks.events(DAY))
+    with psycopg.connect(url, autocommit=True) as connection:
+        hire(connection, *(row["id"] for row in clicks.hires()))
+    with closing(psycopg.connect(url)) as holder, ThreadPoolExecutor(1) as threads:
+        holder.execute("lock table click_rollups in share mode")
+        first = threads.submit(run, task)
+        wait(lambda: waits_for_a_lock(url), seconds=30)
+        own_postgres.restart("immediate")
+        with pytest.raises(TransientError):
+            first.result()
+    with psycopg.connect(url) as connection:
+        assert stored(connection) == []
+    run(task)
+    with psycopg.connect(url) as connection:
+        assert stored(connection) == rollups_of(clicks.events(DAY), [row["id"] for row in clicks.hires()])
+
+
+def waits_for_a_lock(url: str) -> None:
+    query = "select from pg_stat_activity where application_name like 'click_rollups/%' and wait_event_type = 'Lock'"
+    with psycopg.connect(url) as connection:
+        if connection.execute(query).fetchone() is None:
+            msg = "the task does not wait for the lock yet"
+            raise NotYetError(msg)
+
+
+def test_same_day_twice_at_once(task, connection, analytics_engine) -> None:
+    analytics_engine.write("clicks", clicks.events(DAY))
+    known = [row["id"] for row in clicks.hires()]
+    hire(connection, *known)
+    with ThreadPoolExecutor(4) as threads:
+        results = list(threads.map(lambda _: run(task), range(4)))
+    assert sum(result["inserted"] for result in results) == len(known)
+    assert [result["updated"] for result in results] == [0, 0, 0, 0]
+    assert stored(connection) == rollups_of(clicks.events(DAY), known)
+
+
+TRY = """
+import sys
+from datetime import UTC, datetime, timedelta
+from airflow.dag_processing.dagbag import DagBag
+from tests.airflow_context import context
+task = DagBag(sys.argv[1], collect_dags=True).dags["click_rollups"].get_task("roll_up_clicks")
+start = datetime.fromisoformat(sys.argv[2]).replace(tzinfo=UTC)
+task.execute(context(task, start, start + timedelta(days=1)))
+"""
+
+
+def test_killed_between_load_and_commit_then_tried_again(
+    task, connection, database_url, analytics_engine, repository: Path
+) -> None:
+    analytics_engine.write("clicks", clicks.events(DAY))
+    known = [row["id"] for row in clicks.hires()]
+    hire(connection, *known)
+    with psycopg.connect(database_url) as holder:
+        holder.execute("lock table click_rollups in share mode")
+        environment = os.environ | {"PYTHONPATH": f"{repository / 'plugins'}:{repository}"}
+        command = [sys.executable, "-c", TRY, str(repository / "dags"), f"{DAY}"]
+        with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
+            wait(lambda: waits_for_a_lock(database_url), seconds=90)
+            process.kill()
+            assert process.wait() == -signal.SIGKILL
+    assert stored(connection) == []
+    run(task)
+    assert stored(connection) == rollups_of(clicks.events(DAY), known)

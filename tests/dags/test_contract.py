@@ -1,0 +1,82 @@
+"""What every DAG has to have (spec: the ten DAGs)."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from aggregator.defaults import Owner, Tag
+from aggregator.retry_policy import TransientOnlyRetryPolicy
+from aggregator.timetables.offset_cron import OffsetCronTimetable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from airflow.dag_processing.dagbag import DagBag
+
+SCHEDULES = {"click_rollups": ("0 0 * * *", timedelta(hours=1))}
+"""DAG → cron expression of its data intervals, and when after an interval's end its run fires."""
+
+HEADINGS = ["What", "Window", "Re-run", "Deadline", "Owner"]
+LONGEST_FILE = 100
+
+
+def test_all_dags_load_and_no_others(dag_bag: DagBag) -> None:
+    assert dag_bag.import_errors == {}
+    assert set(dag_bag.dags) == set(SCHEDULES)
+
+
+@pytest.fixture(params=sorted(SCHEDULES))
+def dag(request: pytest.FixtureRequest, dag_bag: DagBag) -> Any:
+    return dag_bag.dags[request.param]
+
+
+def test_schedule(dag) -> None:
+    cron, offset = SCHEDULES[dag.dag_id]
+    assert dag.timetable == OffsetCronTimetable(cron, offset=offset)
+    assert dag.catchup
+
+
+def test_limits_owner_and_tags(dag) -> None:
+    assert 0 < dag.max_active_runs < 16, "16 is Airflow's default: say a number"
+    assert dag.owner in set(Owner)
+    assert dag.tags
+    assert dag.tags <= set(Tag)
+    assert dag.description
+
+
+def test_page_has_the_headings(dag) -> None:
+    found = [line.removeprefix("### ") for line in dag.doc_md.splitlines() if line.startswith("#")]
+    assert found == HEADINGS
+    assert dag.doc_md.rstrip().endswith(dag.owner)
+
+
+def test_every_task_retries_and_ends(dag) -> None:
+    assert dag.tasks
+    for task in dag.tasks:
+        assert task.execution_timeout, task.task_id
+        assert task.retries > 0, task.task_id
+        assert task.retry_exponential_backoff > 1, task.task_id
+        assert isinstance(task.retry_policy, TransientOnlyRetryPolicy), task.task_id
+
+
+def test_dag_file_is_named_after_its_dag_and_is_wiring(dag, repository: Path) -> None:
+    path = repository / "dags" / f"{dag.dag_id}.py"
+    lines = path.read_text().splitlines()
+    assert len(lines) <= LONGEST_FILE
+    assert not [line for line in lines if line.lstrip().startswith(("def ", "class ", "for ", "while ", "if "))]
+
+
+def test_every_sql_file_is_found_and_used(dag_bag: DagBag, repository: Path) -> None:
+    # Airflow puts the text of a file where its name stood.
+    values = [value for dag in dag_bag.dags.values() for task in dag.tasks for value in vars(task).values()]
+    texts = {value for value in values if isinstance(value, str)}
+    assert not [text for text in texts if text.endswith(".sql")]
+
+    folder = repository / "include" / "sql"
+    applied_by_migrations = {"migrations", "functions"}
+    files = [path for path in folder.rglob("*.sql") if path.relative_to(folder).parts[0] not in applied_by_migrations]
+    assert files
+    assert not [path for path in files if path.read_text() not in texts]
