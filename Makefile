@@ -7,6 +7,7 @@ PYTHON ?= python3
 UV_VERSION := 0.13.9
 export UV_PYTHON_DOWNLOADS := never
 export UV_NO_PROGRESS := $(if $(CI),1,0)
+export PYTHONPATH := $(CURDIR)/plugins:$(CURDIR)
 RUN := .venv/bin/python
 
 .PHONY: help

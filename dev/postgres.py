@@ -88,35 +88,41 @@ class Postgres:
             raise RuntimeError(msg)
         # As root the wheel runs the server under an operating-system user of its own, the owner of the data directory.
         owner = self.data.stat().st_uid if os.geteuid() == 0 else None
-        command: list[str | Path] = [
-            PROGRAMS / "pg_ctl",
-            "-D",
-            self.data,
-            "-w",
-            "-m",
-            mode,
-            "-l",
-            self.data / "log",
-            action,
-        ]
-        # Without a pipe for its output: the server would inherit it, and reading it would never end.
-        subprocess.run(
-            command, user=owner, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True, timeout=60
-        )
+        command: list[str | Path] = [PROGRAMS / "pg_ctl", "-D", self.data, "-l", self.data / "log", "-w", "-m", mode]
+        # Not a pipe for its output: the server would inherit it, and reading it would never end.
+        with tempfile.TemporaryFile("w+") as output:
+            done = subprocess.run([*command, action], user=owner, stdout=output, stderr=output, check=False)
+            output.seek(0)
+            if done.returncode != 0:
+                msg = f"PostgreSQL did not {action}: {output.read().strip()} (its log: {self.data / 'log'})"
+                raise RuntimeError(msg)
 
 
 def start(data: Path, *, durable: bool = True) -> Postgres:
-    """Start PostgreSQL, or take the existing server that ``AGGREGATOR_POSTGRES_URL`` names.
+    """Take the existing server that ``AGGREGATOR_POSTGRES_URL`` names, or else start an embedded one.
 
     Args:
-        data: Data directory of the embedded server, made if missing. A server that already runs on it is taken over.
-        durable: False turns ``fsync`` off, for data that does not have to survive a power cut (tests, demo).
+        data: As for :func:`start_embedded`.
+        durable: As for :func:`start_embedded`.
 
     Returns:
         The running server; the caller stops it.
     """
     if existing := os.environ.get(EXISTING_SERVER):
         return Postgres(existing)
+    return start_embedded(data, durable=durable)
+
+
+def start_embedded(data: Path, *, durable: bool = True) -> Postgres:
+    """Start an embedded server.
+
+    Args:
+        data: Its data directory, made if missing. A server that already runs on it is taken over.
+        durable: False turns ``fsync`` off, for data that does not have to survive a power cut (tests, demo).
+
+    Returns:
+        The running server; the caller stops it.
+    """
     data.parent.mkdir(parents=True, exist_ok=True)
     server = get_server(data, cleanup_mode=None)
     postgres = Postgres(server.get_uri(), data.resolve())

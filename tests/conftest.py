@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,11 +38,31 @@ def repository() -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+def postgres() -> Iterator[Postgres]:
     """A PostgreSQL server for the whole session; tests that restart it start one of their own."""
-    server = embedded.start(tmp_path_factory.mktemp("postgres") / "data", durable=False)
-    yield server
-    server.stop("immediate")
+    with folder_for_postgres() as folder:
+        server = embedded.start(folder / "data", durable=False)
+        yield server
+        server.stop("immediate")
+
+
+@contextmanager
+def folder_for_postgres() -> Iterator[Path]:
+    """A folder for a server that outlives a test's start: pytest closes its own to all other users whenever it starts.
+
+    As root, the server runs as another user.
+    """
+    with tempfile.TemporaryDirectory(prefix="aggregator-postgres-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[Postgres]:
+    """An embedded server of the test's own, to be restarted."""
+    with folder_for_postgres() as folder:
+        server = embedded.start_embedded(folder / "data")
+        yield server
+        server.stop("immediate")
 
 
 @pytest.fixture(scope="session")

@@ -17,17 +17,20 @@ def test_version_is_one_the_project_supports(connection: psycopg.Connection) -> 
     assert connection.info.server_version >= 150000
 
 
-def test_committed_rows_survive_a_crash(tmp_path) -> None:
-    server = embedded.start(tmp_path / "data")
-    try:
-        with psycopg.connect(server.url, autocommit=True) as connection:
-            connection.execute("create table kept (n int)")
-            connection.execute("insert into kept values (1)")
-        server.restart("immediate")
-        with psycopg.connect(server.url) as connection:
-            assert connection.execute("select n from kept").fetchall() == [(1,)]
-    finally:
-        server.stop()
+def test_committed_rows_survive_a_crash(own_postgres: Postgres) -> None:
+    with psycopg.connect(own_postgres.url, autocommit=True) as connection:
+        connection.execute("create table kept (n int)")
+        connection.execute("insert into kept values (1)")
+    own_postgres.restart("immediate")
+    with psycopg.connect(own_postgres.url) as connection:
+        assert connection.execute("select n from kept").fetchall() == [(1,)]
+
+
+def test_embedded_server_is_for_its_user_only(own_postgres: Postgres) -> None:
+    with psycopg.connect(own_postgres.url) as connection:
+        assert connection.execute("show listen_addresses").fetchone() == ("",)
+    assert own_postgres.data
+    assert (own_postgres.data / "log").stat().st_mode & 0o077 == 0
 
 
 def test_existing_server_is_used_and_never_stopped(monkeypatch, postgres: Postgres, tmp_path) -> None:

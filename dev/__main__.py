@@ -1,0 +1,146 @@
+"""``python -m dev <command>``: what `make` calls to run the local stack."""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from dev import demo
+from dev.airflow_api import AirflowApiError
+from dev.stack import REPOSITORY, Ports, Stack, StackError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+HOME = REPOSITORY / ".local"
+
+
+def steps(console: Console, progress: Progress) -> Callable[[str], None]:
+    """A ``say`` that shows the step at hand, with its time, and leaves a line for each that is done."""
+    current: list[str] = []
+
+    def say(step: str) -> None:
+        if step.startswith(" "):
+            progress.console.print(f"[dim]{step}[/]", highlight=False)
+            return
+        if not console.is_terminal:
+            print(step, flush=True)
+        elif current:
+            progress.console.print(f"[green]✓[/] {current.pop()}")
+        for task in progress.task_ids:
+            progress.remove_task(task)
+        progress.add_task(step)
+        current.append(step)
+
+    return say
+
+
+def progress(console: Console) -> Progress:
+    """Shows the step at hand and how long it has been going on."""
+    columns = (SpinnerColumn(), TextColumn("{task.description} …"), TimeElapsedColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def run_demo(console: Console) -> int:
+    """Run every DAG once on a stack that is made for it and removed after it."""
+    stack = Stack(HOME / "demo")
+    HOME.mkdir(exist_ok=True)
+    with (HOME / "demo.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            msg = "A demo is running already, in this checkout. Wait until it has ended."
+            raise StackError(msg) from None
+        stack.remove()  # what a demo that was killed has left
+        try:
+            with progress(console) as bar:
+                say = steps(console, bar)
+                stack.start(Ports.free(), durable=False, say=say)
+                outcomes = demo.run(stack, say)
+            return demo.report(stack, outcomes, console)
+        finally:
+            stack.remove()
+
+
+def up(console: Console) -> int:
+    """Start the stack and leave it running."""
+    stack = Stack(HOME / "stack")
+    with progress(console) as bar:
+        stack.start(Ports.from_environment(), durable=True, say=steps(console, bar))
+    console.print(f"""
+Airflow runs at [link={stack.airflow_url}]{stack.airflow_url}[/link]. You are signed in as admin: the local stack
+knows no passwords, and listens on 127.0.0.1 only. The scheduler is running last night's jobs now.
+
+  make shell   plain `airflow …` and `psql` commands against it
+  make down    stop it; its data stays in .local/stack for the next `make up`
+""")
+    return 0
+
+
+def down(console: Console) -> int:
+    """Stop the stack."""
+    stack = Stack(HOME / "stack")
+    if not stack.running:
+        console.print("The stack is not running.")
+        stack.stop()  # what a power cut has left, if anything
+        return 0
+    with progress(console) as bar:
+        steps(console, bar)("Stopping")
+        stack.stop()
+    return 0
+
+
+def shell(_: Console) -> int:
+    """A shell in the stack's environment."""
+    stack = running_stack()
+    print(f"Airflow and psql commands work here against {stack.airflow_url}. Leave with: exit", file=sys.stderr)
+    return subprocess.call([os.environ.get("SHELL", "bash")], env=stack.environment(), cwd=REPOSITORY)
+
+
+def migrate(_: Console) -> int:
+    """Migrate the databases of the connections that the environment names, or else those of the running stack."""
+    ours = any(name.startswith("AIRFLOW_CONN_") and name.endswith("_DB") for name in os.environ)
+    environment = {**os.environ, "PYTHONPATH": "plugins"} if ours else running_stack().environment()
+    return subprocess.call([sys.executable, "-m", "aggregator.migrations"], env=environment, cwd=REPOSITORY)
+
+
+def running_stack() -> Stack:
+    """The stack of ``make up``.
+
+    Raises:
+        StackError: It is not running.
+    """
+    stack = Stack(HOME / "stack")
+    if not stack.running:
+        msg = "The stack is not running. Start it with: make up"
+        raise StackError(msg)
+    return stack
+
+
+COMMANDS = {"demo": run_demo, "up": up, "down": down, "shell": shell, "migrate": migrate}
+
+
+def main() -> int:
+    """Carry out one command; an error that a person can mend is one paragraph, not a traceback."""
+    parser = argparse.ArgumentParser(prog="python -m dev")
+    parser.add_argument("command", choices=COMMANDS)
+    console = Console()
+    try:
+        return COMMANDS[parser.parse_args().command](console)
+    except (StackError, AirflowApiError) as error:
+        console.print(f"[red]{error}[/]", highlight=False)
+        return 1
+    except KeyboardInterrupt:
+        console.print("Interrupted; everything that was started is stopped.")
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

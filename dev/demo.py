@@ -1,0 +1,124 @@
+"""What `make demo` shows: every DAG, run by the scheduler for the latest window, and what each wrote."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from rich.table import Table
+
+from dev.stack import dag_ids
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.console import Console
+
+    from dev.stack import Stack
+
+PREVIEWS = {
+    "click_rollups": (
+        "The hires with the most clicks",
+        """
+        select day, hire_id, valid_clicks, invalid_clicks
+        from public.click_rollups order by day desc, valid_clicks desc limit 5
+        """,
+    ),
+}
+"""DAG → heading and query of a few of the rows it wrote."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a DAG's run went.
+
+    Attributes:
+        run: The run, as Airflow's API describes it.
+        tasks: Its task instances, likewise.
+        results: What each task returned.
+    """
+
+    run: dict[str, Any]
+    tasks: list[dict[str, Any]]
+    results: dict[str, Any]
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the run did."""
+        return bool(self.run["state"] == "success")
+
+
+def run(stack: Stack, say: Callable[[str], object]) -> list[Outcome]:
+    """Wait for the run that the scheduler makes of each DAG, the latest window's, all at once.
+
+    Returns:
+        One outcome a DAG, in the DAGs' alphabetical order.
+    """
+    names = sorted(dag_ids())
+    say(f"Running {', '.join(names)}")
+    with ThreadPoolExecutor() as threads:
+        return list(threads.map(lambda dag_id: _outcome(stack, dag_id), names))
+
+
+def _outcome(stack: Stack, dag_id: str) -> Outcome:
+    run = stack.airflow.wait_for_run(dag_id)
+    tasks = stack.airflow.get(f"dags/{dag_id}/dagRuns/{run['dag_run_id']}/taskInstances")["task_instances"]
+    results = {
+        task["task_id"]: stack.airflow.result(dag_id, run["dag_run_id"], task["task_id"])
+        for task in tasks
+        if task["state"] == "success"
+    }
+    return Outcome(run, tasks, results)
+
+
+def report(stack: Stack, outcomes: list[Outcome], console: Console) -> int:
+    """Print what the runs wrote and how long they took.
+
+    Returns:
+        0 if all of them succeeded, else 1.
+    """
+    table = Table(
+        "DAG", "data interval (UTC)", "state", "what it did", "seconds", title="Last night, by Airflow's scheduler"
+    )
+    for outcome in outcomes:
+        table.add_row(
+            outcome.run["dag_id"],
+            f"{_minute(outcome.run['data_interval_start'])} – {_minute(outcome.run['data_interval_end'])}",
+            outcome.run["state"],
+            "\n".join(f"{task}: {_words(result)}" for task, result in outcome.results.items()),
+            f"{sum(task['duration'] or 0 for task in outcome.tasks):.1f}",
+        )
+    console.print(table)
+    failed = [outcome for outcome in outcomes if not outcome.succeeded]
+    for outcome in failed:
+        for task in outcome.tasks:
+            run = outcome.run
+            log = stack.airflow.log(run["dag_id"], run["dag_run_id"], task["task_id"], task["try_number"])
+            console.print(
+                f"[red]{run['dag_id']}.{task['task_id']} is {task['state']}[/]; its log ends with:\n{log[-3000:]}"
+            )
+    _previews(stack, console)
+    return 1 if failed else 0
+
+
+def _previews(stack: Stack, console: Console) -> None:
+    with psycopg.connect(stack.products_url) as connection:
+        for heading, query in PREVIEWS.values():
+            cursor = connection.execute(query)
+            table = Table(*(column.name for column in cursor.description or []), title=heading)
+            for row in cursor:
+                table.add_row(*map(str, row))
+            console.print(table)
+
+
+def _minute(moment: str) -> str:
+    return datetime.fromisoformat(moment).strftime("%Y-%m-%d %H:%M")
+
+
+def _words(result: Any) -> str:
+    if isinstance(result, dict):
+        return ", ".join(f"{name} {value}" for name, value in result.items())
+    return str(result)

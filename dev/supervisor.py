@@ -1,0 +1,138 @@
+"""The long-running programs of a stack, kept by supervisord: started together, restarted if they die, stopped whole."""
+
+from __future__ import annotations
+
+import configparser
+import getpass
+import io
+import os
+import subprocess
+import sys
+import tempfile
+import xmlrpc.client
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import tenacity
+from supervisor.xmlrpc import SupervisorTransport  # type: ignore[import-untyped]
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+START_SECONDS = 30
+"""How long supervisord may take to go into the background."""
+
+MARK = "AGGREGATOR_STACK"
+"""Environment variable that every process of a stack inherits; its value is the stack's home."""
+
+
+@dataclass(frozen=True)
+class Supervisor:
+    """A supervisord of its own for one folder.
+
+    Attributes:
+        home: Holds its configuration, process id and, under ``logs/``, what the programs print.
+        stop_seconds: How long a program may take to stop by itself before it is killed.
+    """
+
+    home: Path
+    stop_seconds: int = 25
+
+    @property
+    def pid_file(self) -> Path:
+        """Where supervisord keeps its process id."""
+        return self.home / "supervisord.pid"
+
+    def running(self) -> bool:
+        """Whether the programs are being kept."""
+        try:
+            return "supervisord" in " ".join(psutil.Process(int(self.pid_file.read_text())).cmdline())
+        except (FileNotFoundError, ValueError, psutil.NoSuchProcess):
+            return False
+
+    def start(self, programs: Mapping[str, Sequence[str]], environment: Mapping[str, str]) -> None:
+        """Start ``programs`` (name → command) with ``environment``, in the background.
+
+        Nothing of the environment is written to a file: it holds secrets.
+        """
+        logs = self.home / "logs"
+        logs.mkdir(parents=True, exist_ok=True)
+        # A Unix socket's path may have a hundred characters or so; a home may have more.
+        socket = Path(tempfile.mkdtemp(prefix="aggregator-")) / "supervisor"
+        (self.home / "socket").write_text(str(socket))
+        configuration = configparser.RawConfigParser()
+        configuration["supervisord"] = {
+            "user": getpass.getuser(),
+            "directory": str(Path(__file__).parents[1]),
+            "pidfile": str(self.pid_file),
+            "logfile": str(logs / "supervisord.log"),
+            "childlogdir": str(logs),
+        }
+        configuration["unix_http_server"] = {"file": str(socket), "chmod": "0700"}
+        configuration["rpcinterface:supervisor"] = {
+            "supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"
+        }
+        for name, command in programs.items():
+            configuration[f"program:{name}"] = {
+                "command": subprocess.list2cmdline(command).replace("%", "%%"),
+                "redirect_stderr": "true",
+                "stdout_logfile": str(logs / f"{name}.log"),
+                "autorestart": "true",
+                "stopasgroup": "true",
+                "killasgroup": "true",
+                "stopwaitsecs": str(self.stop_seconds),
+            }
+        text = io.StringIO()
+        configuration.write(text)
+        path = self.home / "supervisord.conf"
+        path.write_text(text.getvalue())
+        command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(path)]
+        # Airflow renames its processes; without SPT_NOENV that overwrites the environment in which the mark stands.
+        marked = {**environment, MARK: str(self.home), "SPT_NOENV": "1"}
+        subprocess.run(command, env=marked, check=True)
+        # It notes its process id a moment after it has gone into the background.
+        tenacity.Retrying(
+            retry=tenacity.retry_if_result(lambda running: not running),
+            wait=tenacity.wait_fixed(0.05),
+            stop=tenacity.stop_after_delay(START_SECONDS),
+        )(self.running)
+
+    def broken(self) -> dict[str, str]:
+        """The programs that do not run → the end of what each printed."""
+        transport = SupervisorTransport(None, None, f"unix://{(self.home / 'socket').read_text()}")
+        proxy: Any = xmlrpc.client.ServerProxy("http://supervisor", transport=transport)
+        try:
+            states = {info["name"]: info["statename"] for info in proxy.supervisor.getAllProcessInfo()}
+        finally:
+            transport.close()
+        return {name: self.log_end(name) for name, state in states.items() if state in {"BACKOFF", "EXITED", "FATAL"}}
+
+    def log_end(self, program: str, lines: int = 15) -> str:
+        """The last ``lines`` lines that ``program`` printed."""
+        path = self.home / "logs" / f"{program}.log"
+        return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else ""
+
+    def stop(self) -> None:
+        """Stop every program, and all that carries this stack's mark: tasks outlive a scheduler that was killed."""
+        if self.running():
+            supervisord = psutil.Process(int(self.pid_file.read_text()))
+            supervisord.terminate()
+            psutil.wait_procs([supervisord], timeout=2 * self.stop_seconds)
+        leftovers = self.processes()
+        for process in leftovers:
+            process.kill()
+        psutil.wait_procs(leftovers, timeout=self.stop_seconds)
+
+    def processes(self) -> list[psutil.Process]:
+        """Every living process of this stack, this one excepted."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                ours = process.environ().get(MARK) == str(self.home)
+            except psutil.Error:
+                continue
+            if ours and process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        return found

@@ -1,0 +1,86 @@
+"""Programs are started together, watched, and stopped whole."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from dev.airflow_api import NotYetError, wait
+from dev.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import psutil
+
+# Leaves a child that neither a signal to its parent nor one to its process group reaches, as a killed scheduler does.
+STUBBORN = """
+import signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+print("ready", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def supervisor(tmp_path: Path) -> Iterator[Supervisor]:
+    supervisor = Supervisor(tmp_path, stop_seconds=1)
+    yield supervisor
+    supervisor.stop()
+
+
+def python(program: str) -> list[str]:
+    return [sys.executable, "-c", program]
+
+
+def test_stop_leaves_nothing_running(supervisor: Supervisor) -> None:
+    supervisor.start({"stubborn": python(STUBBORN)}, os.environ)
+    assert supervisor.running()
+
+    def all_there() -> list[psutil.Process]:
+        processes = supervisor.processes()
+        if len(processes) < 3:
+            msg = f"{len(processes)} of supervisord, the program and its child"
+            raise NotYetError(msg)
+        return processes
+
+    processes = wait(all_there, seconds=30)
+    supervisor.stop()
+
+    assert not supervisor.running()
+    assert [process for process in processes if process.is_running() and process.status() != "zombie"] == []
+
+
+def test_program_that_dies_is_named_with_its_last_words(supervisor: Supervisor) -> None:
+    supervisor.start({"good": ["sleep", "600"], "bad": python("raise SystemExit('100 % gone')")}, os.environ)
+
+    def broken() -> dict[str, str]:
+        if not (found := supervisor.broken()):
+            msg = "not noticed yet"
+            raise NotYetError(msg)
+        return found
+
+    assert list(wait(broken, seconds=30)) == ["bad"]
+    assert "100 % gone" in supervisor.log_end("bad")
+
+
+def test_secrets_of_the_environment_are_in_no_file(supervisor: Supervisor) -> None:
+    supervisor.start({"sleep": ["sleep", "600"]}, {**os.environ, "SECRET": "very-secret-word"})
+    files = [path for path in supervisor.home.rglob("*") if path.is_file()]
+    assert files
+    assert [path for path in files if b"very-secret-word" in path.read_bytes()] == []
+
+
+def test_stopping_what_does_not_run_is_no_error(supervisor: Supervisor) -> None:
+    supervisor.stop()
+    assert not supervisor.running()
+
+
+def test_stale_process_id_of_another_program_is_not_ours(supervisor: Supervisor) -> None:
+    supervisor.pid_file.write_text(str(os.getpid()))
+    assert not supervisor.running()

@@ -1,0 +1,171 @@
+"""Click rollups on a real Airflow: scheduled, cleared, backfilled, tested on a laptop, killed."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from typing import TYPE_CHECKING
+
+import psutil
+import psycopg
+import pytest
+
+from dev.airflow_api import NotYetError, wait
+from dev.sample import clicks
+from tests.oracles import rollups_of
+
+if TYPE_CHECKING:
+    from dev.stack import Stack
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+DAG = "click_rollups"
+TASK = "roll_up_clicks"
+
+Rows = list[tuple[object, ...]]
+
+
+def stored(products: psycopg.Connection, day: date, columns: str = "hire_id, valid_clicks, invalid_clicks") -> Rows:
+    query = f"""select {columns} from click_rollups where day = %s order by hire_id collate "C" """
+    return products.execute(query, [day]).fetchall()
+
+
+def versions(products: psycopg.Connection, day: date) -> Rows:
+    """What changes when a row is rewritten or locked, too."""
+    return stored(products, day, "hire_id, xmin, xmax, ctid, valid_clicks, invalid_clicks, created_at, updated_at")
+
+
+def expected(day: date) -> Rows:
+    return rollups_of(clicks.events(day), {hire["id"] for hire in clicks.hires()})
+
+
+@pytest.fixture(scope="module")
+def last_night(stack: Stack) -> tuple[str, date]:
+    """The run that the scheduler made by itself, and the day it covers."""
+    run = stack.airflow.wait_for_run(DAG)
+    assert run["state"] == "success"
+    assert run["run_type"] == "scheduled"
+    return run["dag_run_id"], date.fromisoformat(run["data_interval_start"][:10])
+
+
+def test_scheduler_runs_last_night_and_nothing_older(stack: Stack, products, last_night) -> None:
+    _, day = last_night
+    rows = stored(products, day)
+    assert rows == expected(day)
+    assert rows
+    assert products.execute("select distinct day from click_rollups").fetchall() == [(day,)]
+    assert [run["run_type"] for run in stack.airflow.runs(DAG)] == ["scheduled"]
+
+
+def test_summary_of_the_schedule_reads_well(stack: Stack) -> None:
+    assert stack.airflow.get(f"dags/{DAG}/details")["timetable_summary"] == "Daily at 01:00 UTC, for the UTC day before"
+
+
+def test_cleared_run_leaves_identical_rows_and_rewrites_none(stack: Stack, products, last_night) -> None:
+    run_id, day = last_night
+    before = versions(products, day)
+    first_end = stack.airflow.wait_for_run(DAG, run_id)["end_date"]
+
+    stack.airflow.post(f"dags/{DAG}/clearTaskInstances", dry_run=False, dag_run_id=run_id, only_failed=False)
+
+    def run_again() -> dict[str, object]:
+        run = stack.airflow.wait_for_run(DAG, run_id)
+        if run["end_date"] == first_end:
+            msg = "the cleared run has not ended again"
+            raise NotYetError(msg)
+        return run
+
+    assert wait(run_again, seconds=120)["state"] == "success"
+    result = stack.airflow.result(DAG, run_id, TASK)
+    assert (result["inserted"], result["updated"], result["unchanged"]) == (0, 0, len(before))
+    assert versions(products, day) == before
+
+
+def test_backfilling_seven_days_makes_seven_right_days(stack: Stack, products, last_night) -> None:
+    _, newest = last_night
+    days = [newest - timedelta(days=number) for number in range(7, 0, -1)]
+    stack.run("airflow", "backfill", "create", "--dag-id", DAG, "--from-date", f"{days[0]}", "--to-date", f"{days[-1]}")
+
+    def all_over() -> list[dict[str, object]]:
+        runs = [run for run in stack.airflow.runs(DAG) if run["run_type"] == "backfill"]
+        if len(runs) < len(days) or any(run["state"] not in {"success", "failed"} for run in runs):
+            msg = f"{[run['state'] for run in runs]}"
+            raise NotYetError(msg)
+        return runs
+
+    runs = wait(all_over, seconds=180)
+    assert {run["state"] for run in runs} == {"success"}
+    for day in days:
+        assert stored(products, day) == expected(day), day
+
+
+def test_task_killed_between_load_and_commit_is_retried(stack: Stack, products, last_night) -> None:
+    run_id, day = last_night
+    rows = stored(products, day)
+    products.execute("delete from click_rollups where day = %s", [day])
+    # Behind this lock the task's upsert waits: Analytics Engine's answer is loaded, nothing is committed.
+    with psycopg.connect(stack.products_url) as holder:
+        holder.execute("lock table click_rollups in share mode")
+        stack.airflow.post(f"dags/{DAG}/clearTaskInstances", dry_run=False, dag_run_id=run_id, only_failed=False)
+        wait(lambda: waits_for_a_lock(products), seconds=60)
+        kill(stack, run_id)
+        wait(lambda: is_gone(products), seconds=30)
+        # Not the back-off that follows, but somebody who clears the run, is what brings the next try.
+        wait(lambda: is_in_state(stack, run_id, "up_for_retry"), seconds=60)
+        assert stored(products, day) == []
+    stack.airflow.post(f"dags/{DAG}/clearTaskInstances", dry_run=False, dag_run_id=run_id, only_failed=False)
+    wait(lambda: is_in_state(stack, run_id, "success"), seconds=120)
+    assert stored(products, day) == rows
+
+
+def test_dags_test_gives_the_rows_of_the_scheduler(stack: Stack, products, last_night) -> None:
+    _, day = last_night
+    scheduled = stored(products, day)
+    products.execute("delete from click_rollups where day = %s", [day])
+
+    output = stack.run("airflow", "dags", "test", DAG, f"{day}")
+
+    assert stored(products, day) == scheduled
+    assert not leaked(stack, output.encode())
+
+
+def waits_for_a_lock(products: psycopg.Connection) -> None:
+    if task_backends(products, "and wait_event_type = 'Lock'") == 0:
+        msg = "the task does not wait for the lock yet"
+        raise NotYetError(msg)
+
+
+def is_gone(products: psycopg.Connection) -> None:
+    if task_backends(products, "") > 0:
+        msg = "the killed task's transaction is still there"
+        raise NotYetError(msg)
+
+
+def task_backends(products: psycopg.Connection, condition: str) -> int:
+    query = f"select count(*) from pg_stat_activity where application_name like '{DAG}/{TASK}/%' {condition}"
+    return products.execute(query).fetchone()[0]
+
+
+def is_in_state(stack: Stack, run_id: str, state: str) -> None:
+    task = stack.airflow.get(f"dags/{DAG}/dagRuns/{run_id}/taskInstances/{TASK}")
+    if task["state"] != state:
+        msg = f"the task is {task['state']}, not {state}"
+        raise NotYetError(msg)
+
+
+def kill(stack: Stack, run_id: str) -> None:
+    """``kill -9`` the process in which the task runs."""
+    task = stack.airflow.get(f"dags/{DAG}/dagRuns/{run_id}/taskInstances/{TASK}")
+    psutil.Process(task["pid"]).kill()
+
+
+def test_no_secret_is_in_any_log(stack: Stack, last_night) -> None:
+    files = [path for folder in ("logs", "airflow/logs") for path in (stack.home / folder).rglob("*") if path.is_file()]
+    assert any(TASK in str(path) for path in files), "the tasks' logs are among them"
+    assert [path for path in files if leaked(stack, path.read_bytes())] == []
+
+
+def leaked(stack: Stack, text: bytes) -> list[str]:
+    """The names of the stack's secrets that are in a text."""
+    secrets = list((stack.home / "secrets").iterdir())
+    assert secrets
+    return [path.name for path in secrets if path.read_bytes() in text]
