@@ -1,0 +1,78 @@
+"""The repository's own promises: commands that exist, pins that agree, files that say nothing they should not."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+OF_THE_SPECIFICATION = {
+    "apache-airflow",
+    "apache-airflow-providers-http",
+    "apache-airflow-providers-postgres",
+    "pendulum",
+    "pytest",
+}
+
+
+def pins(path: Path) -> dict[str, str]:
+    return dict(re.findall(r"^([\w.-]+)(?:\[\w+\])?==(\S+)", path.read_text(), re.MULTILINE))
+
+
+@pytest.mark.parametrize("name", ["requirements", "requirements-dev"])
+def test_lock_has_every_pin_and_a_hash_for_each_package(repository: Path, name: str) -> None:
+    wanted, locked = pins(repository / f"{name}.txt"), pins(repository / f"{name}.lock")
+    assert wanted
+    assert {package: locked.get(package) for package in wanted} == wanted
+    text = (repository / f"{name}.lock").read_text()
+    assert len(re.findall(r"^[\w.-]+(?:\[\w+\])?==", text, re.MULTILINE)) <= text.count("--hash=sha256:")
+    assert "://" not in text, "no registry's address"
+
+
+def test_locks_agree(repository: Path) -> None:
+    runtime, development = pins(repository / "requirements.lock"), pins(repository / "requirements-dev.lock")
+    assert {name: development[name] for name in runtime} == runtime
+
+
+def test_packages_of_the_specification_are_pinned(repository: Path) -> None:
+    assert pins(repository / "requirements.txt").keys() >= OF_THE_SPECIFICATION
+    assert pins(repository / "requirements.txt")["apache-airflow"] == "3.3.2"
+
+
+def test_every_make_command_in_the_documents_exists(repository: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (repository / "Makefile").read_text(), re.MULTILINE))
+    for document in [repository / "README.md", repository / "CONTRIBUTING.md"]:
+        text = document.read_text()
+        named = {*re.findall(r"`make ([a-z-]+)", text), *re.findall(r"^make ([a-z-]+)", text, re.MULTILINE)}
+        assert named
+        assert named <= targets, document.name
+
+
+def test_links_between_documents_lead_somewhere(repository: Path) -> None:
+    documents = [*repository.glob("*.md"), *(repository / "docs").rglob("*.md")]
+    for document in documents:
+        for link in re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text()):
+            assert (document.parent / link).exists(), f"{document.name}: {link}"
+
+
+def test_ci_runs_the_readmes_test_command(repository: Path) -> None:
+    script = repository / ".ci" / "run"
+    assert script.stat().st_mode & 0o111
+    assert script.read_text().splitlines()[-1] == "exec make test"
+    workflow = yaml.safe_load((repository / ".github" / "workflows" / "test.yml").read_text())
+    steps = workflow["jobs"]["test"]["steps"]
+    assert steps[-1]["run"] == ".ci/run"
+
+
+def test_nothing_that_is_committed_looks_like_a_secret(repository: Path) -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=repository, capture_output=True, text=True, check=False)
+    paths = [repository / line for line in listed.stdout.splitlines()] or [*repository.glob("*/**/*.py")]
+    assert paths
+    secret = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY|\bAKIA[0-9A-Z]{16}\b|\bghp_\w{36}\b|\bxox[bap]-\w+")
+    assert [path.name for path in paths if path.is_file() and secret.search(path.read_text(errors="replace"))] == []
