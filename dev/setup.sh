@@ -26,5 +26,6 @@ echo "Installing the pinned packages into .venv …"
 # An environment that the caller has active must not leak into this one.
 unset VIRTUAL_ENV PYTHONPATH PYTHONHOME
 .uv/bin/uv venv --quiet --clear --python "$("$python" -c 'import sys; print(sys.executable)')" .venv
-.uv/bin/uv pip install --python .venv/bin/python --require-hashes --requirement requirements-dev.lock
+[ -t 2 ] || quiet=--quiet # its list of packages is for somebody who watches
+.uv/bin/uv pip install ${quiet:-} --python .venv/bin/python --require-hashes --requirement requirements-dev.lock
 touch .venv/.installed

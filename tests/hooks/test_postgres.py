@@ -100,10 +100,9 @@ def test_without_a_timeout_the_servers_own_setting_stays(hook: PostgresTransacti
 
 
 def test_a_tiny_timeout_is_not_taken_for_none(hook: PostgresTransactionHook) -> None:
-    with hook.transaction(timeout=timedelta(microseconds=1), read_only=True) as cursor:
-        assert cursor.connection.info.transaction_status  # configured without being cancelled
-        with pytest.raises(psycopg.errors.QueryCanceled):
-            cursor.execute("select pg_sleep(60)")
+    # The statement is cancelled; or, on a busy machine, the session was idle for longer and is ended.
+    with pytest.raises(TransientError), hook.transaction(timeout=timedelta(microseconds=1)) as cursor:
+        cursor.execute("select pg_sleep(60)")
 
 
 def test_statement_timeout_ends_a_statement_as_transient(hook: PostgresTransactionHook) -> None:
