@@ -36,7 +36,21 @@ if TYPE_CHECKING:
 
 @pytest.mark.parametrize(
     "sqlstate",
-    ["08000", "08006", "40001", "40P01", "53100", "53300", "55P03", "57014", "57P01", "PGRST301", "PGRST302"],
+    [
+        "08000",
+        "08006",
+        "25P03",
+        "25P04",
+        "40001",
+        "40P01",
+        "53100",
+        "53300",
+        "55P03",
+        "57014",
+        "57P01",
+        "PGRST301",
+        "PGRST302",
+    ],
 )
 def test_sqlstates_after_which_the_same_statement_may_succeed(sqlstate: str) -> None:
     assert is_transient_sqlstate(sqlstate)

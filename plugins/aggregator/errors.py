@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 LONGEST_RETRY_AFTER = timedelta(minutes=10)
 """The most that another side may put off a retry: a longer wish would let it miss the deadline of a run."""
 
-TRANSIENT_SQLSTATES = ("08", "40001", "40P01", "53", "55P03", "57", "PGRST301", "PGRST302")
+TRANSIENT_SQLSTATES = ("08", "25P03", "25P04", "40001", "40P01", "53", "55P03", "57", "PGRST301", "PGRST302")
 """Codes, or classes of codes, after which the same statement may succeed later; PostgREST has its own beside them."""
 
 TRANSIENT_EXCEPTIONS = frozenset(
@@ -67,7 +67,7 @@ def is_transient_sqlstate(sqlstate: str | None) -> bool:
         sqlstate: A SQLSTATE of five characters, a PostgREST code, or None where the server gave none.
 
     Returns:
-        True for 08* (connection), 40001 and 40P01 (serialisation, deadlock), 53* (resources), 55P03 (lock timeout),
+        True for 08* (connection), 25P03 and 25P04 (idle in transaction or transaction too long), 40001 and 40P01 (serialisation, deadlock), 53* (resources), 55P03 (lock timeout),
         57* (statement timeout, shutdown), ``PGRST301`` and ``PGRST302``.
     """
     return sqlstate is not None and sqlstate.startswith(TRANSIENT_SQLSTATES)
