@@ -67,8 +67,8 @@ def is_transient_sqlstate(sqlstate: str | None) -> bool:
         sqlstate: A SQLSTATE of five characters, a PostgREST code, or None where the server gave none.
 
     Returns:
-        True for 08* (connection), 25P03 and 25P04 (idle in transaction or transaction too long), 40001 and 40P01 (serialisation, deadlock), 53* (resources), 55P03 (lock timeout),
-        57* (statement timeout, shutdown), ``PGRST301`` and ``PGRST302``.
+        True for 08* (connection), 25P03 and 25P04 (timeouts of a transaction), 40001 and 40P01 (serialisation,
+        deadlock), 53* (resources), 55P03 (lock timeout), 57* (statement timeout, shutdown), ``PGRST301``, ``PGRST302``.
     """
     return sqlstate is not None and sqlstate.startswith(TRANSIENT_SQLSTATES)
 
