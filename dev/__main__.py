@@ -74,13 +74,17 @@ def up(console: Console) -> int:
     stack = Stack(HOME / "stack")
     with progress(console) as bar:
         stack.start(Ports.from_environment(), durable=True, say=steps(console, bar))
-    console.print(f"""
-Airflow runs at [link={stack.airflow_url}]{stack.airflow_url}[/link]. You are signed in as admin: the local stack
-knows no passwords, and listens on 127.0.0.1 only. The scheduler is running last night's jobs now.
+    console.print(
+        f"""
+Airflow runs at [link={stack.airflow_url}]{stack.airflow_url}[/link].
+You are signed in as admin: the local stack knows no passwords, and listens on 127.0.0.1 only.
+The scheduler is running last night's jobs now.
 
   make shell   plain `airflow …` and `psql` commands against it
   make down    stop it; its data stays in .local/stack for the next `make up`
-""")
+""",
+        soft_wrap=True,
+    )
     return 0
 
 

@@ -137,6 +137,10 @@ class AirflowApi:
         return self.get(path, deserialize="true")["value"]
 
     def log(self, dag_id: str, run_id: str, task_id: str, try_number: int) -> str:
-        """The log of one try of a task."""
+        """The log of one try of a task: a line an entry, and the class and text of each exception."""
         path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}"
-        return str(self.get(path)["content"])
+        lines = []
+        for entry in self.get(path)["content"]:
+            lines.append(f"{entry.get('timestamp', '')} {entry.get('level', '')} {entry['event']}".strip())
+            lines += [f"  {error['exc_type']}: {error['exc_value']}" for error in entry.get("error_detail") or ()]
+        return "\n".join(lines)
