@@ -98,6 +98,7 @@ def down(console: Console) -> int:
     with progress(console) as bar:
         steps(console, bar)("Stopping")
         stack.stop()
+    console.print("Stopped.")
     return 0
 
 
