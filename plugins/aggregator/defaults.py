@@ -15,12 +15,14 @@ from aggregator.timetables.offset_cron import OffsetCronTimetable
 class Owner(StrEnum):
     """Who is asked about a DAG: the team of the product it serves."""
 
+    ANALYTICS = "analytics"
     CLICKS = "clicks"
 
 
 class Tag(StrEnum):
     """The closed set of tags: the product, and what a DAG reads from beside PostgreSQL."""
 
+    ANALYTICS = "analytics"
     CLICKS = "clicks"
     BILLING = "billing"
     ANALYTICS_ENGINE = "analytics-engine"

@@ -43,6 +43,8 @@ logging.getLogger("alembic").setLevel(logging.WARNING)
 LOCK_TIMEOUT = "30s"
 """How long a migration waits for a table's lock before it gives up: an application behind it waits as long."""
 
+_RAISED_NOTICE = "00000"
+
 _NOTES = """
 create schema if not exists migrations;
 create table if not exists migrations.history (
@@ -71,16 +73,19 @@ class Report:
         database: Name of the database, as its folder is called.
         migrations: Names of the migrations it applied, in order.
         functions: Files of the functions it applied, relative to the folder of the database's functions.
+        notices: What its files said by ``raise notice``.
     """
 
     database: str
     migrations: list[str] = field(default_factory=list)
     functions: list[str] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        """One line for a person."""
+        """For a person: what was applied in one line, and one for each notice."""
         changes = [*self.migrations, *self.functions]
-        return f"{self.database}: {', '.join(changes) if changes else 'up to date'}"
+        applied = ", ".join(changes) if changes else "up to date"
+        return "\n".join(f"{self.database}: {line}" for line in [applied, *self.notices])
 
 
 class _SqlMigration(Revision):
@@ -128,6 +133,7 @@ def migrate(connect: Callable[[], psycopg.Connection[Any]], database: str, root:
         connection.exec_driver_sql(_NOTES)
         connection.commit()
         _refuse_changed_history(connection, database, revisions)
+        _driver(connection).add_notice_handler(partial(_keep_notice, report))
         _apply_migrations(connection, revisions, report)
         _apply_functions(connection, root / "functions" / database, report)
     return report
@@ -205,8 +211,18 @@ def _apply_functions(connection: Connection, folder: Path, report: Report) -> No
 
 def _execute_file(connection: Connection, path: Path) -> None:
     # Straight to the driver without parameters: several statements in one go, and a % is a %.
+    _driver(connection).execute(path.read_bytes())
+
+
+def _driver(connection: Connection) -> psycopg.Connection[Any]:
     driver: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
-    driver.execute(path.read_bytes())
+    return driver
+
+
+def _keep_notice(report: Report, notice: psycopg.errors.Diagnostic) -> None:
+    # PostgreSQL's own notices ("already exists, skipping") have codes of their own.
+    if notice.sqlstate == _RAISED_NOTICE and notice.message_primary:
+        report.notices.append(notice.message_primary)
 
 
 def _remember(connection: Connection, table: str, database: str, name: str, digest: str) -> None:

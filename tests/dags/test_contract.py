@@ -16,7 +16,14 @@ if TYPE_CHECKING:
 
     from airflow.dag_processing.dagbag import DagBag
 
-SCHEDULES = {"click_rollups": ("0 0 * * *", timedelta(hours=1))}
+SCHEDULES = {
+    "analytics_daily_reports": ("0 0 * * *", timedelta(hours=2)),
+    "analytics_enrichment_metrics": ("0 0 * * *", timedelta(hours=5)),
+    "analytics_hourly_aggregation": ("0 * * * *", timedelta()),
+    "analytics_monthly_usage": ("0 0 1 * *", timedelta(hours=3)),
+    "analytics_score_distribution": ("0 0 * * *", timedelta(hours=4)),
+    "click_rollups": ("0 0 * * *", timedelta(hours=1)),
+}
 """DAG → cron expression of its data intervals, and when after an interval's end its run fires."""
 
 HEADINGS = ["What", "Window", "Re-run", "Deadline", "Owner"]

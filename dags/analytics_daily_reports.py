@@ -1,0 +1,46 @@
+"""
+### What
+Mails of each campaign on a UTC day: sent, delivered, opened, clicked, bounced, complained, unsubscribed, and the
+distinct contacts that opened and clicked; from `analytics.contact_activity` into `analytics.campaign_daily_stats`.
+`event_source` is the campaign if it is a UUID; events of other sources are left out.
+
+### Window
+The UTC day of the run's logical date: the run of 2026-11-15 fires on 2026-11-16 at 02:00 and covers 2026-11-15.
+
+### Re-run
+Safe at any time: clear the run, or backfill days; late events are counted then. Equal rows are not rewritten. A
+campaign of which all events of the day were deleted since keeps its row as it is: delete that by hand.
+
+### Deadline
+03:00.
+
+### Owner
+analytics
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow.sdk import DAG
+
+from aggregator.defaults import Owner, Tag, dag_args, default_args, schedule
+from aggregator.operators.sql_upsert import SqlUpsertOperator
+
+with DAG(
+    dag_id="analytics_daily_reports",
+    description="What became of the mails of each campaign on a UTC day",
+    doc_md=__doc__,
+    schedule=schedule("0 0 * * *", offset=timedelta(hours=2)),
+    max_active_runs=3,
+    default_args=default_args(Owner.ANALYTICS),
+    tags=[Tag.ANALYTICS],
+    **dag_args(),
+):
+    SqlUpsertOperator(
+        task_id="report_campaigns",
+        conn_id="analytics_db",
+        sql="analytics/campaign_daily_stats.sql",
+        table="analytics.campaign_daily_stats",
+        key=["campaign_id", "organization_id", "date"],
+    )

@@ -1,0 +1,48 @@
+"""
+### What
+Of the enrichment jobs that each organisation created on a UTC day: how many completed (`total_enriched`), their share
+of all in per cent (`success_rate`), the average of `total_cost` of the jobs that have one, and `avg_freshness` of the
+completed ones at the day's end, from 1 (just completed) to 0 (90 days ago or more); from
+`lead_intelligence.enrichment_jobs` into `analytics.enrichment_metrics`. Before this DAG the product stored 0 for cost
+and freshness: backfill to mend old days.
+
+### Window
+The UTC day of the run's logical date: the run of 2026-11-15 fires on 2026-11-16 at 05:00 and covers 2026-11-15.
+
+### Re-run
+Safe at any time: clear the run, or backfill days; jobs that have completed since are counted then. Equal rows are not
+rewritten. An organisation whose jobs of the day were all deleted since keeps its row as it is: delete that by hand.
+
+### Deadline
+06:00.
+
+### Owner
+analytics
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow.sdk import DAG
+
+from aggregator.defaults import Owner, Tag, dag_args, default_args, schedule
+from aggregator.operators.sql_upsert import SqlUpsertOperator
+
+with DAG(
+    dag_id="analytics_enrichment_metrics",
+    description="Success, cost and freshness of each organisation's lead enrichment on a UTC day",
+    doc_md=__doc__,
+    schedule=schedule("0 0 * * *", offset=timedelta(hours=5)),
+    max_active_runs=3,
+    default_args=default_args(Owner.ANALYTICS),
+    tags=[Tag.ANALYTICS],
+    **dag_args(),
+):
+    SqlUpsertOperator(
+        task_id="measure_enrichment",
+        conn_id="analytics_db",
+        sql="analytics/enrichment_metrics.sql",
+        table="analytics.enrichment_metrics",
+        key=["organization_id", "date"],
+    )

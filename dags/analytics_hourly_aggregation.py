@@ -1,0 +1,49 @@
+"""
+### What
+Events of each organisation and type on a UTC day, and how many distinct contacts they come from: from
+`analytics.contact_activity` into `analytics.event_aggregates` (`channel` is null). A day is counted anew every hour and
+set to the result, never added to. An event without a contact counts, but not as a contact; one without an organisation
+or a type is left out.
+
+### Window
+The hour of the run's logical date, and with it the whole UTC day around it: the run of 2026-11-15 14:00 fires at 15:00
+and sets 2026-11-15 to what the day has by then.
+
+### Re-run
+Safe at any time: one run of a day, whichever hour, sets the whole day to what is stored now, late events included.
+Events of a day's last hour that are stored after midnight need such a run. Equal rows are not rewritten. Rows of which
+all events were deleted since are kept as they are: delete those by hand.
+
+### Deadline
+15 minutes past the hour.
+
+### Owner
+analytics
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow.sdk import DAG
+
+from aggregator.defaults import Owner, Tag, dag_args, default_args, schedule
+from aggregator.operators.sql_upsert import SqlUpsertOperator
+
+with DAG(
+    dag_id="analytics_hourly_aggregation",
+    description="Events and distinct contacts per organisation, UTC day and type",
+    doc_md=__doc__,
+    schedule=schedule("0 * * * *", offset=timedelta()),
+    max_active_runs=1,
+    default_args=default_args(Owner.ANALYTICS),
+    tags=[Tag.ANALYTICS],
+    **dag_args(),
+):
+    SqlUpsertOperator(
+        task_id="aggregate_events",
+        conn_id="analytics_db",
+        sql="analytics/event_aggregates.sql",
+        table="analytics.event_aggregates",
+        key=["organization_id", "date", "event_type", "channel"],
+    )

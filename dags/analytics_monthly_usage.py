@@ -1,0 +1,48 @@
+"""
+### What
+Events of each organisation and type in a UTC month, and how many distinct contacts they come from: from
+`analytics.contact_activity` into `analytics.event_aggregates`, dated with the first of the month, with the type
+`monthly:<type>` and the channel `monthly_summary`. A type of more than 92 characters has no room behind the prefix: its
+first 59 characters are followed by `~` and 32 hexadecimal digits of its SHA-256, so that two long types stay apart.
+
+### Window
+The UTC month of the run's logical date: the run of 2026-11-01 fires on 2026-12-01 at 03:00 and covers November.
+
+### Re-run
+Safe at any time: clear the run, or backfill months; late events are counted then. Equal rows are not rewritten. Rows of
+which all events were deleted since are kept as they are: where activity is deleted after a time, a run of a month that
+is partly gone would store less than it has.
+
+### Deadline
+05:00 on the 1st.
+
+### Owner
+analytics
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow.sdk import DAG
+
+from aggregator.defaults import Owner, Tag, dag_args, default_args, schedule
+from aggregator.operators.sql_upsert import SqlUpsertOperator
+
+with DAG(
+    dag_id="analytics_monthly_usage",
+    description="Events and distinct contacts per organisation, type and UTC month",
+    doc_md=__doc__,
+    schedule=schedule("0 0 1 * *", offset=timedelta(hours=3)),
+    max_active_runs=1,
+    default_args=default_args(Owner.ANALYTICS, execution_timeout=timedelta(hours=1)),
+    tags=[Tag.ANALYTICS],
+    **dag_args(),
+):
+    SqlUpsertOperator(
+        task_id="summarize_usage",
+        conn_id="analytics_db",
+        sql="analytics/monthly_usage.sql",
+        table="analytics.event_aggregates",
+        key=["organization_id", "date", "event_type", "channel"],
+    )

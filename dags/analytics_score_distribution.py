@@ -1,0 +1,47 @@
+"""
+### What
+Average, extremes and percentiles (interpolated, rounded half up) of the lead scores of each organisation: a snapshot of
+`scoring.lead_scores` into `analytics.daily_score_distribution`. Earlier scores are kept nowhere, so a snapshot is dated
+with the UTC day on which it is taken, whichever run takes it.
+
+### Window
+The UTC day before, by which the run is known; the scores are those of the moment it runs. The run of 2026-11-15 fires
+on 2026-11-16 at 04:00, and its snapshot is dated 2026-11-16.
+
+### Re-run
+Clearing today's run takes today's snapshot again. A run of an older day, cleared or backfilled, changes no row that is
+stored: it takes today's snapshot for organisations that have none today. The snapshot of a day that was missed is lost.
+
+### Deadline
+05:00.
+
+### Owner
+analytics
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow.sdk import DAG
+
+from aggregator.defaults import Owner, Tag, dag_args, default_args, schedule
+from aggregator.operators.sql_upsert import SqlUpsertOperator
+
+with DAG(
+    dag_id="analytics_score_distribution",
+    description="How the lead scores of each organisation are distributed, day by day",
+    doc_md=__doc__,
+    schedule=schedule("0 0 * * *", offset=timedelta(hours=4)),
+    max_active_runs=1,
+    default_args=default_args(Owner.ANALYTICS),
+    tags=[Tag.ANALYTICS],
+    **dag_args(),
+):
+    SqlUpsertOperator(
+        task_id="snapshot_scores",
+        conn_id="analytics_db",
+        sql="analytics/score_distribution.sql",
+        table="analytics.daily_score_distribution",
+        key=["organization_id", "date"],
+    )

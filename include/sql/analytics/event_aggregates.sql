@@ -1,0 +1,30 @@
+-- Called by analytics_hourly_aggregation. Events and distinct contacts per organisation, UTC day and type, of the whole
+-- days that the window touches: a day is set to what it has by now, whichever of its hours asks.
+with per_contact as (
+    select
+        organization_id,
+        created_at::date as date,
+        event_type,
+        contact_id,
+        count(*) as events
+    from analytics.contact_activity
+    where
+        created_at >= date_trunc('day', %(data_interval_start)s::timestamptz at time zone 'UTC')
+        and created_at < date_trunc(
+            'day', (%(data_interval_end)s::timestamptz at time zone 'UTC') - interval '1 microsecond'
+        ) + interval '1 day'
+        -- The columns can be null where the product made the table; such an event belongs to no row.
+        and organization_id is not null
+        and event_type is not null
+    group by organization_id, created_at::date, event_type, contact_id
+)
+
+select
+    organization_id,
+    date,
+    event_type,
+    null::varchar as channel,
+    sum(events) as count,
+    count(contact_id) as unique_count
+from per_contact
+group by organization_id, date, event_type
