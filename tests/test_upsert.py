@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aggregator.errors import HardError
-from aggregator.upsert import Upsert, UpsertCounts
+from aggregator.upsert import IsolatedUpsert, Upsert, UpsertCounts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -443,3 +443,111 @@ def test_autocommit_connection_gets_a_transaction_of_its_own(connection: psycopg
         UPSERT.from_rows(connection.cursor(), COLUMNS, [*rollups(("a", 1, 0)), (DAY, "b", "x", 0)])
     assert stored(connection) == []
     assert UPSERT.from_rows(connection.cursor(), COLUMNS, rollups(("a", 1, 0))) == UpsertCounts(inserted=1)
+
+
+GROUPS = """
+create table public.daily (day date, event varchar(20), n int check (n >= 0), primary key (day, event));
+create function public.refuse() returns trigger language plpgsql as
+$$begin if new.event like 'evil%' then raise 'not today'; end if; return new; end$$;
+create trigger refuse before insert or update on public.daily for each row execute function public.refuse();
+"""
+DAILY = Upsert("public.daily", ["day", "event"])
+
+
+def isolate(cursor: psycopg.Cursor, *rows: tuple[str, int]) -> IsolatedUpsert:
+    query = "select %(day)s::date as day, event, n from unnest(%(events)s::text[], %(n)s::bigint[]) as r (event, n)"
+    events, numbers = [event for event, _ in rows], [number for _, number in rows]
+    return DAILY.isolated_select(cursor, query, {"day": DAY, "events": events, "n": numbers}, by="event")
+
+
+def refused(outcome: IsolatedUpsert) -> list[tuple[str | None, int, str | None]]:
+    return [(refusal.group, refusal.rows, refusal.error.sqlstate) for refusal in outcome.refused]
+
+
+def test_refused_groups_stand_alone_and_the_rest_is_stored(database_url: str, connection: psycopg.Connection) -> None:
+    connection.execute(GROUPS)
+    connection.execute("insert into public.daily values (%s, 'same', 1), (%s, 'changed', 1)", [DAY, DAY])
+    rows = [("same", 1), ("evil", 1), ("changed", 2), ("new", 1), ("new", 3), ("minus", -1), ("huge", 2**40)]
+    with transaction(database_url) as cursor:
+        outcome = isolate(cursor, *rows, ("much longer than its column", 1), ("evil", 2))
+    assert outcome.counts == UpsertCounts(inserted=1, updated=1, unchanged=1, duplicates=1)
+    assert refused(outcome) == [
+        ("evil", 2, "P0001"),
+        ("huge", 1, "22003"),
+        ("minus", 1, "23514"),
+        ("much longer than its column", 1, "22001"),
+    ]
+    assert stored(connection, "event, n", "public.daily") == [("changed", 2), ("new", 3), ("same", 1)]
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.sampled_from(["a", "b", "c", "d", "evil 1", "evil 2", "evil 3"]), st.integers(-1, 2))))
+def test_isolation_accounts_for_every_row(
+    database_url: str, connection: psycopg.Connection, rows: list[tuple[str, int]]
+) -> None:
+    connection.execute("drop table if exists public.daily; drop function if exists public.refuse()")
+    connection.execute(GROUPS)
+    last = dict(rows)
+    bad = {event for event in last if event.startswith("evil") or last[event] < 0}
+    for _ in range(2):
+        with transaction(database_url) as cursor:
+            outcome = isolate(cursor, *rows)
+        assert {refusal.group for refusal in outcome.refused} == bad
+        assert sum(astuple(outcome.counts)) + sum(refusal.rows for refusal in outcome.refused) == len(rows)
+        expected = sorted((event, number) for event, number in last.items() if event not in bad)
+        assert stored(connection, "event, n", "public.daily") == expected
+    assert (outcome.counts.inserted, outcome.counts.updated) == (0, 0)
+
+
+def test_a_few_among_thousands_of_groups(database_url: str, connection: psycopg.Connection) -> None:
+    connection.execute(GROUPS)
+    events = [f"evil {number}" if number in {7, 8, 4000} else f"{number}" for number in range(5000)]
+    with transaction(database_url) as cursor:
+        outcome = isolate(cursor, *((event, 1) for event in events))
+    assert outcome.counts == UpsertCounts(inserted=4997)
+    assert [refusal.group for refusal in outcome.refused] == ["evil 4000", "evil 7", "evil 8"]
+
+
+def test_deferred_constraint_refuses_its_group_only(database_url: str, connection: psycopg.Connection) -> None:
+    connection.execute(
+        "create table public.events (name text primary key); insert into public.events values ('known');"
+        "create table public.daily (day date, event text references public.events deferrable initially deferred, "
+        "n int, primary key (day, event))"
+    )
+    with transaction(database_url) as cursor:
+        outcome = isolate(cursor, ("known", 1), ("unknown", 1))
+    assert refused(outcome) == [("unknown", 1, "23503")]
+    assert stored(connection, "event", "public.daily order by 1 --") == [("known",)]
+
+
+def test_what_does_not_blame_the_rows_stops_everything(database_url: str, connection: psycopg.Connection) -> None:
+    connection.execute(GROUPS)
+    rows = [("a", 1), ("b", 1)]
+    broken = {
+        psycopg.errors.DeadlockDetected: "raise sqlstate '40P01'",
+        psycopg.errors.UndefinedTable: "perform 1 from public.gone",
+    }
+    for error, statement in broken.items():
+        connection.execute(
+            "create or replace function public.refuse() returns trigger language plpgsql as "
+            f"$$begin if new.event = 'b' then {statement}; end if; return new; end$$"
+        )
+        with pytest.raises(error), transaction(database_url) as cursor:
+            isolate(cursor, *rows)
+        assert stored(connection, "event", "public.daily order by 1 --") == []
+    with pytest.raises(psycopg.errors.DivisionByZero), transaction(database_url) as cursor:
+        DAILY.isolated_select(cursor, "select current_date as day, 'a' as event, 1 / 0 as n", by="event")
+
+
+def test_groups_are_told_apart_by_the_key(database_url: str, connection: psycopg.Connection) -> None:
+    connection.execute(GROUPS)
+    with pytest.raises(HardError, match="n is none"), transaction(database_url) as cursor:
+        DAILY.isolated_select(cursor, "select 1", by="n")
+
+
+def test_odd_names_can_be_isolated(database_url: str, connection: psycopg.Connection) -> None:
+    connection.execute('create table public.odd ("100%" int primary key, "sa""y" int check ("sa""y" > 0))')
+    query = 'select k as "100%%", v as "sa""y" from unnest(%(k)s::int[], %(v)s::int[]) as r (k, v)'
+    with transaction(database_url) as cursor:
+        outcome = Upsert("public.odd", ["100%"]).isolated_select(cursor, query, {"k": [1, 2], "v": [1, 0]}, by="100%")
+    assert refused(outcome) == [("2", 1, "23514")]

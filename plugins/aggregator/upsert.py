@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, field
 from functools import cached_property
 from itertools import chain, count
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -13,7 +13,7 @@ from more_itertools import chunked
 from psycopg import sql
 
 from aggregator.copy_format import NUL, Format, format_of
-from aggregator.errors import HardError
+from aggregator.errors import HardError, is_transient
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -26,8 +26,13 @@ PREVIEW_ROWS = 10
 """Rows that a preview shows unless told otherwise."""
 
 _STAGE = sql.Identifier("pg_temp", "upsert_stage")
+_SOURCE = sql.Identifier("pg_temp", "upsert_source")
 _ORDINAL = "_ordinal"
+_GROUP = "_group"
 _IS_NEW = "_is_new"
+
+_STATEMENT_ITSELF = "42"
+"""Class of the SQLSTATEs that blame a statement and not its rows: every group would be refused alike."""
 
 _CHUNK = 1000
 """Rows that are converted together, and held in memory."""
@@ -85,6 +90,23 @@ select {columns}, row_number() over () from (
 {query}
 ) as source
 """
+
+# With the query's own types: a value that its column cannot hold is refused with its group, not with the query.
+_CREATE_SOURCE = """
+create temporary table upsert_source on commit drop as
+select numbered.*, dense_rank() over (order by {by}) as {group} from (
+    select source.*, row_number() over () as {ordinal} from (
+{query}
+    ) as source
+) as numbered
+"""
+
+_STAGE_GROUPS = """
+insert into {stage} ({columns}, {ordinal})
+select {columns}, {ordinal} from {source} where {group} between {first} and {last}
+"""
+
+_NAME_GROUP = "select {by}::text, count(*) from {source} where {group} = {number} group by {by}"
 
 # Aggregating by key treats nulls as equal, and the join is on the ordinal: no sort, whatever the key's types. The first
 # condition is asked once, and saves the join where there is nothing to drop.
@@ -145,6 +167,38 @@ class UpsertCounts:
     updated: int = 0
     unchanged: int = 0
     duplicates: int = 0
+
+    def __add__(self, other: UpsertCounts) -> UpsertCounts:
+        """The counts of both upserts together."""
+        return UpsertCounts(*map(sum, zip(astuple(self), astuple(other), strict=True)))
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A group of rows that PostgreSQL refused.
+
+    Attributes:
+        group: Value of the column that the rows were isolated by, as PostgreSQL prints it; None for null.
+        rows: How many there are.
+        error: Why. Its texts may quote values of rows.
+    """
+
+    group: str | None
+    rows: int
+    error: psycopg.Error
+
+
+@dataclass(frozen=True)
+class IsolatedUpsert:
+    """What became of the rows given, group by group.
+
+    Attributes:
+        counts: Of the groups that are stored; together with the rows of those refused they add up to the rows given.
+        refused: The other groups, in their order.
+    """
+
+    counts: UpsertCounts
+    refused: list[Refusal] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -221,6 +275,41 @@ class Upsert:
         with self._stage(cursor) as stage:
             stage.load_rows(columns, rows)
             return stage.write()
+
+    def isolated_select(
+        self, cursor: Cursor, query: str, parameters: Mapping[str, Any] | None = None, *, by: str
+    ) -> IsolatedUpsert:
+        """Upsert what a query returns, except the groups of rows that PostgreSQL refuses.
+
+        Everything is written at once. If a trigger, a constraint or a value refuses that, the rows are halved, by
+        groups, until the refused groups stand alone: a few among thousands cost a few dozen statements. What fails for
+        another reason, a transient one included, fails whole; so does a query that cannot be computed.
+
+        Args:
+            cursor: As for :meth:`from_select`. Deferred constraints are checked at once from now on.
+            query: As for :meth:`from_select`; its result must not change while it is asked again.
+            parameters: As for :meth:`from_select`.
+            by: Column of the key whose values are the groups.
+
+        Returns:
+            What became of the rows, and which groups were refused.
+
+        Raises:
+            HardError: As for :meth:`from_select`; or ``by`` is not part of the key.
+            psycopg.Error: PostgreSQL refused a statement, not its rows; the savepoint was rolled back.
+        """
+        if by not in self.key:
+            _refuse(self, f"rows are isolated by a column of the key {_names(self.key)}, and {by} is none")
+        with cursor.connection.transaction():
+            # Left to the commit, a deferred constraint would refuse every group.
+            cursor.execute("set constraints all immediate")
+            try:
+                return IsolatedUpsert(self.from_select(cursor, query, parameters))
+            except psycopg.Error as error:
+                if not _blames_rows(error):
+                    raise
+            with self._stage(cursor) as stage:
+                return stage.write_isolated(query, parameters, by)
 
     def preview_select(
         self, cursor: Cursor, query: str, parameters: Mapping[str, Any] | None = None, *, limit: int = PREVIEW_ROWS
@@ -371,6 +460,13 @@ class _Stage:
         self._execute(_CREATE_STAGE, columns=_list(self._target.columns))
 
     def load_select(self, query: str, parameters: Mapping[str, Any] | None) -> None:
+        source = self._describe(query, parameters)
+        # psycopg reads placeholders in the whole statement, so in the names of columns too.
+        names = _list(column.replace("%", "%%") for column in self._columns)
+        self._execute(_STAGE_SELECT, parameters or {}, columns=names, query=source)
+        self._loaded(self._cursor.rowcount)
+
+    def _describe(self, query: str, parameters: Mapping[str, Any] | None) -> sql.SQL:
         source = sql.SQL(query.rstrip().rstrip(";"))
         described = self._cursor.execute(
             sql.SQL("select * from (\n{}\n) as source limit 0").format(source), parameters or {}
@@ -378,10 +474,40 @@ class _Stage:
         columns = [column.name for column in described.description or ()]
         self._target.check_given(self._upsert, columns)
         self._columns = columns
-        # psycopg reads placeholders in the whole statement, so in the names of columns too.
-        names = _list(column.replace("%", "%%") for column in columns)
-        self._execute(_STAGE_SELECT, parameters or {}, columns=names, query=source)
-        self._loaded(self._cursor.rowcount)
+        return source
+
+    def write_isolated(self, query: str, parameters: Mapping[str, Any] | None, by: str) -> IsolatedUpsert:
+        source = self._describe(query, parameters)
+        self._execute(_CREATE_SOURCE, parameters or {}, by=sql.Identifier(by.replace("%", "%%")), query=source)
+        self._execute("create index on {source} ({group})")
+        self._execute("analyze {source}")
+        self._execute("select coalesce(max({group}), 0) from {source}")
+        (groups,) = self._cursor.fetchone() or (0,)
+        result = self._write_groups(1, groups, by) if groups else IsolatedUpsert(UpsertCounts())
+        self._execute("drop table {source}")
+        return result
+
+    def _write_groups(self, first: int, last: int, by: str) -> IsolatedUpsert:
+        try:
+            with self._cursor.connection.transaction():
+                # Not a table of its own for each try: their locks would stay until the end of the transaction.
+                self._execute("truncate {stage}")
+                self._execute(
+                    _STAGE_GROUPS, columns=_list(self._columns), first=sql.Literal(first), last=sql.Literal(last)
+                )
+                self._loaded(self._cursor.rowcount)
+                return IsolatedUpsert(self.write())
+        except psycopg.Error as error:
+            if not _blames_rows(error):
+                raise
+            refused = error
+        if first < last:
+            middle = (first + last) // 2
+            below, above = self._write_groups(first, middle, by), self._write_groups(middle + 1, last, by)
+            return IsolatedUpsert(below.counts + above.counts, below.refused + above.refused)
+        self._execute(_NAME_GROUP, by=sql.Identifier(by), number=sql.Literal(first))
+        name, count_ = self._cursor.fetchone() or (None, 0)
+        return IsolatedUpsert(UpsertCounts(), [Refusal(name, count_, refused)])
 
     def load_rows(self, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         self._target.check_given(self._upsert, columns)
@@ -529,8 +655,14 @@ class _Stage:
             "stage": _STAGE,
             "table": self._target.identifier,
             "ordinal": sql.Identifier(_ORDINAL),
+            "source": _SOURCE,
+            "group": sql.Identifier(_GROUP),
         }
         self._cursor.execute(sql.SQL(statement).format(**names, **parts), parameters)
+
+
+def _blames_rows(error: psycopg.Error) -> bool:
+    return not is_transient(error) and error.sqlstate is not None and not error.sqlstate.startswith(_STATEMENT_ITSELF)
 
 
 def _problem(row: Sequence[Any], columns: Sequence[_Column]) -> str | None:

@@ -172,3 +172,41 @@ def test_counts_are_logged_and_values_are_not(dag: DAG, capsys: pytest.CaptureFi
     assert "Upserted into public.rollups" in logged
     assert "'inserted': 1" in logged
     assert "marker" not in logged
+
+
+def test_refused_groups_are_named_when_the_rest_is_stored(
+    dag: DAG, connection: psycopg.Connection, capsys: pytest.CaptureFixture[str]
+) -> None:
+    connection.execute("alter table public.rollups add constraint positive check (valid > 0)")
+    query = (
+        "select %(data_interval_start)s::date as day, hire, valid "
+        "from (values ('good', 7), (e'for\\nged', -12345), (repeat('long', 100), -1)) as source (hire, valid)"
+    )
+    task = SqlUpsertOperator(task_id="t", dag=dag, sql=query, isolate_by="hire", **TARGET)
+
+    with pytest.raises(HardError) as caught:
+        run(task)
+
+    text = str(caught.value)
+    assert "refused 2 of the groups of public.rollups by hire: 'for\\nged' (1 rows): 23514 check_violation" in text
+    assert "constraint positive" in text
+    assert "'inserted': 1" in text
+    assert "long" * 21 not in text
+    assert "-12345" not in text + capsys.readouterr().out
+    assert connection.execute("select hire, valid from public.rollups").fetchall() == [("good", 7)]
+
+    connection.execute("alter table public.rollups drop constraint positive")
+    assert run(task) == {"inserted": 2, "updated": 0, "unchanged": 1, "duplicates": 0}
+
+
+def test_an_error_names_twenty_groups_and_counts_the_others(dag: DAG, connection: psycopg.Connection) -> None:
+    connection.execute("alter table public.rollups add check (false)")
+    query = "select current_date as day, 'hire ' || n as hire, n as valid from generate_series(1, 23) as n"
+    with pytest.raises(HardError, match=r"; and 3 more\. All others are stored"):
+        run(SqlUpsertOperator(task_id="t", dag=dag, sql=query, isolate_by="hire", **TARGET))
+
+
+@pytest.mark.parametrize("given", [{"rows": [], "isolate_by": "hire"}, {"sql": "select 1", "isolate_by": "valid"}])
+def test_isolation_needs_a_query_and_a_key(given: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="isolate rows of `sql` only, and by a column of `key` only"):
+        SqlUpsertOperator(task_id="t", **given, **TARGET)

@@ -144,16 +144,29 @@ def _milliseconds(duration: timedelta) -> str:
 
 
 def _translate(error: psycopg.Error, conn_id: str) -> AggregatorError:
-    """Our error for psycopg's, without anything that can hold a row's values.
-
-    The DETAIL and CONTEXT of a server's error quote values, and so do the messages of class 22 (data exceptions).
-    """
+    """Our error for psycopg's, without anything that can hold a row's values."""
     if error.sqlstate is None:
         return _translate_client_side(error, conn_id)
+    message = f"PostgreSQL refused a statement on connection {conn_id}: {describe(error)}"
+    message += ". The transaction was rolled back. Row values are left out here; the server's log may have them."
+    return (TransientError if is_transient_sqlstate(error.sqlstate) else HardError)(message)
+
+
+def describe(error: psycopg.Error) -> str:
+    """What a server's error says, without anything that can hold a row's values.
+
+    DETAIL and CONTEXT quote values, and so do the messages of class 22 (data exceptions).
+
+    Args:
+        error: An error with a SQLSTATE.
+
+    Returns:
+        SQLSTATE and condition, then the message and the names of what it is about, as far as they are known.
+    """
     diagnostic = error.diag
     condition = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(error).__name__).lower()
-    message = f"PostgreSQL refused a statement on connection {conn_id}: {error.sqlstate} {condition}"
-    if not error.sqlstate.startswith(_DATA_EXCEPTION) and diagnostic.message_primary:
+    message = f"{error.sqlstate} {condition}"
+    if not (error.sqlstate or "").startswith(_DATA_EXCEPTION) and diagnostic.message_primary:
         message += f": {diagnostic.message_primary}"
     names = {
         "table": ".".join(filter(None, [diagnostic.schema_name, diagnostic.table_name])),
@@ -163,8 +176,7 @@ def _translate(error: psycopg.Error, conn_id: str) -> AggregatorError:
     }
     if known := ", ".join(f"{kind} {name}" for kind, name in names.items() if name):
         message += f" ({known})"
-    message += ". The transaction was rolled back. Row values are left out here; the server's log may have them."
-    return (TransientError if is_transient_sqlstate(error.sqlstate) else HardError)(message)
+    return message
 
 
 def _translate_client_side(error: psycopg.Error, conn_id: str) -> AggregatorError:

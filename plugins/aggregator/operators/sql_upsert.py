@@ -12,8 +12,8 @@ from airflow.sdk import BaseOperator, XComArg
 
 from aggregator.data_interval import data_interval
 from aggregator.errors import HardError
-from aggregator.hooks.postgres import PostgresTransactionHook
-from aggregator.upsert import Preview, Upsert, UpsertCounts
+from aggregator.hooks.postgres import PostgresTransactionHook, describe
+from aggregator.upsert import IsolatedUpsert, Preview, Refusal, Upsert, UpsertCounts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -21,6 +21,47 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     Row = Mapping[str, Any] | Sequence[Any]
+
+NAMED_AT_MOST = 20
+"""Refused groups that an error names."""
+
+LONGEST_NAME = 80
+"""Characters of each that it shows."""
+
+
+def describe_refusal(refusal: Refusal) -> str:
+    """One line about a refused group: its name, as a literal, how many rows it has, and why, without their values.
+
+    Args:
+        refusal: What an upsert refused.
+    """
+    # As a literal: a name may hold whatever somebody put there, line ends included.
+    name = "null" if refusal.group is None else repr(refusal.group[:LONGEST_NAME])
+    return f"{name} ({refusal.rows} rows): {describe(refusal.error)}"
+
+
+def refuse_incomplete(table: str, by: str, outcome: IsolatedUpsert) -> None:
+    """Fail the task if groups were refused; to be called when the others are committed.
+
+    The error is hard: a trigger or a constraint that refuses a row refuses it again, until somebody mends the cause.
+
+    Args:
+        table: Where the rows go.
+        by: The column that names the groups.
+        outcome: What became of the rows.
+
+    Raises:
+        HardError: At least one group was refused; the text names them.
+    """
+    if not (refused := outcome.refused):
+        return
+    named = "; ".join(map(describe_refusal, refused[:NAMED_AT_MOST]))
+    more = f"; and {len(refused) - NAMED_AT_MOST} more" if len(refused) > NAMED_AT_MOST else ""
+    msg = (
+        f"PostgreSQL refused {len(refused)} of the groups of {table} by {by}: {named}{more}. All others are stored: "
+        f"{asdict(outcome.counts)}. Mend the cause and clear the task."
+    )
+    raise HardError(msg)
 
 
 class SqlUpsertOperator(BaseOperator):
@@ -43,6 +84,9 @@ class SqlUpsertOperator(BaseOperator):
         parameters: Values for further placeholders of ``sql``.
         preserve: Given columns that are stored with a new row and then stay.
         touch: Columns set to the transaction's time when a row is inserted or really changes.
+        isolate_by: A column of the key whose values divide the rows of ``sql`` into groups. A group that a trigger, a
+            constraint or a value makes PostgreSQL refuse does not stop the others: they are stored and committed, and
+            then the task fails with a hard error that names the refused ones. A dry run cannot foresee a refusal.
         dry_run: Write nothing, inside a read-only transaction, and return what would be done.
         **kwargs: As for every operator.
     """
@@ -52,7 +96,7 @@ class SqlUpsertOperator(BaseOperator):
     template_fields_renderers = {"sql": "postgresql", "parameters": "json"}  # noqa: RUF012 - declared so by Airflow
     ui_color = "#e8f0e4"
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is one independent choice, by keyword
         self,
         *,
         conn_id: str,
@@ -64,12 +108,16 @@ class SqlUpsertOperator(BaseOperator):
         parameters: Mapping[str, Any] | None = None,
         preserve: Sequence[str] = (),
         touch: Sequence[str] = (),
+        isolate_by: str | None = None,
         dry_run: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         if (sql is None) == (rows is None):
             msg = f"Task {self.task_id} takes its rows from exactly one of `sql` and `rows`."
+            raise ValueError(msg)
+        if isolate_by is not None and (sql is None or isolate_by not in key):
+            msg = f"Task {self.task_id} can isolate rows of `sql` only, and by a column of `key` only."
             raise ValueError(msg)
         self.conn_id = conn_id
         self.table = table
@@ -80,6 +128,7 @@ class SqlUpsertOperator(BaseOperator):
         self.parameters = parameters
         self.preserve = preserve
         self.touch = touch
+        self.isolate_by = isolate_by
         # BaseOperator has a method dry_run().
         self.is_dry_run = dry_run
         # Airflow looks for other tasks' output in template fields only.
@@ -101,7 +150,8 @@ class SqlUpsertOperator(BaseOperator):
             ``preview``: the first rows that would be written, each with its ``action``.
 
         Raises:
-            HardError: The rows, the query or the table do not allow this; nothing was written.
+            HardError: The rows, the query or the table do not allow this; nothing was written, or, with ``isolate_by``,
+                everything but the groups that the text names.
             TransientError: The database could not be reached or was busy; nothing was written.
         """
         upsert = Upsert(self.table, self.key, self.preserve, self.touch)
@@ -117,9 +167,15 @@ class SqlUpsertOperator(BaseOperator):
     def _upsert_select(self, context: Context, upsert: Upsert) -> UpsertCounts | Preview:
         start, end = data_interval(context)
         parameters = {**(self.parameters or {}), "data_interval_start": start, "data_interval_end": end}
-        run = upsert.preview_select if self.is_dry_run else upsert.from_select
+        query = self.sql or ""
+        if self.isolate_by is None or self.is_dry_run:
+            run = upsert.preview_select if self.is_dry_run else upsert.from_select
+            with self.hook.task_transaction(context) as cursor:
+                return run(cursor, query, parameters)
         with self.hook.task_transaction(context) as cursor:
-            return run(cursor, self.sql or "", parameters)
+            outcome = upsert.isolated_select(cursor, query, parameters, by=self.isolate_by)
+        refuse_incomplete(self.table, self.isolate_by, outcome)
+        return outcome.counts
 
     def _upsert_rows(self, context: Context, upsert: Upsert) -> UpsertCounts | Preview:
         rows = self.rows.resolve(context) if isinstance(self.rows, XComArg) else self.rows
