@@ -16,6 +16,7 @@ class Owner(StrEnum):
     """Who is asked about a DAG: the team of the product it serves."""
 
     CLICKS = "clicks"
+    TELEMETRY = "telemetry"
 
 
 class Tag(StrEnum):
@@ -24,6 +25,7 @@ class Tag(StrEnum):
     CLICKS = "clicks"
     BILLING = "billing"
     ANALYTICS_ENGINE = "analytics-engine"
+    TELEMETRY = "telemetry"
 
 
 def default_args(owner: Owner, **different: Any) -> dict[str, Any]:

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
     from airflow.dag_processing.dagbag import DagBag
 
-SCHEDULES = {"click_rollups": ("0 0 * * *", timedelta(hours=1))}
+SCHEDULES = {
+    "click_rollups": ("0 0 * * *", timedelta(hours=1)),
+    "telemetry_daily": ("0 0 * * *", timedelta(hours=2)),
+}
 """DAG → cron expression of its data intervals, and when after an interval's end its run fires."""
 
 HEADINGS = ["What", "Window", "Re-run", "Deadline", "Owner"]
