@@ -27,6 +27,13 @@ PREVIEWS = {
         from public.click_rollups order by day desc, valid_clicks desc limit 5
         """,
     ),
+    "telemetry_daily": (
+        "Telemetry by event type",
+        """
+        select date, event, count, unique_users, value_sum, meta
+        from public.telemetry_daily order by date desc, count desc limit 5
+        """,
+    ),
 }
 """DAG → heading and query of a few of the rows it wrote."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -27,3 +28,32 @@ def rollups_of(events: Iterable[Mapping[str, Any]], hires: Iterable[str]) -> lis
             from clicked where blob4 in (select id from known)
             group by blob4 order by blob4 collate "C"
         """).fetchall()
+
+
+def telemetry_of(events: Iterable[Mapping[str, Any]]) -> list[tuple[Any, ...]]:
+    """UTC day, event, count, unique users, sum of values and merged meta, by day and event.
+
+    DuckDB counts; metas are merged one event after another, in the order of ``created_at`` and ``id``.
+    """
+    rows = sorted(events, key=lambda row: (row["created_at"], row["id"]))
+    metas: dict[tuple[Any, str], dict[str, Any]] = {}
+    for row in rows:
+        if isinstance(row["meta"], dict):
+            metas.setdefault((row["created_at"].astimezone(UTC).date(), row["event"]), {}).update(row["meta"])
+    columns: dict[str, Any] = {
+        "created_at": pa.timestamp("us", "UTC"),
+        "event": pa.string(),
+        "user_id": pa.string(),
+        "value": pa.decimal128(30, 6),
+    }
+    table = pa.table({name: pa.array([row[name] for row in rows], type_) for name, type_ in columns.items()})
+    with duckdb.connect() as engine:
+        engine.execute("set timezone = 'UTC'")
+        engine.register("telemetry", table)
+        totals = engine.execute("""
+            select created_at::date as day, event, count(*), count(distinct user_id),
+                sum(case when value is null or value = 0 then 1 else value end)
+            from telemetry where event is not null
+            group by all order by day, event collate "C"
+        """).fetchall()
+    return [(*total, metas.get((total[0], total[1])) or None) for total in totals]

@@ -153,6 +153,52 @@ def test_clicks_adopts_the_tables_of_the_product(connect, connection) -> None:
     assert kept.fetchall() == [("kept", 1, 2)]
 
 
+def test_telemetry_adopts_tables_without_key_and_keeps_what_it_merges_away(database_url: str, connection) -> None:
+    connection.execute("""
+        create table public.telemetry (user_id uuid, event text, value numeric, meta jsonb, created_at timestamptz);
+        insert into public.telemetry (event, created_at) values ('a', '2026-01-01'), ('b', '2026-01-01');
+        create table public.telemetry_daily (
+            id serial primary key, date date, event text, count int, unique_users int, meta jsonb
+        );
+        insert into public.telemetry_daily (date, event, count, unique_users, meta) values
+            ('2026-01-01', 'a', 3, 1, '{"kept": true}'), ('2026-01-01', 'a', 2, 2, null),
+            ('2026-01-01', 'a', null, 9, null), ('2026-01-02', 'a', 1, 1, null), (null, 'a', 1, 1, null), (null, 'a', 1, 1, '[]')
+    """)
+    notices: list[str | None] = []
+
+    def connect() -> psycopg.Connection:
+        opened = psycopg.connect(database_url)
+        opened.add_notice_handler(lambda notice: notices.append(notice.message_primary))
+        return opened
+
+    assert migrate(connect, "telemetry").migrations == ["0001_telemetry_daily"]
+
+    assert connection.execute("select count(distinct id) from public.telemetry").fetchone() == (2,)
+    kept = connection.execute("select id, count, value_sum from public.telemetry_daily order by id").fetchall()
+    assert kept == [(1, 3, None), (4, 1, None), (6, 1, None)]
+    archived = "select (duplicate ->> 'id')::int from public.telemetry_daily_duplicates order by 1"
+    assert connection.execute(archived).fetchall() == [(2,), (3,), (5,)]
+    assert any("3 duplicate rows were merged away" in (notice or "") for notice in notices)
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        connection.execute("insert into public.telemetry_daily (date, event) values (null, 'a')")
+
+
+@pytest.mark.parametrize(
+    ("key", "suits"),
+    [
+        ("date date not null, event text not null, unique (event, date)", True),
+        ("date date, event text, unique nulls not distinct (date, event)", True),
+        ("date date, event text, unique (date, event)", False),
+        ("date date not null, event text not null, unique (date)", False),
+    ],
+)
+def test_telemetry_adopts_a_key_that_suits(connect, connection, key: str, suits: bool) -> None:
+    connection.execute(f"create table public.telemetry_daily (count int, unique_users int, meta jsonb, {key})")
+    migrate(connect, "telemetry")
+    indexes = "select count(*) from pg_indexes where tablename = 'telemetry_daily'"
+    assert connection.execute(indexes).fetchone() == (1 if suits else 2,)
+
+
 def test_command_uses_the_airflow_connections(monkeypatch, database_url: str, capsys) -> None:
     for database in databases():
         monkeypatch.setenv(f"AIRFLOW_CONN_{database.upper()}_DB", database_url)

@@ -17,6 +17,7 @@ class Owner(StrEnum):
 
     ANALYTICS = "analytics"
     CLICKS = "clicks"
+    TELEMETRY = "telemetry"
 
 
 class Tag(StrEnum):
@@ -26,6 +27,7 @@ class Tag(StrEnum):
     CLICKS = "clicks"
     BILLING = "billing"
     ANALYTICS_ENGINE = "analytics-engine"
+    TELEMETRY = "telemetry"
 
 
 def default_args(owner: Owner, **different: Any) -> dict[str, Any]:

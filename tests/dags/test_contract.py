@@ -23,6 +23,7 @@ SCHEDULES = {
     "analytics_monthly_usage": ("0 0 1 * *", timedelta(hours=3)),
     "analytics_score_distribution": ("0 0 * * *", timedelta(hours=4)),
     "click_rollups": ("0 0 * * *", timedelta(hours=1)),
+    "telemetry_daily": ("0 0 * * *", timedelta(hours=2)),
 }
 """DAG → cron expression of its data intervals, and when after an interval's end its run fires."""
 
