@@ -40,6 +40,10 @@ shell: setup ## Open a shell in which plain `airflow …` commands use the local
 migrate: setup ## Bring the databases of the local stack (or of the AIRFLOW_CONN_* that are set) up to date
 	@$(RUN) -m dev migrate
 
+.PHONY: dead-letters
+dead-letters: setup ## List the runs of the local stack that failed after their retries
+	@$(RUN) -m dev dead-letters
+
 .PHONY: test
 test: setup ## Lint, type-check, and run every test
 	@$(MAKE) --no-print-directory lint

@@ -116,6 +116,12 @@ def migrate(_: Console) -> int:
     return subprocess.call([sys.executable, "-m", "aggregator.migrations"], env=environment, cwd=REPOSITORY)
 
 
+def dead_letters(_: Console) -> int:
+    """List the dead letters of the running stack."""
+    command = [sys.executable, "-m", "aggregator.dead_letters", "list"]
+    return subprocess.call(command, env=running_stack().environment(), cwd=REPOSITORY)
+
+
 def running_stack() -> Stack:
     """The stack of ``make up``.
 
@@ -129,7 +135,7 @@ def running_stack() -> Stack:
     return stack
 
 
-COMMANDS = {"demo": run_demo, "up": up, "down": down, "shell": shell, "migrate": migrate}
+COMMANDS = {"demo": run_demo, "up": up, "down": down, "shell": shell, "migrate": migrate, "dead-letters": dead_letters}
 
 
 def main() -> int:

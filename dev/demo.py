@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from dev.stack import Stack
 
 PREVIEWS = {
+    "analytics_warmup_reset": (
+        "Warm-up counters that are left: of today, and of domains that do not warm up",
+        "select domain, day, sent from delivery.warmup_counters order by day, domain",
+    ),
     "click_rollups": (
         "The hires with the most clicks",
         """

@@ -6,7 +6,8 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
-from aggregator import settings
+from aggregator import dead_letters, settings
+from aggregator.analytics import skip_while_paused
 from aggregator.paths import SQL
 from aggregator.retry_policy import TransientOnlyRetryPolicy
 from aggregator.timetables.offset_cron import OffsetCronTimetable
@@ -70,3 +71,23 @@ def dag_args() -> dict[str, Any]:
         "catchup": True,
         "template_searchpath": [str(SQL)],
     }
+
+
+def analytics_args(**different: Any) -> dict[str, Any]:
+    """Arguments that every task of the analytics suite starts from: also the suite's pause, and its dead letters.
+
+    Args:
+        different: What this DAG needs otherwise, by the operator's argument.
+    """
+    return default_args(
+        Owner.ANALYTICS,
+        pre_execute=skip_while_paused,
+        on_failure_callback=dead_letters.record,
+        on_success_callback=dead_letters.settle,
+        **different,
+    )
+
+
+def analytics_dag_args() -> dict[str, Any]:
+    """Arguments that every DAG of the analytics suite has: also a dead letter where a task could not write it."""
+    return {**dag_args(), "on_failure_callback": dead_letters.record}

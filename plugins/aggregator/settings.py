@@ -6,6 +6,7 @@ Secrets are not among them: those live in Airflow connections or its secrets bac
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, time
+from typing import Literal
 
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -19,11 +20,17 @@ class Settings(BaseSettings):
     Attributes:
         aggregator_start_date: First UTC day whose data the scheduler processes by itself. Unset: each DAG begins with
             the latest interval that is over when its first run is created. Either way no interval after it is left out.
+        enable_analytics_cron: False pauses the scheduled runs of the analytics suite; runs that somebody starts, and
+            backfills, do their work (spec: analytics suite).
+        warmup_counter_store: Where the product counts the mails of domains that warm up: its PostgreSQL, or an R2
+            bucket.
     """
 
     model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True)
 
     aggregator_start_date: date | None = None
+    enable_analytics_cron: bool = True
+    warmup_counter_store: Literal["postgres", "r2"] = "postgres"
 
     @property
     def start_date(self) -> datetime | None:

@@ -22,6 +22,7 @@ SCHEDULES = {
     "analytics_hourly_aggregation": ("0 * * * *", timedelta()),
     "analytics_monthly_usage": ("0 0 1 * *", timedelta(hours=3)),
     "analytics_score_distribution": ("0 0 * * *", timedelta(hours=4)),
+    "analytics_warmup_reset": ("0 0 * * *", timedelta()),
     "click_rollups": ("0 0 * * *", timedelta(hours=1)),
     "telemetry_daily": ("0 0 * * *", timedelta(hours=2)),
 }
@@ -87,4 +88,6 @@ def test_every_sql_file_is_found_and_used(dag_bag: DagBag, repository: Path) -> 
     applied_by_migrations = {"migrations", "functions"}
     files = [path for path in folder.rglob("*.sql") if path.relative_to(folder).parts[0] not in applied_by_migrations]
     assert files
-    assert not [path for path in files if path.read_text() not in texts]
+    code = "".join(path.read_text() for path in (repository / "plugins").rglob("*.py"))
+    unused = [path for path in files if path.read_text() not in texts]
+    assert not [path for path in unused if f'"{path.relative_to(folder).as_posix()}"' not in code]

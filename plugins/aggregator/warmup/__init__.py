@@ -1,0 +1,1 @@
+"""The warm-up of new sending domains."""

@@ -1,0 +1,159 @@
+"""The warm-up reset, from the catalogue of domains to the counters: the right domains, whenever it is run."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import psycopg
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from aggregator.errors import HardError, TransientError
+from aggregator.migrations import migrate
+from aggregator.operators import warmup as operator_module
+from aggregator.warmup.counter_store import ResetReport
+from dev.sample import warmup
+from tests.airflow_context import context
+
+if TYPE_CHECKING:
+    from airflow.dag_processing.dagbag import DagBag
+
+ORGANIZATION = "6f1c2f0e-0000-4000-8000-000000000001"
+DAY = date(2026, 11, 15)
+MIDNIGHT = datetime(2026, 11, 16)  # noqa: DTZ001 - as the product stores it
+SECOND = timedelta(seconds=1)
+
+
+@pytest.fixture
+def task(dag_bag: DagBag) -> Any:
+    return dag_bag.dags["analytics_warmup_reset"].get_task("reset_warmup_counters")
+
+
+@pytest.fixture(autouse=True)
+def database(monkeypatch, database_url: str) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_ANALYTICS_DB", database_url)
+    monkeypatch.delenv("WARMUP_COUNTER_STORE", raising=False)
+    migrate(partial(psycopg.connect, database_url), "analytics")
+
+
+def run(task: Any, day: date = DAY) -> dict[str, int]:
+    """One try of the task, for one day."""
+    start = datetime(day.year, day.month, day.day, tzinfo=UTC)
+    return task.execute(context(task, start, start + timedelta(days=1)))
+
+
+def arrange(connection: psycopg.Connection, domains: list[tuple[str, bool, datetime]]) -> None:
+    """Domains, and for each a counter of the day."""
+    connection.execute("truncate delivery.sending_domains, delivery.warmup_counters")
+    cursor = connection.cursor()
+    cursor.executemany(
+        "insert into delivery.sending_domains (organization_id, domain, verified, created_at) values (%s, %s, %s, %s)",
+        [(ORGANIZATION, *domain) for domain in domains],
+    )
+    cursor.executemany(
+        "insert into delivery.warmup_counters values (%s, %s, %s, 7)", [(ORGANIZATION, row[0], DAY) for row in domains]
+    )
+
+
+def left(connection: psycopg.Connection) -> set[str]:
+    return {domain for (domain,) in connection.execute("select domain from delivery.warmup_counters")}
+
+
+def test_sample_resets_those_that_warm_up(task, connection) -> None:
+    today = DAY + timedelta(days=1)
+    domains = warmup.sending_domains(today)
+    arrange(connection, [(row["domain"], row["verified"], row["created_at"]) for row in domains])
+
+    expected = {"domains": len(warmup.WARMING), "reset": len(warmup.WARMING), "kept": 0}
+    assert run(task) == expected
+    assert left(connection) == {row["domain"] for row in domains} - set(warmup.WARMING)
+    assert run(task) == expected | {"reset": 0}
+
+
+def test_age_is_that_at_the_end_of_the_day(task, connection) -> None:
+    thirty_days = timedelta(days=30)
+    arrange(
+        connection,
+        [
+            ("30 days old", True, MIDNIGHT - thirty_days),
+            ("almost", True, MIDNIGHT - thirty_days + SECOND),
+            ("new", True, MIDNIGHT - SECOND),
+            ("of the next day", True, MIDNIGHT),
+            ("not verified", False, MIDNIGHT - SECOND),
+        ],
+    )
+    assert run(task)["domains"] == 2
+    assert left(connection) == {"30 days old", "of the next day", "not verified"}
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.booleans(), st.integers(-2, 33 * 86400)), max_size=12))
+def test_any_domains_are_those_of_an_independent_engine(task, connection, given_domains) -> None:
+    domains = [
+        (f"{number}.example", verified, MIDNIGHT - timedelta(seconds=age))
+        for number, (verified, age) in enumerate(given_domains)
+    ]
+    arrange(connection, domains)
+
+    result = run(task)
+
+    schema = pa.schema({"domain": pa.string(), "verified": pa.bool_(), "created_at": pa.timestamp("us")})
+    rows = [dict(zip(schema.names, row, strict=True)) for row in domains]
+    with duckdb.connect() as engine:
+        engine.register("domains", pa.Table.from_pylist(rows, schema))
+        warming = engine.execute(
+            "select domain from domains where verified and ? - created_at < interval 30 day and created_at < ?",
+            [MIDNIGHT, MIDNIGHT],
+        ).fetchall()
+    assert result == {"domains": len(warming), "reset": len(warming), "kept": 0}
+    assert left(connection) == {row[0] for row in domains} - {domain for (domain,) in warming}
+
+
+def test_run_cleared_a_month_later_leaves_todays_counters(task, connection) -> None:
+    arrange(connection, [("young.example", True, MIDNIGHT - timedelta(days=3))])
+    run(task)
+    connection.execute(
+        "insert into delivery.warmup_counters values (%s, 'young.example', '2026-12-16', 5)", [ORGANIZATION]
+    )
+
+    assert run(task) == {"domains": 1, "reset": 0, "kept": 1}
+    assert left(connection) == {"young.example"}
+
+
+def test_adopts_the_products_table_whatever_its_time_zone(task, connection) -> None:
+    connection.execute(
+        "alter table delivery.sending_domains alter created_at type timestamptz using created_at at time zone 'UTC'"
+    )
+    connection.execute(
+        "insert into delivery.sending_domains (organization_id, domain, verified, created_at) "
+        "values (%s, 'young', true, '2026-10-17 01:30:00+01'), (%s, 'old', true, '2026-10-17 00:30:00+01')",
+        [ORGANIZATION, ORGANIZATION],
+    )
+    assert run(task)["domains"] == 1
+
+
+@pytest.mark.parametrize(("code", "error"), [("AccessDenied", HardError), ("SlowDown", TransientError)])
+def test_failures_of_the_r2_store_fail_the_task(task, monkeypatch, code: str, error: type[Exception]) -> None:
+    monkeypatch.setenv("WARMUP_COUNTER_STORE", "r2")
+
+    class Refusing:
+        def reset_daily_counters(self, domains, before) -> ResetReport:
+            assert before == datetime(2026, 11, 16, tzinfo=UTC)
+            return ResetReport(reset=9, failed={code: 3})
+
+    monkeypatch.setattr(operator_module, "S3CounterStore", Refusing)
+    with pytest.raises(error, match=f"3 warm-up counters could not be reset: {code} for 3. 9 others were"):
+        run(task)
+
+
+def test_unknown_store_is_refused_before_anything_is_reset(task, connection, monkeypatch) -> None:
+    monkeypatch.setenv("WARMUP_COUNTER_STORE", "redis")
+    arrange(connection, [("young.example", True, MIDNIGHT - SECOND)])
+    with pytest.raises(HardError, match="WARMUP_COUNTER_STORE"):
+        run(task)
+    assert left(connection) == {"young.example"}

@@ -1,0 +1,112 @@
+"""Dead letters on a real Airflow: one for a run that failed, settled when it succeeds in the end."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from dev.airflow_api import NotYetError, wait
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import psycopg
+
+    from dev.stack import Stack
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+DAG = "analytics_warmup_reset"
+TASK = "reset_warmup_counters"
+COMMAND = (sys.executable, "-m", "aggregator.dead_letters")
+
+
+@pytest.fixture(scope="module")
+def run_id(stack: Stack) -> str:
+    """The run that the scheduler made by itself."""
+    run = stack.airflow.wait_for_run(DAG)
+    assert run["state"] == "success"
+    return run["dag_run_id"]
+
+
+def letters(products: psycopg.Connection) -> list[tuple[Any, ...]]:
+    columns = "type, correlation_id, error, failed_task_ids, scheduled_for, settled_at"
+    return products.execute(f"select {columns} from ops.dead_letters").fetchall()
+
+
+@contextmanager
+def broken(products: psycopg.Connection) -> Iterator[None]:
+    products.execute("alter table delivery.sending_domains rename to gone")
+    try:
+        yield
+    finally:
+        products.execute("alter table delivery.gone rename to sending_domains")
+
+
+def clear(stack: Stack, run_id: str) -> None:
+    stack.airflow.post(f"dags/{DAG}/clearTaskInstances", dry_run=False, dag_run_id=run_id, only_failed=False)
+
+
+def ended_again(stack: Stack, run_id: str, tries: int) -> str:
+    """The state of the run's task after this many tries."""
+
+    def over() -> str:
+        task = stack.airflow.get(f"dags/{DAG}/dagRuns/{run_id}/taskInstances/{TASK}")
+        run = stack.airflow.get(f"dags/{DAG}/dagRuns/{run_id}")
+        if task["try_number"] < tries or run["state"] not in {"success", "failed"}:
+            msg = f"try {task['try_number']}, run {run['state']}"
+            raise NotYetError(msg)
+        return str(task["state"])
+
+    return str(wait(over, seconds=120))
+
+
+def until(products: psycopg.Connection, *, settled: bool) -> tuple[Any, ...]:
+    """The one letter, once it is open or settled."""
+
+    def found() -> tuple[Any, ...]:
+        rows = letters(products)
+        if not rows or (rows[0][-1] is not None) is not settled:
+            msg = f"the letters are {rows}"
+            raise NotYetError(msg)
+        (row,) = rows
+        return row
+
+    letter: tuple[Any, ...] = wait(found, seconds=60)
+    return letter
+
+
+def callback_of_the_run(stack: Stack) -> None:
+    """Airflow has called the DAG's own callback, which must not write another letter."""
+    log = "".join(path.read_text() for path in (stack.home / "airflow/logs").rglob(f"*{DAG}*") if path.is_file())
+    if "Executing on_failure dag callback" not in log:
+        msg = "the DAG's callback was not called yet"
+        raise NotYetError(msg)
+
+
+def test_a_run_that_succeeds_has_no_letter(products, run_id: str) -> None:
+    assert letters(products) == []
+
+
+def test_failed_run_leaves_one_letter_that_a_later_success_settles(stack: Stack, products, run_id: str) -> None:
+    with broken(products):
+        clear(stack, run_id)
+        assert ended_again(stack, run_id, 2) == "failed"
+        until(products, settled=False)
+        wait(lambda: callback_of_the_run(stack), seconds=60)
+
+        ((type_, correlation_id, error, tasks, scheduled_for, settled_at),) = letters(products)
+        assert (type_, correlation_id, tasks) == ("analytics.warmup-daily-reset", f"{DAG}/{run_id}", [TASK])
+        assert error.startswith("HardError: PostgreSQL refused a statement on connection analytics_db: 42P01")
+        assert scheduled_for == datetime.fromisoformat(stack.airflow.get(f"dags/{DAG}/dagRuns/{run_id}")["run_after"])
+        assert settled_at is None
+        assert "analytics.warmup-daily-reset" in stack.run(*COMMAND, "list")
+
+    assert "Cleared 1 task instance" in stack.run(*COMMAND, "replay")
+    assert ended_again(stack, run_id, 3) == "success"
+    until(products, settled=True)
+    assert stack.run(*COMMAND, "list") == "No dead letters.\n"
