@@ -47,7 +47,8 @@ dead-letters: setup ## List the runs of the local stack that failed after their 
 .PHONY: test
 test: setup ## Lint, type-check, and run every test
 	@$(MAKE) --no-print-directory lint
-	@$(RUN) -m pytest -n 2 --dist loadfile
+	@$(RUN) -m pytest -n 2 --dist loadfile -m "not e2e"
+	@$(RUN) -m pytest -m e2e
 
 .PHONY: test-fast
 test-fast: setup ## The tests that need less than a minute together
