@@ -43,4 +43,5 @@ with DAG(
         sql="analytics/campaign_daily_stats.sql",
         table="analytics.campaign_daily_stats",
         key=["campaign_id", "organization_id", "date"],
+        isolate_by="organization_id",
     )

@@ -45,4 +45,5 @@ with DAG(
         sql="analytics/enrichment_metrics.sql",
         table="analytics.enrichment_metrics",
         key=["organization_id", "date"],
+        isolate_by="organization_id",
     )

@@ -46,4 +46,5 @@ with DAG(
         sql="analytics/event_aggregates.sql",
         table="analytics.event_aggregates",
         key=["organization_id", "date", "event_type", "channel"],
+        isolate_by="organization_id",
     )

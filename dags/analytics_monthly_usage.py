@@ -45,4 +45,5 @@ with DAG(
         sql="analytics/monthly_usage.sql",
         table="analytics.event_aggregates",
         key=["organization_id", "date", "event_type", "channel"],
+        isolate_by="organization_id",
     )

@@ -44,4 +44,5 @@ with DAG(
         sql="analytics/score_distribution.sql",
         table="analytics.daily_score_distribution",
         key=["organization_id", "date"],
+        isolate_by="organization_id",
     )

@@ -24,6 +24,20 @@ PREVIEWS = {
         "Warm-up counters that are left: of today, and of domains that do not warm up",
         "select domain, day, sent from delivery.warmup_counters order by day, domain",
     ),
+    "analytics_daily_reports": (
+        "The campaigns with the most mails",
+        """
+        select date, campaign_id, sent, delivered, unique_opened, unique_clicked, bounced
+        from analytics.campaign_daily_stats order by date desc, sent desc limit 3
+        """,
+    ),
+    "analytics_score_distribution": (
+        "Lead scores by organisation",
+        """
+        select date, organization_id, avg_score, p50, p90, p95, total_contacts
+        from analytics.daily_score_distribution order by date desc, total_contacts desc limit 4
+        """,
+    ),
     "click_rollups": (
         "The hires with the most clicks",
         """

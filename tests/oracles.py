@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from datetime import UTC
+import hashlib
+import uuid
+from contextlib import suppress
+from datetime import UTC, timedelta
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pyarrow as pa
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
+    from datetime import date, datetime
+
+    Rows = list[tuple[object, ...]]
+    Events = Sequence[Mapping[str, Any]]
 
 
 def rollups_of(events: Iterable[Mapping[str, Any]], hires: Iterable[str]) -> list[tuple[object, ...]]:
@@ -57,3 +64,157 @@ def telemetry_of(events: Iterable[Mapping[str, Any]]) -> list[tuple[Any, ...]]:
             group by all order by day, event collate "C"
         """).fetchall()
     return [(*total, metas.get((total[0], total[1])) or None) for total in totals]
+
+
+def event_aggregates_of(activity: Events, day: date) -> Rows:
+    """Organisation, type, events and distinct contacts of one day (DuckDB)."""
+    return _ask(
+        """
+        select organization_id, event_type, count(*), count(distinct contact_id) from given
+        where strftime(created_at, '%Y-%m-%d') = $window
+        group by all order by organization_id, event_type collate "C"
+        """,
+        _ACTIVITY,
+        activity,
+        window=f"{day:%Y-%m-%d}",
+    )
+
+
+def monthly_usage_of(activity: Events, month: date) -> Rows:
+    """Organisation, stored type, events and distinct contacts of the month that contains a day (DuckDB)."""
+    named = [{**event, "event_type": monthly_type(event["event_type"])} for event in activity]
+    return _ask(
+        """
+        select organization_id, event_type, count(*), count(distinct contact_id) from given
+        where strftime(created_at, '%Y-%m') = $window
+        group by all order by organization_id, event_type collate "C"
+        """,
+        _ACTIVITY,
+        named,
+        window=f"{month:%Y-%m}",
+    )
+
+
+def monthly_type(event_type: str) -> str:
+    """The type under which a month's events of ``event_type`` are stored."""
+    if len(event_type) > 92:
+        event_type = event_type[:59] + "~" + hashlib.sha256(event_type.encode()).hexdigest()[:32]
+    return f"monthly:{event_type}"
+
+
+def campaign_stats_of(activity: Events, day: date) -> Rows:
+    """Campaign, organisation, and the nine figures of one day (DuckDB; Python's uuid says what a campaign is)."""
+    with_campaign = [{**event, "event_source": _canonical_uuid(event["event_source"])} for event in activity]
+    kinds = ("sent", "delivered", "opened", "clicked", "bounced", "complained", "unsubscribed")
+    return _ask(
+        """
+        with mails as (
+            select *, substr(event_type, 7) as kind from given
+            where event_type in (select 'email_' || unnest($kinds))
+            and event_source is not null and strftime(created_at, '%Y-%m-%d') = $window
+        ),
+        totals as (pivot mails on kind in ({kinds}) using count(*) group by event_source, organization_id),
+        contacts as (
+            select event_source, organization_id,
+                len(list_distinct(list(contact_id) filter (kind = 'opened' and contact_id is not null))) as opened,
+                len(list_distinct(list(contact_id) filter (kind = 'clicked' and contact_id is not null))) as clicked
+            from mails group by all
+        )
+        select event_source, organization_id, sent, delivered, totals.opened, coalesce(contacts.opened, 0),
+            totals.clicked, coalesce(contacts.clicked, 0), bounced, complained, unsubscribed
+        from totals join contacts using (event_source, organization_id) order by event_source, organization_id
+        """.replace("{kinds}", ", ".join(f"'{kind}'" for kind in kinds)),
+        _ACTIVITY,
+        with_campaign,
+        window=f"{day:%Y-%m-%d}",
+        kinds=list(kinds),
+    )
+
+
+def _canonical_uuid(text: str | None) -> str | None:
+    with suppress(ValueError):
+        if text is not None and str(uuid.UUID(text)) == text.lower():
+            return text.lower()
+    return None
+
+
+def score_distribution_of(scores: Events) -> Rows:
+    """Organisation, average, extremes, 50th, 90th and 95th percentile and contacts (DuckDB, in whole numbers)."""
+    return _ask(
+        """
+        with sorted as (
+            select organization_id, count(*) as n, sum(total_score) as total, list_sort(list(total_score)) as scores
+            from given group by all
+        ),
+        -- Between two scores a percentile lies on a whole twentieth of the way.
+        places as (
+            select *, [place // 20 + 1 for place in [10 * (n - 1), 18 * (n - 1), 19 * (n - 1)]] as below,
+                [place % 20 for place in [10 * (n - 1), 18 * (n - 1), 19 * (n - 1)]] as twentieths
+            from sorted
+        ),
+        percentiles as (
+            select *, [
+                scores[below[k]] * (20 - twentieths[k]) + coalesce(scores[below[k] + 1], 0) * twentieths[k]
+                for k in [1, 2, 3]
+            ] as p
+            from places
+        )
+        select organization_id, (round(total * 100 / n) / 100)::decimal(5, 2), scores[1], scores[-1],
+            floor((p[1] + 10) / 20)::int, floor((p[2] + 10) / 20)::int, floor((p[3] + 10) / 20)::int, n
+        from percentiles order by organization_id
+        """,
+        {"organization_id": pa.string(), "total_score": pa.int64()},
+        scores,
+    )
+
+
+def enrichment_metrics_of(jobs: Events, day: date, end: datetime) -> Rows:
+    """Organisation, completed jobs, their share, average cost and freshness at ``end`` (DuckDB, in whole numbers)."""
+    ninety_days = 90 * 86400 * 10**6
+    given = [
+        {
+            **job,
+            "cost": job["total_cost"] and int(job["total_cost"] * 10_000),
+            "age": job["completed_at"]
+            and min(max((end - job["completed_at"]) // timedelta(microseconds=1), 0), ninety_days),
+        }
+        for job in jobs
+    ]
+    return _ask(
+        """
+        select organization_id, count(*) filter (status = 'completed'),
+            (round(count(*) filter (status = 'completed') * 10000 / count(*)) / 100)::decimal(5, 2),
+            coalesce((round(sum(cost) / count(cost)) / 10000)::decimal(8, 4), 0),
+            coalesce((round(100 * sum($ninety_days - age) filter (status = 'completed')
+                / ($ninety_days * count(age) filter (status = 'completed'))) / 100)::decimal(5, 2), 0)
+        from given where strftime(created_at, '%Y-%m-%d') = $window
+        group by all order by organization_id
+        """,
+        {
+            "organization_id": pa.string(),
+            "status": pa.string(),
+            "cost": pa.int64(),
+            "age": pa.int64(),
+            "created_at": pa.timestamp("us"),
+        },
+        given,
+        window=f"{day:%Y-%m-%d}",
+        ninety_days=ninety_days,
+    )
+
+
+_ACTIVITY = {
+    "organization_id": pa.string(),
+    "contact_id": pa.string(),
+    "event_type": pa.string(),
+    "event_source": pa.string(),
+    "created_at": pa.timestamp("us"),
+}
+
+
+def _ask(query: str, columns: Mapping[str, pa.DataType], rows: Events, **parameters: object) -> Rows:
+    schema = pa.schema(columns.items())
+    given = pa.Table.from_pylist([{name: row[name] for name in schema.names} for row in rows], schema)
+    with duckdb.connect() as engine:
+        engine.register("given", given)
+        return engine.execute(query, parameters).fetchall()

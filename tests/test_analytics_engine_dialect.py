@@ -299,7 +299,7 @@ def test_a_value_becomes_a_literal(value: Parameter, literal: str) -> None:
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
-        (datetime(2026, 11, 15), "needs its zone"),  # noqa: DTZ001 - what is refused
+        (datetime(2026, 11, 15), "needs its zone"),
         (datetime(2026, 11, 15, microsecond=1, tzinfo=UTC), "whole seconds"),
         (datetime(1969, 12, 31, 23, 59, 59, tzinfo=UTC), "between 1970 and 2106"),
         (datetime.max.replace(microsecond=0, tzinfo=UTC), "between 1970 and 2106"),
@@ -402,7 +402,7 @@ def test_a_bound_number_is_that_number_to_clickhouse(number: float, clickhouse: 
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(moment=st.datetimes(datetime(1970, 1, 1), datetime(2106, 2, 7), timezones=st.just(UTC)))  # noqa: DTZ001 - bounds
+@given(moment=st.datetimes(datetime(1970, 1, 1), datetime(2106, 2, 7), timezones=st.just(UTC)))
 def test_a_bound_time_is_that_time_to_clickhouse(moment: datetime, clickhouse: Callable[[str], Any]) -> None:
     moment = moment.replace(microsecond=0)
     literal = bind("%(moment)s", {"moment": moment})

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from dev.sample import clicks, telemetry, warmup
+from dev.sample import analytics, clicks, telemetry, warmup
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from datetime import date
 
     import psycopg
@@ -45,6 +46,7 @@ def load(analytics_engine: AnalyticsEngineControl, products: psycopg.Connection)
         cursor.executemany("insert into public.hires (id) values (%(id)s) on conflict do nothing", clicks.hires())
         cursor.executemany(_SENDING_DOMAIN, warmup.sending_domains(today))
         cursor.executemany(_WARMUP_COUNTER, warmup.counters(today))
+    load_analytics(products, today)
     products.commit()
     analytics_engine.delete("clicks")
     days = [today - timedelta(days=age) for age in range(DAYS, 0, -1)]
@@ -69,3 +71,36 @@ def load_telemetry(products: psycopg.Connection, days: Iterable[date]) -> None:
                     meta = None if event["meta"] is None else Jsonb(event["meta"])
                     copy.write_row([{**event, "meta": meta}[column] for column in columns])
     products.commit()
+
+
+def load_analytics(products: psycopg.Connection, today: date) -> None:
+    """Load the inputs of the analytics DAGs; the transaction stays open.
+
+    Args:
+        products: Connection to the migrated database.
+        today: The UTC day that is not over yet.
+    """
+    # Back to the beginning of last month, for its usage; today up to now, for the latest hour.
+    first = (today.replace(day=1) - timedelta(days=1)).replace(day=1)
+    days = [first + timedelta(days=age) for age in range((today - first).days + 1)]
+    now = datetime.now(UTC).replace(tzinfo=None)
+    activity = (row for day in days for row in analytics.contact_activity(day) if row["created_at"] < now)
+    jobs = (row for day in days[-DAYS - 1 : -1] for row in analytics.enrichment_jobs(day))
+    _replace(products, "analytics.contact_activity", activity)
+    _replace(products, "scoring.lead_scores", analytics.lead_scores())
+    _replace(products, "lead_intelligence.enrichment_jobs", jobs)
+
+
+def _replace(products: psycopg.Connection, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Store the sample's rows in place of those that its organisations have."""
+    name = sql.Identifier(*table.split("."))
+    with products.cursor() as cursor:
+        cursor.execute(
+            sql.SQL("delete from {} where organization_id = any(%s::uuid[])").format(name),
+            [list(analytics.organizations().values())],
+        )
+        rows = list(rows)
+        columns = sql.SQL(", ").join(map(sql.Identifier, rows[0]))
+        with cursor.copy(sql.SQL("copy {} ({}) from stdin").format(name, columns)) as copy:
+            for row in rows:
+                copy.write_row(list(row.values()))

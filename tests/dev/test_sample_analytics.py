@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, date, datetime, timedelta
+
+import psycopg
+
+from aggregator.migrations import migrate
+from dev.sample import analytics
+from dev.sample.load import load_analytics
+
+DAY = date(2024, 2, 29)
+
+
+def test_a_day_of_activity_has_what_the_rollups_have_to_get_right() -> None:
+    rows = list(analytics.contact_activity(DAY))
+    assert 200 < len(rows) < 800
+    assert {row["created_at"].date() for row in rows} == {DAY}
+    assert {row["organization_id"] for row in rows} == set(analytics.organizations().values())
+    types = Counter(row["event_type"] for row in rows)
+    assert types["email_sent"] == types["email_delivered"] + types["email_bounced"]
+    assert min(types["email_bounced"], types["email_opened"], types["email_clicked"], types["page_view"]) > 0
+    assert None in {row["contact_id"] for row in rows}
+    assert None in {row["event_source"] for row in rows}
+    bounced = [row["event_data"] for row in rows if row["event_type"] == "email_bounced"]
+    assert any(domain in data for data in bounced for domain in analytics.DISPOSABLE_DOMAINS)
+
+
+def test_one_organisation_has_a_single_score() -> None:
+    scores = list(analytics.lead_scores())
+    assert min(Counter(row["organization_id"] for row in scores).values()) == 1
+    assert {0 <= row["total_score"] <= 100 for row in scores} == {True}
+
+
+def test_jobs_fail_and_some_of_those_cost() -> None:
+    jobs = [job for age in range(8) for job in analytics.enrichment_jobs(DAY + timedelta(days=age))]
+    kinds = Counter((job["status"], job["total_cost"] is not None) for job in jobs)
+    assert kinds.keys() == {("completed", True), ("failed", True), ("failed", False), ("pending", False)}
+    assert len({job["id"] for job in jobs}) == len(jobs)
+
+
+def test_the_day_alone_decides() -> None:
+    assert list(analytics.contact_activity(DAY)) == list(analytics.contact_activity(DAY))
+    assert list(analytics.enrichment_jobs(DAY)) != list(analytics.enrichment_jobs(DAY + timedelta(days=1)))
+
+
+def test_loading_twice_leaves_one_sample_and_the_rows_of_others(database_url: str, connection) -> None:
+    migrate(lambda: psycopg.connect(database_url), "analytics")
+    connection.execute("insert into scoring.lead_scores values (gen_random_uuid(), gen_random_uuid(), 7)")
+    today = datetime.now(UTC).date()
+    counts = []
+    for _ in range(2):
+        load_analytics(connection, today)
+        counts.append(
+            connection.execute("""
+                select (select count(*) from analytics.contact_activity where created_at < current_date),
+                    (select count(*) from scoring.lead_scores), (select count(*) from lead_intelligence.enrichment_jobs)
+            """).fetchone()
+        )
+    assert counts[0] == counts[1]
+    assert min(counts[0]) > 100
+    (first, last) = connection.execute(
+        "select min(created_at), max(created_at) from analytics.contact_activity"
+    ).fetchone()
+    assert first.date() == (today.replace(day=1) - timedelta(days=1)).replace(day=1)
+    assert last <= datetime.now(UTC).replace(tzinfo=None)
