@@ -1,13 +1,13 @@
 """The project's settings, from environment variables, checked when they are read (spec: configuration).
 
-Secrets are not among them: those live in Airflow connections or its secrets backend.
+Secrets of other systems are not among them: those live in Airflow connections or its secrets backend.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, time
 
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from aggregator.errors import HardError
@@ -19,11 +19,13 @@ class Settings(BaseSettings):
     Attributes:
         aggregator_start_date: First UTC day whose data the scheduler processes by itself. Unset: each DAG begins with
             the latest interval that is over when its first run is created. Either way no interval after it is left out.
+        cron_secret: What callers of ``/api/jobs`` send as their bearer. Unset: nobody is let in.
     """
 
     model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True)
 
     aggregator_start_date: date | None = None
+    cron_secret: SecretStr | None = None
 
     @property
     def start_date(self) -> datetime | None:
