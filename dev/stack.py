@@ -212,6 +212,7 @@ class Stack:
                     "extra": {"account_id": ACCOUNT_ID},
                 }
             ),
+            "CRON_SECRET": secret("cron_secret", secrets.token_hex),
             **postgres_environment(self.products_url),
         }
 

@@ -162,7 +162,8 @@ def test_telemetry_adopts_tables_without_key_and_keeps_what_it_merges_away(datab
         );
         insert into public.telemetry_daily (date, event, count, unique_users, meta) values
             ('2026-01-01', 'a', 3, 1, '{"kept": true}'), ('2026-01-01', 'a', 2, 2, null),
-            ('2026-01-01', 'a', null, 9, null), ('2026-01-02', 'a', 1, 1, null), (null, 'a', 1, 1, null), (null, 'a', 1, 1, '[]')
+            ('2026-01-01', 'a', null, 9, null), ('2026-01-02', 'a', 1, 1, null), (null, 'a', 1, 1, null),
+            (null, 'a', 1, 1, '[]')
     """)
     notices: list[str | None] = []
 

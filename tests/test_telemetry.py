@@ -46,4 +46,4 @@ def test_days(given: dict[str, object], first: date, last: date) -> None:
 def test_what_is_wrong_is_named(given: dict[str, object], says: str) -> None:
     with pytest.raises(ValidationError) as caught:
         TelemetryDailyParams.model_validate(given)
-    assert says in problems(caught.value)
+    assert says in problems(caught.value.errors())

@@ -1,6 +1,6 @@
 """The project's settings, from environment variables, checked when they are read (spec: configuration).
 
-Secrets are not among them: those live in Airflow connections or its secrets backend.
+Secrets of other systems are not among them: those live in Airflow connections or its secrets backend.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, time
 from typing import Literal
 
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from aggregator.errors import HardError
@@ -24,6 +24,7 @@ class Settings(BaseSettings):
             backfills, do their work (spec: analytics suite).
         warmup_counter_store: Where the product counts the mails of domains that warm up: its PostgreSQL, or an R2
             bucket.
+        cron_secret: What callers of ``/api/jobs`` send as their bearer. Unset: nobody is let in.
     """
 
     model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True)
@@ -31,6 +32,7 @@ class Settings(BaseSettings):
     aggregator_start_date: date | None = None
     enable_analytics_cron: bool = True
     warmup_counter_store: Literal["postgres", "r2"] = "postgres"
+    cron_secret: SecretStr | None = None
 
     @property
     def start_date(self) -> datetime | None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from datetime import date
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 from pydantic.alias_generators import to_camel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 MAX_DAYS = 366
 """Days that one run may cover: a leap year."""
@@ -62,12 +65,15 @@ class TelemetryDailyParams(BaseModel):
         return self.start_date or self.end_date or default, self.end_date or self.start_date or default
 
 
-def problems(error: ValidationError) -> str:
-    """What is wrong, by the names that the caller used, without what was given."""
-    return "; ".join(
-        ": ".join(filter(None, [".".join(map(str, found["loc"])), _text(found)])) for found in error.errors()
-    )
+def problems(errors: Iterable[Any]) -> str:
+    """What is wrong, by the names that the caller used, without what was given.
+
+    Args:
+        errors: As pydantic's and FastAPI's validation errors have them.
+    """
+    return "; ".join(_problem(error["loc"], error["msg"]) for error in errors)
 
 
-def _text(found: Any) -> str:
-    return str(found["msg"]).removeprefix("Value error, ")
+def _problem(place: tuple[object, ...], message: str) -> str:
+    name = ".".join(str(part) for part in place if part != "query")
+    return ": ".join(filter(None, [name, message.removeprefix("Value error, ")]))

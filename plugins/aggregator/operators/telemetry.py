@@ -86,7 +86,7 @@ class TelemetryDailyOperator(BaseOperator):
         try:
             params = TelemetryDailyParams.model_validate(dict(context["params"]))
         except ValidationError as error:
-            msg = f"The params of this run are wrong: {problems(error)}. Nothing was read."
+            msg = f"The params of this run are wrong: {problems(error.errors())}. Nothing was read."
             raise HardError(msg) from None
         first, last = params.days(data_interval(context).start.date())
         parameters = {"first_day": first, "last_day": last}

@@ -1,0 +1,120 @@
+"""No route of a plugin answers without the authentication it should have."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from airflow import plugins_manager
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PUBLIC = {
+    ("/api/jobs", "/openapi.json"),
+    ("/api/jobs", "/docs"),
+    ("/api/jobs", "/docs/oauth2-redirect"),
+    ("/api/jobs", "/redoc"),
+}
+"""Prefix and path of what anybody may read: how to call the API, which the repository says, too."""
+
+REFUSED = {401, 403}
+
+
+@pytest.fixture(autouse=True)
+def cron_secret(monkeypatch) -> None:
+    monkeypatch.setenv("CRON_SECRET", "right")
+
+
+def plugin_apps() -> dict[str, FastAPI]:
+    apps, _ = plugins_manager.get_fastapi_plugins()
+    ours = {app["url_prefix"]: app["app"] for app in apps if app["app"].__module__ == FastAPI.__module__}
+    return {prefix: app for prefix, app in ours.items() if prefix.startswith("/api/")}
+
+
+def answers(app: FastAPI) -> Iterator[tuple[str, str, int]]:
+    """Method, path and status of every route, called without authentication."""
+    client = TestClient(app, raise_server_exceptions=False)
+    for route in app.routes:
+        for method in sorted(getattr(route, "methods", None) or {"GET"}):
+            path = route.path.replace("{", "").replace("}", "")  # type: ignore[attr-defined]
+            for body in (None, "{", "x" * 100_000):
+                yield method, route.path, client.request(method, path, content=body).status_code  # type: ignore[attr-defined]
+
+
+def open_routes(prefix: str, app: FastAPI) -> set[tuple[str, str]]:
+    return {
+        (method, path)
+        for method, path, status in answers(app)
+        if status not in REFUSED and (prefix, path) not in PUBLIC
+    }
+
+
+def test_every_route_of_every_plugin_app_refuses_strangers() -> None:
+    apps = plugin_apps()
+    assert "/api/jobs" in apps
+    assert {prefix: open_routes(prefix, app) for prefix, app in apps.items()} == {prefix: set() for prefix in apps}
+    assert {(prefix, path) for prefix, app in apps.items() for _, path, _ in answers(app)} > PUBLIC
+
+
+def test_the_walk_sees_an_open_route() -> None:
+    app = FastAPI(openapi_url=None)
+
+    @app.post("/open/{what}")
+    def post(what: str, body: dict[str, Any]) -> None: ...
+
+    assert open_routes("/api/jobs", app) == {("POST", "/open/{what}")}
+
+
+PATH = "/telemetry-daily"
+
+
+@pytest.fixture
+def client(monkeypatch) -> TestClient:
+    app = plugin_apps()["/api/jobs"]
+    return TestClient(app)
+
+
+# Right is what comes to the dates, and finds them wrong.
+BEARERS = {
+    "none": (None, 401),
+    "wrong": ("Bearer wrong", 401),
+    "beginning": ("Bearer righ", 401),
+    "longer": ("Bearer rightly", 401),
+    "empty": ("Bearer ", 401),
+    "other scheme": ("Basic right", 401),
+    "no scheme": ("right", 401),
+    "very long": (b"Bearer " + b"x" * 1_000_000, 401),
+    "not ASCII": ("Bearer rïght 🦊".encode(), 401),
+    "not UTF-8": (b"Bearer \xff\xfe", 401),
+    "right": ("Bearer right", 400),
+    "right, small letters": ("bearer right", 400),
+}
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize(("bearer", "status"), BEARERS.values(), ids=BEARERS)
+def test_bearer(client: TestClient, method: str, bearer: Any, status: int) -> None:
+    headers = {} if bearer is None else {"Authorization": bearer}
+    response = client.request(method, PATH, params={"startDate": "soon"}, headers=headers)
+    assert response.status_code == status
+    assert (response.headers.get("www-authenticate") == "Bearer") == (status == 401)
+
+
+def test_secret_may_hold_any_character(client: TestClient, monkeypatch) -> None:
+    monkeypatch.setenv("CRON_SECRET", "geheim 🦊")
+    headers = {"Authorization": "Bearer geheim 🦊".encode()}
+    assert client.get(PATH, params={"startDate": "soon"}, headers=headers).status_code == 400
+
+
+@pytest.mark.parametrize("secret", [None, ""])
+def test_without_a_secret_nobody_is_let_in(client: TestClient, monkeypatch, secret: str | None) -> None:
+    monkeypatch.delenv("CRON_SECRET")
+    if secret is not None:
+        monkeypatch.setenv("CRON_SECRET", secret)
+    for headers in ({}, {"Authorization": "Bearer "}, {"Authorization": "Bearer None"}):
+        response = client.get(PATH, headers=headers)
+        assert response.status_code == 503
+        assert "CRON_SECRET" in response.json()["detail"]
