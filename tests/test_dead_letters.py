@@ -31,13 +31,14 @@ def ops(monkeypatch, database_url: str, connection: psycopg.Connection) -> psyco
 
 
 def failed(
-    run_id: str, task_id: str | None, error: object = None, *, attempts: int = 6, end_date: datetime | None = None
+    run_id: str, task_id: str | None, error: object = None, *, attempts: int = 6, ended: datetime | None = None
 ) -> Any:
-    """What Airflow gives the callback of a task, or, without a task, of a run."""
-    context: Any = {"dag": SimpleNamespace(dag_id=DAG), "run_id": run_id, "dag_run": SimpleNamespace(run_after=DUE)}
+    """What Airflow gives the callback of a task; without an error, that of a run, with or without its last task."""
+    run = SimpleNamespace(run_after=DUE, end_date=None if error else ended)
+    context: Any = {"dag": SimpleNamespace(dag_id=DAG), "run_id": run_id, "dag_run": run}
     if task_id:
         context["ti"] = SimpleNamespace(
-            dag_id=DAG, run_id=run_id, task_id=task_id, try_number=attempts, end_date=end_date
+            dag_id=DAG, run_id=run_id, task_id=task_id, try_number=attempts, end_date=ended if error else None
         )
     if error:
         context["exception"] = error
@@ -120,9 +121,9 @@ def test_failing_again_opens_it_again(ops) -> None:
 
 def test_callback_of_the_run_that_comes_late_does_not_open_it_again(ops) -> None:
     ended = datetime.now(UTC) - timedelta(minutes=1)
-    record(failed("r", "a", HardError("x"), end_date=ended))
+    record(failed("r", "a", HardError("x"), ended=ended))
     settle(failed("r", "a", attempts=7))
-    record(failed("r", "a", end_date=ended))
+    record(failed("r", "a", ended=ended))
     assert letters(ops, "failed_at") == [(ended, True)]
 
 

@@ -56,7 +56,8 @@ def record(context: Context) -> None:
         "dag_id": dag_id,
         "run_id": context["run_id"],
         "failed_task_ids": [task.task_id] if task else [],
-        "failed_at": task.end_date if task else None,
+        # To the callback of a run, Airflow says when the run has ended, and not when its task has.
+        "failed_at": (task and task.end_date) or (run and run.end_date),
     }
     try:
         ((depth,),) = _execute("ops/record_dead_letter.sql", letter)
