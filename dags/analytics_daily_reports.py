@@ -3,6 +3,7 @@
 Mails of each campaign on a UTC day: sent, delivered, opened, clicked, bounced, complained, unsubscribed, and the
 distinct contacts that opened and clicked; from `analytics.contact_activity` into `analytics.campaign_daily_stats`.
 `event_source` is the campaign if it is a UUID; events of other sources are left out.
+The queue's message was `analytics.generate-daily-reports`.
 
 ### Window
 The UTC day of the run's logical date: the run of 2026-11-15 fires on 2026-11-16 at 02:00 and covers 2026-11-15.
@@ -10,6 +11,7 @@ The UTC day of the run's logical date: the run of 2026-11-15 fires on 2026-11-16
 ### Re-run
 Safe at any time: clear the run, or backfill days; late events are counted then. Equal rows are not rewritten. A
 campaign of which all events of the day were deleted since keeps its row as it is: delete that by hand.
+While `ENABLE_ANALYTICS_CRON` is false, scheduled runs are skipped; clear them after the pause.
 
 ### Deadline
 03:00.
@@ -24,7 +26,7 @@ from datetime import timedelta
 
 from airflow.sdk import DAG
 
-from aggregator.defaults import Owner, Tag, dag_args, default_args, schedule
+from aggregator.defaults import Tag, analytics_args, analytics_dag_args, schedule
 from aggregator.operators.sql_upsert import SqlUpsertOperator
 
 with DAG(
@@ -33,9 +35,9 @@ with DAG(
     doc_md=__doc__,
     schedule=schedule("0 0 * * *", offset=timedelta(hours=2)),
     max_active_runs=3,
-    default_args=default_args(Owner.ANALYTICS),
+    default_args=analytics_args(),
     tags=[Tag.ANALYTICS],
-    **dag_args(),
+    **analytics_dag_args(),
 ):
     SqlUpsertOperator(
         task_id="report_campaigns",

@@ -5,6 +5,7 @@ of all in per cent (`success_rate`), the average of `total_cost` of the jobs tha
 completed ones at the day's end, from 1 (just completed) to 0 (90 days ago or more); from
 `lead_intelligence.enrichment_jobs` into `analytics.enrichment_metrics`. Before this DAG the product stored 0 for cost
 and freshness: backfill to mend old days.
+The queue's message was `analytics.enrichment-metrics`.
 
 ### Window
 The UTC day of the run's logical date: the run of 2026-11-15 fires on 2026-11-16 at 05:00 and covers 2026-11-15.
@@ -12,6 +13,7 @@ The UTC day of the run's logical date: the run of 2026-11-15 fires on 2026-11-16
 ### Re-run
 Safe at any time: clear the run, or backfill days; jobs that have completed since are counted then. Equal rows are not
 rewritten. An organisation whose jobs of the day were all deleted since keeps its row as it is: delete that by hand.
+While `ENABLE_ANALYTICS_CRON` is false, scheduled runs are skipped; clear them after the pause.
 
 ### Deadline
 06:00.
@@ -26,7 +28,7 @@ from datetime import timedelta
 
 from airflow.sdk import DAG
 
-from aggregator.defaults import Owner, Tag, dag_args, default_args, schedule
+from aggregator.defaults import Tag, analytics_args, analytics_dag_args, schedule
 from aggregator.operators.sql_upsert import SqlUpsertOperator
 
 with DAG(
@@ -35,9 +37,9 @@ with DAG(
     doc_md=__doc__,
     schedule=schedule("0 0 * * *", offset=timedelta(hours=5)),
     max_active_runs=3,
-    default_args=default_args(Owner.ANALYTICS),
+    default_args=analytics_args(),
     tags=[Tag.ANALYTICS],
-    **dag_args(),
+    **analytics_dag_args(),
 ):
     SqlUpsertOperator(
         task_id="measure_enrichment",

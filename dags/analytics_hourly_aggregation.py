@@ -4,6 +4,7 @@ Events of each organisation and type on a UTC day, and how many distinct contact
 `analytics.contact_activity` into `analytics.event_aggregates` (`channel` is null). A day is counted anew every hour and
 set to the result, never added to. An event without a contact counts, but not as a contact; one without an organisation
 or a type is left out.
+The queue's message was `analytics.aggregate-hourly`.
 
 ### Window
 The hour of the run's logical date, and with it the whole UTC day around it: the run of 2026-11-15 14:00 fires at 15:00
@@ -13,6 +14,7 @@ and sets 2026-11-15 to what the day has by then.
 Safe at any time: one run of a day, whichever hour, sets the whole day to what is stored now, late events included.
 Events of a day's last hour that are stored after midnight need such a run. Equal rows are not rewritten. Rows of which
 all events were deleted since are kept as they are: delete those by hand.
+While `ENABLE_ANALYTICS_CRON` is false, scheduled runs are skipped; clear them after the pause.
 
 ### Deadline
 15 minutes past the hour.
@@ -27,7 +29,7 @@ from datetime import timedelta
 
 from airflow.sdk import DAG
 
-from aggregator.defaults import Owner, Tag, dag_args, default_args, schedule
+from aggregator.defaults import Tag, analytics_args, analytics_dag_args, schedule
 from aggregator.operators.sql_upsert import SqlUpsertOperator
 
 with DAG(
@@ -36,9 +38,9 @@ with DAG(
     doc_md=__doc__,
     schedule=schedule("0 * * * *", offset=timedelta()),
     max_active_runs=1,
-    default_args=default_args(Owner.ANALYTICS),
+    default_args=analytics_args(),
     tags=[Tag.ANALYTICS],
-    **dag_args(),
+    **analytics_dag_args(),
 ):
     SqlUpsertOperator(
         task_id="aggregate_events",

@@ -4,6 +4,7 @@ Events of each organisation and type in a UTC month, and how many distinct conta
 `analytics.contact_activity` into `analytics.event_aggregates`, dated with the first of the month, with the type
 `monthly:<type>` and the channel `monthly_summary`. A type of more than 92 characters has no room behind the prefix: its
 first 59 characters are followed by `~` and 32 hexadecimal digits of its SHA-256, so that two long types stay apart.
+The queue's message was `analytics.monthly-usage-summary`.
 
 ### Window
 The UTC month of the run's logical date: the run of 2026-11-01 fires on 2026-12-01 at 03:00 and covers November.
@@ -12,6 +13,7 @@ The UTC month of the run's logical date: the run of 2026-11-01 fires on 2026-12-
 Safe at any time: clear the run, or backfill months; late events are counted then. Equal rows are not rewritten. Rows of
 which all events were deleted since are kept as they are: where activity is deleted after a time, a run of a month that
 is partly gone would store less than it has.
+While `ENABLE_ANALYTICS_CRON` is false, scheduled runs are skipped; clear them after the pause.
 
 ### Deadline
 05:00 on the 1st.
@@ -26,7 +28,7 @@ from datetime import timedelta
 
 from airflow.sdk import DAG
 
-from aggregator.defaults import Owner, Tag, dag_args, default_args, schedule
+from aggregator.defaults import Tag, analytics_args, analytics_dag_args, schedule
 from aggregator.operators.sql_upsert import SqlUpsertOperator
 
 with DAG(
@@ -35,9 +37,9 @@ with DAG(
     doc_md=__doc__,
     schedule=schedule("0 0 1 * *", offset=timedelta(hours=3)),
     max_active_runs=1,
-    default_args=default_args(Owner.ANALYTICS, execution_timeout=timedelta(hours=1)),
+    default_args=analytics_args(execution_timeout=timedelta(hours=1)),
     tags=[Tag.ANALYTICS],
-    **dag_args(),
+    **analytics_dag_args(),
 ):
     SqlUpsertOperator(
         task_id="summarize_usage",

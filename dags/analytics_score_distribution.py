@@ -3,6 +3,7 @@
 Average, extremes and percentiles (interpolated, rounded half up) of the lead scores of each organisation: a snapshot of
 `scoring.lead_scores` into `analytics.daily_score_distribution`. Earlier scores are kept nowhere, so a snapshot is dated
 with the UTC day on which it is taken, whichever run takes it.
+The queue's message was `analytics.score-distribution`.
 
 ### Window
 The UTC day before, by which the run is known; the scores are those of the moment it runs. The run of 2026-11-15 fires
@@ -11,6 +12,7 @@ on 2026-11-16 at 04:00, and its snapshot is dated 2026-11-16.
 ### Re-run
 Clearing today's run takes today's snapshot again. A run of an older day, cleared or backfilled, changes no row that is
 stored: it takes today's snapshot for organisations that have none today. The snapshot of a day that was missed is lost.
+While `ENABLE_ANALYTICS_CRON` is false, scheduled runs are skipped; clear them after the pause.
 
 ### Deadline
 05:00.
@@ -25,7 +27,7 @@ from datetime import timedelta
 
 from airflow.sdk import DAG
 
-from aggregator.defaults import Owner, Tag, dag_args, default_args, schedule
+from aggregator.defaults import Tag, analytics_args, analytics_dag_args, schedule
 from aggregator.operators.sql_upsert import SqlUpsertOperator
 
 with DAG(
@@ -34,9 +36,9 @@ with DAG(
     doc_md=__doc__,
     schedule=schedule("0 0 * * *", offset=timedelta(hours=4)),
     max_active_runs=1,
-    default_args=default_args(Owner.ANALYTICS),
+    default_args=analytics_args(),
     tags=[Tag.ANALYTICS],
-    **dag_args(),
+    **analytics_dag_args(),
 ):
     SqlUpsertOperator(
         task_id="snapshot_scores",

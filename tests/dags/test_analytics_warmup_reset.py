@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 ORGANIZATION = "6f1c2f0e-0000-4000-8000-000000000001"
 DAY = date(2026, 11, 15)
-MIDNIGHT = datetime(2026, 11, 16)  # noqa: DTZ001 - as the product stores it
+MIDNIGHT = datetime(2026, 11, 16)
 SECOND = timedelta(seconds=1)
 
 
