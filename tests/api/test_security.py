@@ -20,6 +20,8 @@ PUBLIC = {
 }
 """Prefix and path of what anybody may read: how to call the API, which the repository says, too."""
 
+JSON = {"Content-Type": "application/json"}
+
 REFUSED = {401, 403}
 
 
@@ -41,7 +43,7 @@ def answers(app: FastAPI) -> Iterator[tuple[str, str, int]]:
         for method in sorted(getattr(route, "methods", None) or {"GET"}):
             path = route.path.replace("{", "").replace("}", "")  # type: ignore[attr-defined]
             for body in (None, "{", "x" * 100_000):
-                yield method, route.path, client.request(method, path, content=body).status_code  # type: ignore[attr-defined]
+                yield method, route.path, client.request(method, path, content=body, headers=JSON).status_code  # type: ignore[attr-defined]
 
 
 def open_routes(prefix: str, app: FastAPI) -> set[tuple[str, str]]:
