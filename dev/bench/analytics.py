@@ -39,7 +39,7 @@ STATS = ("analytics.campaign_daily_stats", ["campaign_id", "organization_id", "d
 _FILL = """
 insert into analytics.contact_activity (organization_id, contact_id, event_type, event_source, created_at)
 select
-    lpad(to_hex(n %% 50), 32, '0')::uuid, lpad(to_hex(n * 7919 %% 500000), 32, '0')::uuid,
+    lpad(to_hex(n %% 50), 32, '0')::uuid, lpad(to_hex(n * 7919::bigint %% 500000), 32, '0')::uuid,
     (array['email_sent', 'email_delivered', 'email_opened', 'email_clicked', 'page_view'])[1 + n / 50 %% 5],
     lpad(to_hex(n %% 1000), 32, '0')::uuid::text,
     timestamp '2026-11-01' + n * (interval '30 days' / %(events)s)
