@@ -12,7 +12,7 @@ from rich.console import Console
 
 from dev import postgres
 
-BENCHES = ("upsert", "transfer")
+BENCHES = ("upsert", "transfer", "analytics")
 """Modules of this package with a ``run(server, *, quick, console)``."""
 
 

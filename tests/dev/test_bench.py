@@ -10,17 +10,24 @@ import pytest
 
 
 @pytest.mark.slow
-def test_quick_bench_compares_ours_with_the_peers() -> None:
+@pytest.mark.parametrize(
+    ("bench", "ways"),
+    [
+        ("upsert", ["Upsert.from_rows", "psycopg executemany", "insert_rows"]),
+        ("analytics", ["hourly, a day", "daily reports", "monthly usage", "DuckDB seconds"]),
+    ],
+)
+def test_quick_bench_compares_ours_with_the_peers(bench: str, ways: list[str]) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "120"}
     done = subprocess.run(
-        [sys.executable, "-m", "dev.bench", "upsert", "--quick"],
+        [sys.executable, "-m", "dev.bench", bench, "--quick"],
         env=environment,
         capture_output=True,
         text=True,
         check=True,
         timeout=120,
     )
-    for way in ("Upsert.from_rows", "psycopg executemany", "insert_rows"):
+    for way in ways:
         assert way in done.stdout
 
 
