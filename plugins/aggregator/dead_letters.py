@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 from aggregator.analytics import MESSAGES
 from aggregator.errors import AggregatorError
-from aggregator.hooks.postgres import PostgresTransactionHook
 from aggregator.paths import SQL
 
 if TYPE_CHECKING:
@@ -93,6 +92,8 @@ def _text(exception: object) -> str | None:
 
 
 def _execute(file: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    from aggregator.hooks.postgres import PostgresTransactionHook
+
     statement = (SQL / file).read_text()
     hook = PostgresTransactionHook(CONNECTION)
     with hook.transaction(timeout=TIMEOUT, application_name="aggregator/dead_letters") as cursor:
@@ -106,9 +107,9 @@ def show() -> int:
         0, the exit code.
     """
     # Tasks import this module and print nothing.
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
     letters = _execute("ops/open_dead_letters.sql", {"ids": None})
     if not letters:
@@ -137,7 +138,7 @@ def replay(ids: Sequence[int] | None) -> int:
         The exit code: 0, or 1 if one of the ids is not that of an open letter.
     """
     # A whole Airflow: seconds.
-    from airflow.cli import cli_parser  # noqa: PLC0415
+    from airflow.cli import cli_parser
 
     letters = _execute("ops/open_dead_letters.sql", {"ids": ids})
     for id_, _, _, dag_id, run_id, _, _ in letters:

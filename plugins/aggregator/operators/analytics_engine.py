@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator
 
-from aggregator.analytics_engine_dialect import placeholders
 from aggregator.data_interval import data_interval
 from aggregator.errors import HardError
-from aggregator.hooks.analytics_engine import AnalyticsEngineHook
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,6 +34,8 @@ def window_parameters(sql: str, start: datetime, end: datetime) -> dict[str, Par
     Returns:
         Values of ``data_interval_start`` and ``data_interval_end``.
     """
+    from aggregator.analytics_engine_dialect import placeholders
+
     window: dict[str, Parameter] = {"data_interval_start": start, "data_interval_end": end}
     return {name: window[name] for name in window.keys() & placeholders(sql)}
 
@@ -57,7 +57,7 @@ class AnalyticsEngineOperator(BaseOperator):
         *,
         sql: str,
         parameters: Mapping[str, Parameter] | None = None,
-        conn_id: str = AnalyticsEngineHook.default_conn_name,
+        conn_id: str = "analytics_engine",
         **kwargs: Any,
     ) -> None:
         """Remember the query; it is sent when the task runs.
@@ -86,6 +86,8 @@ class AnalyticsEngineOperator(BaseOperator):
             HardError: The window begins before Analytics Engine's retention, or there are more than `MAX_ROWS` rows.
             AggregatorError: As `AnalyticsEngineHook.stream` raises it.
         """
+        from aggregator.hooks.analytics_engine import AnalyticsEngineHook
+
         start, end = data_interval(context)
         hook = AnalyticsEngineHook(self.conn_id)
         hook.require_retained(start)

@@ -6,14 +6,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
-from psycopg import sql
 
-from aggregator.copy_format import NUL, format_of
 from aggregator.data_interval import data_interval
-from aggregator.hooks.analytics_engine import AnalyticsEngineHook
-from aggregator.hooks.postgres import PostgresTransactionHook
 from aggregator.operators.analytics_engine import window_parameters
-from aggregator.upsert import Upsert
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,22 +17,11 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from psycopg.rows import TupleRow
 
-    from aggregator.analytics_engine_result import AnalyticsEngineResult
-
 NAMED_AT_MOST = 20
 """Skipped rows that the log names."""
 
 LONGEST_NAME = 80
 """Characters of each that it shows."""
-
-_COUNT_AND_NAME = """
-with skipped as (
-{query}
-)
-select (select count(*) from skipped), skipped.* from skipped limit {limit}
-"""
-
-_ANSWER = sql.Identifier("pg_temp", "analytics_engine_answer")
 
 
 class AnalyticsEngineToPostgresOperator(BaseOperator):
@@ -79,7 +63,7 @@ class AnalyticsEngineToPostgresOperator(BaseOperator):
         postgres_conn_id: str,
         skipped: str | None = None,
         touch: Sequence[str] = ("updated_at",),
-        analytics_engine_conn_id: str = AnalyticsEngineHook.default_conn_name,
+        analytics_engine_conn_id: str = "analytics_engine",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -103,6 +87,11 @@ class AnalyticsEngineToPostgresOperator(BaseOperator):
         Raises:
             AggregatorError: Nothing of the window was stored; transient or hard as its class says.
         """
+        from aggregator.analytics_engine_copy import copy_answer
+        from aggregator.hooks.analytics_engine import AnalyticsEngineHook
+        from aggregator.hooks.postgres import PostgresTransactionHook
+        from aggregator.upsert import Upsert
+
         window = data_interval(context)
         parameters = {"data_interval_start": window.start, "data_interval_end": window.end}
         analytics_engine = AnalyticsEngineHook(self.analytics_engine_conn_id)
@@ -113,7 +102,7 @@ class AnalyticsEngineToPostgresOperator(BaseOperator):
             analytics_engine.stream(self.sql, window_parameters(self.sql, *window)) as answer,
             postgres.task_transaction(context) as cursor,
         ):
-            read = _copy(cursor, answer) if answer.columns else 0
+            read = copy_answer(cursor, answer) if answer.columns else 0
             if read == 0:
                 return {"read": 0, "suspicious": self._suspicious(cursor, parameters)}
             skipped = self._log_skipped(cursor, parameters)
@@ -138,51 +127,13 @@ class AnalyticsEngineToPostgresOperator(BaseOperator):
     def _log_skipped(self, cursor: psycopg.Cursor[TupleRow], parameters: Mapping[str, Any]) -> int:
         if self.skipped is None:
             return 0
-        statement = sql.SQL(_COUNT_AND_NAME).format(query=sql.SQL(self.skipped), limit=sql.Literal(NAMED_AT_MOST))
-        rows = cursor.execute(statement, parameters).fetchall()
-        if not rows:
+        from aggregator.analytics_engine_copy import count_and_first
+
+        skipped, first = count_and_first(cursor, self.skipped, parameters, limit=NAMED_AT_MOST)
+        if not skipped:
             return 0
-        skipped: int = rows[0][0]
         # As literals: a name may hold whatever a caller of the product's API put there, line ends included.
-        names = ", ".join(repr(str(name)[:LONGEST_NAME]) for _, name, *_ in rows)
-        more = f" and {skipped - len(rows)} more" if skipped > len(rows) else ""
+        names = ", ".join(repr(str(name)[:LONGEST_NAME]) for name in first)
+        more = f" and {skipped - len(first)} more" if skipped > len(first) else ""
         self.log.warning("Skipped %d rows of the answer: %s%s", skipped, names, more)
         return skipped
-
-
-def _copy(cursor: psycopg.Cursor[TupleRow], answer: AnalyticsEngineResult) -> int:
-    types = [_postgres_type(column.type) for column in answer.columns]
-    columns = [sql.Identifier(column.name) for column in answer.columns]
-    definitions = [sql.SQL("{} {}").format(name, sql.SQL(type_)) for name, type_ in zip(columns, types, strict=True)]
-    cursor.execute(
-        sql.SQL("create temporary table analytics_engine_answer ({}) on commit drop").format(
-            sql.SQL(", ").join(definitions)
-        )
-    )
-    convert = [_without_nul if type_ == "text" else format_of(type_).convert for type_ in types]
-    rows = 0
-    with cursor.copy(sql.SQL("copy {} from stdin (format binary)").format(_ANSWER)) as copy:
-        copy.set_types(types)
-        for row in answer:
-            copy.write_row([None if value is None else to(value) for to, value in zip(convert, row, strict=True)])
-            rows += 1
-    cursor.execute(sql.SQL("analyze {}").format(_ANSWER))
-    return rows
-
-
-def _postgres_type(clickhouse_type: str) -> str:
-    """The type of a temporary table's column that holds every value of a ClickHouse type."""
-    name = clickhouse_type.removeprefix("LowCardinality(").removeprefix("Nullable(").rstrip(")").split("(")[0]
-    narrow = {"Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32"}
-    if name in narrow:
-        return "int8"
-    if name.startswith(("Int", "UInt", "Decimal")):
-        return "numeric"
-    return {"String": "text", "Float32": "float8", "Float64": "float8", "Date": "date", "Bool": "bool"}.get(
-        name, "timestamptz"
-    )
-
-
-def _without_nul(value: Any) -> Any:
-    # PostgreSQL has no text with NUL. Such a value equals none that is stored there, and so it does without it.
-    return value.replace(NUL, "\N{REPLACEMENT CHARACTER}")

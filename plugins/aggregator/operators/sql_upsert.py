@@ -12,13 +12,14 @@ from airflow.sdk import BaseOperator, XComArg
 
 from aggregator.data_interval import data_interval
 from aggregator.errors import HardError
-from aggregator.hooks.postgres import PostgresTransactionHook, describe
-from aggregator.upsert import IsolatedUpsert, Preview, Refusal, Upsert, UpsertCounts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from airflow.sdk import Context
+
+    from aggregator.hooks.postgres import PostgresTransactionHook
+    from aggregator.upsert import IsolatedUpsert, Preview, Refusal, Upsert, UpsertCounts
 
     Row = Mapping[str, Any] | Sequence[Any]
 
@@ -35,6 +36,8 @@ def describe_refusal(refusal: Refusal) -> str:
     Args:
         refusal: What an upsert refused.
     """
+    from aggregator.hooks.postgres import describe
+
     # As a literal: a name may hold whatever somebody put there, line ends included.
     name = "null" if refusal.group is None else repr(refusal.group[:LONGEST_NAME])
     return f"{name} ({refusal.rows} rows): {describe(refusal.error)}"
@@ -137,6 +140,8 @@ class SqlUpsertOperator(BaseOperator):
     @cached_property
     def hook(self) -> PostgresTransactionHook:
         """The hook for ``conn_id``."""
+        from aggregator.hooks.postgres import PostgresTransactionHook
+
         return PostgresTransactionHook(self.conn_id)
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -154,6 +159,8 @@ class SqlUpsertOperator(BaseOperator):
                 everything but the groups that the text names.
             TransientError: The database could not be reached or was busy; nothing was written.
         """
+        from aggregator.upsert import Preview, Upsert
+
         upsert = Upsert(self.table, self.key, self.preserve, self.touch)
         outcome = self._upsert_rows(context, upsert) if self.sql is None else self._upsert_select(context, upsert)
         if isinstance(outcome, Preview):
@@ -178,6 +185,8 @@ class SqlUpsertOperator(BaseOperator):
         return outcome.counts
 
     def _upsert_rows(self, context: Context, upsert: Upsert) -> UpsertCounts | Preview:
+        from aggregator.upsert import Preview, UpsertCounts
+
         rows = self.rows.resolve(context) if isinstance(self.rows, XComArg) else self.rows
         if rows is None or isinstance(rows, str | bytes | Mapping):
             msg = f"The rows for {self.table} are a {type(rows).__name__}, not a list of rows. Nothing was written."

@@ -5,22 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
-from psycopg import sql
 from pydantic import ValidationError
 
 from aggregator.data_interval import data_interval
 from aggregator.errors import HardError
-from aggregator.hooks.postgres import PostgresTransactionHook
 from aggregator.operators.sql_upsert import describe_refusal, refuse_incomplete
 from aggregator.telemetry import TelemetryDailyParams, problems
-from aggregator.upsert import IsolatedUpsert, Upsert, UpsertCounts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import psycopg
     from airflow.sdk import Context
+    from psycopg import sql
     from psycopg.rows import TupleRow
+
+    from aggregator.upsert import IsolatedUpsert
 
     Cursor = psycopg.Cursor[TupleRow]
 
@@ -83,6 +83,11 @@ class TelemetryDailyOperator(BaseOperator):
                 stored; or PostgreSQL refused everything.
             TransientError: The database could not be reached or was busy; nothing was written.
         """
+        from psycopg import sql
+
+        from aggregator.hooks.postgres import PostgresTransactionHook
+        from aggregator.upsert import IsolatedUpsert, Upsert, UpsertCounts
+
         try:
             params = TelemetryDailyParams.model_validate(dict(context["params"]))
         except ValidationError as error:
@@ -127,6 +132,8 @@ class TelemetryDailyOperator(BaseOperator):
 def _result(
     cursor: Cursor, rollups: sql.Composable, parameters: dict[str, Any], outcome: IsolatedUpsert
 ) -> dict[str, Any]:
+    from psycopg import sql
+
     statement = sql.SQL(_RESULTS).format(rollups=rollups, limit=sql.Literal(RESULTS_AT_MOST))
     refused = [refusal.group for refusal in outcome.refused]
     rows = cursor.execute(statement, {**parameters, "refused": refused}).fetchall()

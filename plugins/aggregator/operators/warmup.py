@@ -10,8 +10,6 @@ from airflow.sdk import BaseOperator
 from aggregator import settings
 from aggregator.data_interval import data_interval
 from aggregator.errors import HardError, TransientError
-from aggregator.hooks.postgres import PostgresTransactionHook
-from aggregator.warmup.counter_store import PostgresCounterStore, S3CounterStore, WarmingDomain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,6 +51,9 @@ class WarmupResetOperator(BaseOperator):
             TransientError: A store was not reached or busy, or some counters could not be reset; another try does them.
             HardError: A store refused the request, or some counters.
         """
+        from aggregator.hooks.postgres import PostgresTransactionHook
+        from aggregator.warmup.counter_store import PostgresCounterStore, S3CounterStore, WarmingDomain
+
         window = data_interval(context)
         transaction = partial(PostgresTransactionHook(self.conn_id).task_transaction, context)
         with transaction(read_only=True) as cursor:
