@@ -142,7 +142,8 @@ def main() -> int:
     """Carry out one command; an error that a person can mend is one paragraph, not a traceback."""
     parser = argparse.ArgumentParser(prog="python -m dev")
     parser.add_argument("command", choices=COMMANDS)
-    console = Console()
+    # Where nobody watches, rich would break lines at 80 characters.
+    console = Console() if sys.stdout.isatty() else Console(width=140)
     try:
         return COMMANDS[parser.parse_args().command](console)
     except (StackError, AirflowApiError) as error:

@@ -48,7 +48,7 @@ PREVIEWS = {
     "telemetry_daily": (
         "Telemetry by event type",
         """
-        select date, event, count, unique_users, value_sum, meta
+        select date, event, count, unique_users, value_sum
         from public.telemetry_daily order by date desc, count desc limit 5
         """,
     ),
@@ -145,5 +145,5 @@ def _minute(moment: str) -> str:
 
 def _words(result: Any) -> str:
     if isinstance(result, dict):
-        return ", ".join(f"{name} {value}" for name, value in result.items())
-    return str(result)
+        return ", ".join(f"{name} {_words(value)}" for name, value in result.items())
+    return f"{len(result)} listed" if isinstance(result, list) else str(result)
