@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from aggregator.errors import HardError, TransientError
 from aggregator.migrations import migrate
-from aggregator.operators import warmup as operator_module
+from aggregator.warmup import counter_store
 from aggregator.warmup.counter_store import ResetReport
 from dev.sample import warmup
 from tests.airflow_context import context
@@ -146,7 +146,7 @@ def test_failures_of_the_r2_store_fail_the_task(task, monkeypatch, code: str, er
             assert before == datetime(2026, 11, 16, tzinfo=UTC)
             return ResetReport(reset=9, failed={code: 3})
 
-    monkeypatch.setattr(operator_module, "S3CounterStore", Refusing)
+    monkeypatch.setattr(counter_store, "S3CounterStore", Refusing)
     with pytest.raises(error, match=f"3 warm-up counters could not be reset: {code} for 3. 9 others were"):
         run(task)
 

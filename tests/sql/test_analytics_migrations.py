@@ -74,7 +74,9 @@ def merged(connection: psycopg.Connection, table: str) -> list[int]:
 
 
 def indexes(connection: psycopg.Connection) -> Rows:
-    return connection.execute("select tablename, indexdef from pg_indexes where schemaname <> 'pg_catalog'").fetchall()
+    return connection.execute(
+        "select tablename, indexdef from pg_indexes where schemaname in ('analytics', 'lead_intelligence', 'scoring')"
+    ).fetchall()
 
 
 def test_new_database_has_the_keys(apply, connection) -> None:
