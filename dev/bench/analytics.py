@@ -49,6 +49,7 @@ from generate_series(0, %(events)s - 1) as n
 # A process of its own, so that the peak is this rollup's alone.
 _DUCKDB = """
 import resource, sys, duckdb
+duckdb.execute("set enable_progress_bar = false")  # it goes to standard output, from some seconds on
 columns = {"org": "UUID", "contact": "UUID", "type": "VARCHAR", "source": "VARCHAR"}
 given = duckdb.read_csv("/dev/stdin", header=False, sep=",", columns=columns, auto_detect=False)
 duckdb.execute("create table rolled_up as " + sys.argv[1])

@@ -19,21 +19,33 @@ with mails as (
             'email_unsubscribed'
         )
         and organization_id is not null
+),
+
+-- Distinct contacts by grouping twice: count(distinct) sorts every mail.
+per_contact as (
+    select
+        campaign_id,
+        organization_id,
+        event_type,
+        contact_id,
+        count(*) as events
+    from mails
+    where campaign_id is not null
+    group by campaign_id, organization_id, event_type, contact_id
 )
 
 select
     campaign_id,
     organization_id,
     (%(data_interval_start)s::timestamptz at time zone 'UTC')::date as date,
-    count(*) filter (where event_type = 'email_sent') as sent,
-    count(*) filter (where event_type = 'email_delivered') as delivered,
-    count(*) filter (where event_type = 'email_opened') as opened,
-    count(distinct contact_id) filter (where event_type = 'email_opened') as unique_opened,
-    count(*) filter (where event_type = 'email_clicked') as clicked,
-    count(distinct contact_id) filter (where event_type = 'email_clicked') as unique_clicked,
-    count(*) filter (where event_type = 'email_bounced') as bounced,
-    count(*) filter (where event_type = 'email_complained') as complained,
-    count(*) filter (where event_type = 'email_unsubscribed') as unsubscribed
-from mails
-where campaign_id is not null
+    coalesce(sum(events) filter (where event_type = 'email_sent'), 0) as sent,
+    coalesce(sum(events) filter (where event_type = 'email_delivered'), 0) as delivered,
+    coalesce(sum(events) filter (where event_type = 'email_opened'), 0) as opened,
+    count(contact_id) filter (where event_type = 'email_opened') as unique_opened,
+    coalesce(sum(events) filter (where event_type = 'email_clicked'), 0) as clicked,
+    count(contact_id) filter (where event_type = 'email_clicked') as unique_clicked,
+    coalesce(sum(events) filter (where event_type = 'email_bounced'), 0) as bounced,
+    coalesce(sum(events) filter (where event_type = 'email_complained'), 0) as complained,
+    coalesce(sum(events) filter (where event_type = 'email_unsubscribed'), 0) as unsubscribed
+from per_contact
 group by campaign_id, organization_id
