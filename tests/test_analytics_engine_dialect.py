@@ -381,6 +381,7 @@ hostile = st.text(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=texts | hostile)
 def test_a_bound_text_is_that_text_to_the_parser_the_gate_and_clickhouse(
@@ -393,6 +394,7 @@ def test_a_bound_text_is_that_text_to_the_parser_the_gate_and_clickhouse(
     assert clickhouse(literal) == text
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(number=st.integers(-(2**63), 2**63 - 1) | st.floats(1e-15, 1e15) | st.floats(-1e15, -1e-15))
 def test_a_bound_number_is_that_number_to_clickhouse(number: float, clickhouse: Callable[[str], Any]) -> None:
@@ -401,6 +403,7 @@ def test_a_bound_number_is_that_number_to_clickhouse(number: float, clickhouse: 
     assert type(number)(clickhouse(literal)) == number
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(moment=st.datetimes(datetime(1970, 1, 1), datetime(2106, 2, 7), timezones=st.just(UTC)))
 def test_a_bound_time_is_that_time_to_clickhouse(moment: datetime, clickhouse: Callable[[str], Any]) -> None:

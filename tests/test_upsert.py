@@ -480,6 +480,7 @@ def test_refused_groups_stand_alone_and_the_rest_is_stored(database_url: str, co
     assert stored(connection, "event, n", "public.daily") == [("changed", 2), ("new", 3), ("same", 1)]
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.sampled_from(["a", "b", "c", "d", "evil 1", "evil 2", "evil 3"]), st.integers(-1, 2))))
 def test_isolation_accounts_for_every_row(

@@ -35,6 +35,7 @@ def stored(connection: psycopg.Connection, day: datetime) -> list[tuple[Any, ...
     return connection.execute(query, [day]).fetchall()
 
 
+@pytest.mark.slow
 @examples
 @given(data.activity(DAY, NEXT))
 def test_any_day_is_that_of_an_independent_engine(task, analytics_db, rows) -> None:
@@ -43,6 +44,7 @@ def test_any_day_is_that_of_an_independent_engine(task, analytics_db, rows) -> N
     assert stored(analytics_db, DAY) == campaign_stats_of(rows, DAY)
 
 
+@pytest.mark.slow
 @examples
 @given(data.activity(DAY, NEXT), st.permutations([-1, 0, 1]))
 def test_days_in_any_order_make_the_same_tables(task, analytics_db, rows, ages) -> None:

@@ -51,6 +51,7 @@ def jobs() -> st.SearchStrategy[list[dict[str, Any]]]:
     return st.lists(row, max_size=30)
 
 
+@pytest.mark.slow
 @examples
 @given(jobs())
 def test_any_day_is_that_of_an_independent_engine(task, analytics_db, rows) -> None:
@@ -59,6 +60,7 @@ def test_any_day_is_that_of_an_independent_engine(task, analytics_db, rows) -> N
     assert stored(analytics_db) == enrichment_metrics_of(rows, DAY, NEXT)
 
 
+@pytest.mark.slow
 @examples
 @given(jobs(), st.permutations([-1, 0, 1]))
 def test_days_in_any_order_make_the_same_tables(task, analytics_db, rows, ages) -> None:

@@ -56,6 +56,7 @@ def event(moment: datetime, **other: Any) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 @examples
 @given(st.data())
 def test_any_hour_sets_its_day_to_that_of_an_independent_engine(task, analytics_db, drawn) -> None:
@@ -70,6 +71,7 @@ def test_any_hour_sets_its_day_to_that_of_an_independent_engine(task, analytics_
     assert {row[1] for row in analytics_db.execute(f"select * from {WRITTEN}")} <= {day.date()}
 
 
+@pytest.mark.slow
 @examples
 @given(data.activity(DAY, DAY + timedelta(days=1)), st.permutations([-24, -1, 0, 5, 23, 24]))
 def test_hours_in_any_order_make_the_same_tables(task, analytics_db, rows, hours) -> None:

@@ -39,6 +39,7 @@ def stored(connection: psycopg.Connection, month: datetime) -> list[tuple[Any, .
     return connection.execute(query, [month]).fetchall()
 
 
+@pytest.mark.slow
 @examples
 @given(st.data())
 def test_any_month_is_that_of_an_independent_engine(task, analytics_db, drawn) -> None:
@@ -49,6 +50,7 @@ def test_any_month_is_that_of_an_independent_engine(task, analytics_db, drawn) -
     assert stored(analytics_db, month) == monthly_usage_of(rows, month)
 
 
+@pytest.mark.slow
 @examples
 @given(data.activity(MONTHS[2], end_of(MONTHS[2])), st.permutations([MONTHS[2], MONTHS[3]]))
 def test_months_in_any_order_make_the_same_tables(task, analytics_db, rows, months) -> None:

@@ -59,6 +59,7 @@ def row_of(day: date, total_contacts: int = 0) -> dict[str, Any]:
     return {"organization_id": ORGANIZATIONS[0], "date": day, **figures, "total_contacts": total_contacts}
 
 
+@pytest.mark.slow
 @examples
 @example([50], [1, 2])
 @example([0] * 190 + [10] * 10, [-3, -2])  # 0.5 in floating point is 0.4999999999998 here

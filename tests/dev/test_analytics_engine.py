@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.slow  # the stand-in takes seconds to start
+
 TOKEN = "right-token"
 RANGE = "timestamp >= toDateTime('2026-11-15 00:00:00') AND timestamp < toDateTime('2026-11-16 00:00:00')"
 SUMS = f"""SELECT blob4 AS hire_id, sum(_sample_interval) AS n, sum(_sample_interval * (1 - double2)) AS valid

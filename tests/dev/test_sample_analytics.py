@@ -4,6 +4,7 @@ from collections import Counter
 from datetime import UTC, date, datetime, timedelta
 
 import psycopg
+import pytest
 
 from aggregator.migrations import migrate
 from dev.sample import analytics
@@ -44,6 +45,7 @@ def test_the_day_alone_decides() -> None:
     assert list(analytics.enrichment_jobs(DAY)) != list(analytics.enrichment_jobs(DAY + timedelta(days=1)))
 
 
+@pytest.mark.slow
 def test_loading_twice_leaves_one_sample_and_the_rows_of_others(database_url: str, connection) -> None:
     migrate(lambda: psycopg.connect(database_url), "analytics")
     connection.execute("insert into scoring.lead_scores values (gen_random_uuid(), gen_random_uuid(), 7)")

@@ -52,6 +52,7 @@ def test_psql_finds_the_database() -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "code", "answer"),
     [

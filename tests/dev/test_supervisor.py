@@ -38,6 +38,7 @@ def python(program: str) -> list[str]:
     return [sys.executable, "-c", program]
 
 
+@pytest.mark.slow
 def test_stop_leaves_nothing_running(supervisor: Supervisor) -> None:
     supervisor.start({"stubborn": python(STUBBORN)}, os.environ)
     assert supervisor.running()
@@ -56,6 +57,7 @@ def test_stop_leaves_nothing_running(supervisor: Supervisor) -> None:
     assert [process for process in processes if process.is_running() and process.status() != "zombie"] == []
 
 
+@pytest.mark.slow
 def test_program_that_dies_is_named_with_its_last_words(supervisor: Supervisor) -> None:
     supervisor.start({"good": ["sleep", "600"], "bad": python("raise SystemExit('100 % gone')")}, os.environ)
 
@@ -69,6 +71,7 @@ def test_program_that_dies_is_named_with_its_last_words(supervisor: Supervisor) 
     assert "100 % gone" in supervisor.log_end("bad")
 
 
+@pytest.mark.slow
 def test_secrets_of_the_environment_are_in_no_file(supervisor: Supervisor) -> None:
     supervisor.start({"sleep": ["sleep", "600"]}, {**os.environ, "SECRET": "very-secret-word"})
     files = [path for path in supervisor.home.rglob("*") if path.is_file()]
