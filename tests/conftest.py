@@ -22,8 +22,9 @@ import pytest  # noqa: E402
 
 from dev import postgres as embedded  # noqa: E402
 from dev.analytics_engine.fixtures import analytics_engine, analytics_engine_process  # noqa: E402
+from dev.n8n.fixtures import n8n, n8n_process  # noqa: E402
 
-__all__ = ["analytics_engine", "analytics_engine_process"]
+__all__ = ["analytics_engine", "analytics_engine_process", "n8n", "n8n_process"]
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

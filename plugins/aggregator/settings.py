@@ -25,6 +25,7 @@ class Settings(BaseSettings):
         warmup_counter_store: Where the product counts the mails of domains that warm up: its PostgreSQL, or an R2
             bucket.
         cron_secret: What callers of ``/api/jobs`` send as their bearer. Unset: nobody is let in.
+        n8n_api_key: What n8n's webhooks are sent as their bearer, where the connection ``n8n`` has no password.
     """
 
     model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True)
@@ -33,6 +34,7 @@ class Settings(BaseSettings):
     enable_analytics_cron: bool = True
     warmup_counter_store: Literal["postgres", "r2"] = "postgres"
     cron_secret: SecretStr | None = None
+    n8n_api_key: SecretStr | None = None
 
     @property
     def start_date(self) -> datetime | None:
