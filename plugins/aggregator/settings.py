@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, time
 from typing import Literal
 
-from pydantic import SecretStr, ValidationError
+from pydantic import PositiveInt, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from aggregator.errors import HardError
@@ -25,6 +25,10 @@ class Settings(BaseSettings):
         warmup_counter_store: Where the product counts the mails of domains that warm up: its PostgreSQL, or an R2
             bucket.
         cron_secret: What callers of ``/api/jobs`` send as their bearer. Unset: nobody is let in.
+        environment: What n8n and the job records are told about where this runs.
+        scheduler_api_key: What n8n sends as its bearer when it reports about a KPI. Unset: nobody is let in.
+        job_timeout_minutes: How long a KPI's report is waited for, from its request on.
+        kpi_jobs_keep_days: Days that job records are kept.
     """
 
     model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True)
@@ -33,6 +37,10 @@ class Settings(BaseSettings):
     enable_analytics_cron: bool = True
     warmup_counter_store: Literal["postgres", "r2"] = "postgres"
     cron_secret: SecretStr | None = None
+    environment: str = "development"
+    scheduler_api_key: SecretStr | None = None
+    job_timeout_minutes: PositiveInt = 30
+    kpi_jobs_keep_days: PositiveInt = 90
 
     @property
     def start_date(self) -> datetime | None:
