@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, time
 from typing import Literal
 
-from pydantic import SecretStr, ValidationError
+from pydantic import PositiveInt, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from aggregator.errors import HardError
@@ -26,6 +26,10 @@ class Settings(BaseSettings):
             bucket.
         cron_secret: What callers of ``/api/jobs`` send as their bearer. Unset: nobody is let in.
         n8n_api_key: What n8n's webhooks are sent as their bearer, where the connection ``n8n`` has no password.
+        environment: What n8n and the job records are told about where this runs.
+        scheduler_api_key: What n8n sends as its bearer when it reports about a KPI. Unset: nobody is let in.
+        job_timeout_minutes: How long a KPI's report is waited for, from its request on.
+        kpi_jobs_keep_days: Days that job records are kept.
     """
 
     model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True)
@@ -35,6 +39,10 @@ class Settings(BaseSettings):
     warmup_counter_store: Literal["postgres", "r2"] = "postgres"
     cron_secret: SecretStr | None = None
     n8n_api_key: SecretStr | None = None
+    environment: str = "development"
+    scheduler_api_key: SecretStr | None = None
+    job_timeout_minutes: PositiveInt = 30
+    kpi_jobs_keep_days: PositiveInt = 90
 
     @property
     def start_date(self) -> datetime | None:
