@@ -20,6 +20,7 @@ os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 import psycopg  # noqa: E402
 import pytest  # noqa: E402
 
+from aggregator.migrations import migrate  # noqa: E402
 from dev import postgres as embedded  # noqa: E402
 from dev.analytics_engine.fixtures import analytics_engine, analytics_engine_process  # noqa: E402
 from dev.n8n.fixtures import n8n, n8n_process  # noqa: E402
@@ -84,4 +85,23 @@ def database_url(postgres: Postgres, database_names: Iterator[str]) -> Iterator[
 def connection(database_url: str) -> Iterator[psycopg.Connection]:
     """An autocommit connection to ``database_url``, for arranging and looking."""
     with psycopg.connect(database_url, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture(scope="session")
+def kpi_database_url(postgres: Postgres, database_names: Iterator[str]) -> Iterator[str]:
+    """URL of the migrated database of ``kpi_db``, one for all tests."""
+    name = next(database_names)
+    url = postgres.ensure_database(name)
+    migrate(lambda: psycopg.connect(url), "kpi")
+    yield url
+    postgres.drop_database(name)
+
+
+@pytest.fixture
+def kpi_db(monkeypatch, kpi_database_url: str) -> Iterator[psycopg.Connection]:
+    """An autocommit connection to the database of ``kpi_db``, without jobs."""
+    monkeypatch.setenv("AIRFLOW_CONN_KPI_DB", kpi_database_url)
+    with psycopg.connect(kpi_database_url, autocommit=True) as connection:
+        connection.execute("truncate kpi.jobs cascade")
         yield connection

@@ -142,7 +142,7 @@ def create(
     )
 
 
-def claim(connection: Connection, trace_id: str, kpi_id: str, owner: str, *, resend: bool = False) -> Claim:
+def claim(connection: Connection, trace_id: str, kpi_id: str, owner: str, *, resend: str | None = None) -> Claim:
     """Ask to send a KPI. Commit before the request: whoever is killed after that has left a trace.
 
     Args:
@@ -150,8 +150,8 @@ def claim(connection: Connection, trace_id: str, kpi_id: str, owner: str, *, res
         trace_id: The job.
         kpi_id: Which.
         owner: Names this one attempt, and no other: a worker or trigger that is started again is another.
-        resend: Also send what n8n accepted, or may have accepted, earlier. Of a run that says so, pass it for the first
-            try after a clear only: a retry would send again what the try before it has sent.
+        resend: A wish to send also what n8n accepted, or may have accepted, earlier; None if there is none. Each is
+            granted once for each KPI, so it is the same for all tries between two clears, and another after a clear.
 
     Returns:
         Whether to send.

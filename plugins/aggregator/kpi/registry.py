@@ -194,7 +194,8 @@ def _unstorable(value: Any) -> str | None:
 
 
 def _problem(error: Any) -> str:
-    place = ".".join(str(part) for part in error["loc"])
+    # Of what is wrong deep inside, the field is enough.
+    place = str(error["loc"][0]) if error["loc"] else ""
     return ": ".join(filter(None, [place, error["msg"].removeprefix("Value error, ")]))
 
 

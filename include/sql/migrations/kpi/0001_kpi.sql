@@ -26,6 +26,7 @@ create table kpi.job_kpis (
         status in ('pending', 'sending', 'triggered', 'failed', 'unknown', 'completed', 'timeout')
     ),
     owner text,
+    resend text,
     retry_count integer not null default 0 check (retry_count >= 0),
     error text,
     sent_at timestamptz,
@@ -38,6 +39,7 @@ comment on table kpi.job_kpis is 'What became of each KPI of a job; a trigger re
 comment on column kpi.job_kpis.report_back is 'Whether n8n reports the end of the workflow';
 comment on column kpi.job_kpis.metadata is 'Of the registry''s entry';
 comment on column kpi.job_kpis.owner is 'Who sent it last: a later owner is not overruled by an earlier one';
+comment on column kpi.job_kpis.resend is 'The last wish to send it again that was granted: each is granted once';
 comment on column kpi.job_kpis.retry_count is 'Requests after the first one';
 comment on column kpi.job_kpis.sent_at is 'When it was claimed last, just before the request';
 comment on column kpi.job_kpis.completed_at is 'When the workflow''s end was known, or given up';

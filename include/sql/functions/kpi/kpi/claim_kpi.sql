@@ -1,25 +1,26 @@
 -- Called by aggregator.kpi.jobs.claim, in a transaction of its own before the request. Answers claimed, accepted or
 -- unknown; null if the job has no such KPI.
-create or replace function kpi.claim_kpi(_trace_id text, _kpi_id text, _owner text, _resend boolean)
+create or replace function kpi.claim_kpi(_trace_id text, _kpi_id text, _owner text, _resend text)
 returns text
 language plpgsql
 volatile
 set search_path = ''
 as $$
 begin
-    if _resend then
-        update kpi.job_kpis as stored
-        set status = 'pending', retry_count = 0, error = null
-        where
-            stored.trace_id = _trace_id
-            and stored.kpi_id = _kpi_id
-            and stored.status in ('triggered', 'unknown', 'completed', 'timeout');
-    end if;
+    update kpi.job_kpis as stored
+    set status = 'pending', retry_count = 0, error = null
+    where
+        stored.trace_id = _trace_id
+        and stored.kpi_id = _kpi_id
+        and stored.status in ('triggered', 'unknown', 'completed', 'timeout')
+        and stored.resend is distinct from _resend
+        and _resend is not null;
 
     update kpi.job_kpis as stored
     set
         status = 'sending',
         owner = _owner,
+        resend = coalesce(_resend, stored.resend),
         retry_count = stored.retry_count + (stored.status = 'failed')::integer,
         error = null,
         sent_at = now()
@@ -50,5 +51,5 @@ begin
 end
 $$;
 
-comment on function kpi.claim_kpi(text, text, text, boolean) is 'Gives a KPI to the one owner that may send it';
-revoke all on function kpi.claim_kpi(text, text, text, boolean) from public;
+comment on function kpi.claim_kpi(text, text, text, text) is 'Gives a KPI to the one owner that may send it';
+revoke all on function kpi.claim_kpi(text, text, text, text) from public;
