@@ -76,7 +76,8 @@ def trigger(cron: str) -> CronTriggerTimetable:
     Args:
         cron: When, in UTC.
     """
-    return CronTriggerTimetable(cron, timezone="UTC")
+    # A first start makes no run of the past. The default, False, does so on 3.3.2 for a tenth of the time between two.
+    return CronTriggerTimetable(cron, timezone="UTC", run_immediately=timedelta())
 
 
 def dag_args() -> dict[str, Any]:

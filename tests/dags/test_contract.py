@@ -57,7 +57,7 @@ def test_schedule(dag_bag: DagBag, dag_id: str) -> None:
 @pytest.mark.parametrize("dag_id", sorted(TRIGGERS))
 def test_moments_without_a_window_are_not_caught_up(dag_bag: DagBag, dag_id: str) -> None:
     dag = dag_bag.dags[dag_id]
-    assert dag.timetable == CronTriggerTimetable(TRIGGERS[dag_id], timezone="UTC")
+    assert dag.timetable == CronTriggerTimetable(TRIGGERS[dag_id], timezone="UTC", run_immediately=timedelta())
     assert not dag.catchup
 
 
