@@ -213,6 +213,7 @@ class Stack:
                 }
             ),
             "CRON_SECRET": secret("cron_secret", secrets.token_hex),
+            "SCHEDULER_API_KEY": secret("scheduler_api_key", secrets.token_hex),
             **postgres_environment(self.products_url),
         }
 
