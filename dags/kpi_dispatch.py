@@ -24,8 +24,6 @@ kpi
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from airflow.sdk import DAG, Param
 
 from aggregator.defaults import Owner, Tag, dag_args, default_args, trigger
@@ -43,7 +41,7 @@ with DAG(
     schedule=trigger("0 12 * * *"),
     max_active_runs=1,
     # n8n is asked four times within each try.
-    default_args=default_args(Owner.KPI, conn_id="kpi_db", retries=2),
+    default_args=default_args(Owner.KPI, retries=2),
     tags=[Tag.KPI, Tag.N8N],
     params={
         "resend": Param(default=False, type="boolean", description="Also send what was sent already, and old days"),
@@ -52,15 +50,9 @@ with DAG(
     **{**dag_args(), "catchup": False},
 ):
     registry = ReadKpiRegistryOperator(task_id="read_registry")
-    job = CreateKpiJobOperator(task_id="create_job", registry_task_id="read_registry")
+    job = CreateKpiJobOperator(task_id="create_job")
     kpis = TriggerKpiOperator.partial(task_id="trigger_kpi", map_index_template="{{ task.kpi_id }}").expand(
         page=registry.output, place=job.output
     )
-    settled = SettleKpiJobOperator(
-        task_id="settle_job",
-        registry_task_id="read_registry",
-        trigger_rule="all_done",
-        poke_interval=30,
-        timeout=timedelta(days=1),
-    )
+    settled = SettleKpiJobOperator(task_id="settle_job", trigger_rule="all_done")
     registry >> job >> kpis >> settled

@@ -243,9 +243,9 @@ class Stack:
                     "extra": {"allowed_origins": [f"http://127.0.0.1:{ports.n8n}"]},
                 }
             ),
-            "SCHEDULER_API_KEY": secret("scheduler_api_key", secrets.token_hex),
             REPORT_SECRET: secret("scheduler_api_key", secrets.token_hex),
             "CRON_SECRET": secret("cron_secret", secrets.token_hex),
+            "SCHEDULER_API_KEY": secret("scheduler_api_key", secrets.token_hex),
             **postgres_environment(self.products_url),
         }
 

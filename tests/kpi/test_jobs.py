@@ -297,7 +297,7 @@ class TestReport:
 
         reports = [what for what, _ in answers[:80]]
         assert sorted(reports) == [Report.REPEATED] * 40 + [Report.REPORTED] * 40
-        assert jobs.summary(kpi_db, TRACE) == jobs.Summary(TRACE, "completed", {"completed": 40}, 0, [])
+        assert jobs.summary(kpi_db, TRACE) == jobs.Summary(TRACE, "completed", {"completed": 40}, [])
 
 
 class TestExpire:
@@ -317,6 +317,7 @@ class TestExpire:
 
     def test_gives_up_on_what_is_overdue(self, sent) -> None:
         assert jobs.expire(sent, 32) == 0
+        assert [jobs.awaited(sent, TRACE, minutes) for minutes in (32, 30, 0)] == [2, 1, 0]
         assert jobs.expire(sent, 30) == 2
         assert statuses(sent) == {
             "awaited": "timeout",

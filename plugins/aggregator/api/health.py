@@ -7,6 +7,7 @@ import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from airflow.utils.session import create_session
@@ -37,8 +38,9 @@ WORKER = "scheduler-worker"
 ANSWER_WITHIN = 2.0
 """Seconds that a store has for its answer; one that takes longer counts as unreachable."""
 
+# Without its KPIs, PostgreSQL does not put their JSON together.
 _LAST_JOB = """
-select record - 'kpis' from kpi.job_records
+select trace_id, status, created_at, updated_at, metadata from kpi.job_records
 where trace_id = (select trace_id from kpi.jobs order by created_at desc limit 1)
 """
 
@@ -62,6 +64,24 @@ class KvStores(_Camel):
     config: bool
 
 
+class LastJob(_Camel):
+    """The newest job record, without its KPIs.
+
+    Attributes:
+        trace_id: Its id.
+        status: Of the whole job.
+        created_at: When it was written, in UTC.
+        updated_at: When something became of it last, in UTC.
+        metadata: How many KPIs it has, has completed, and has failed; its environment.
+    """
+
+    trace_id: str
+    status: str
+    created_at: datetime
+    updated_at: datetime
+    metadata: dict[str, JsonValue]
+
+
 class Health(_Camel):
     """How KPI dispatch is.
 
@@ -72,7 +92,7 @@ class Health(_Camel):
         version: Of the repository.
         kv_stores: Whether the stores answer.
         warnings: What needs somebody's attention.
-        last_job: The newest job record, without its KPIs; missing where there was none yet.
+        last_job: The newest job; missing where there was none yet.
         response_time: Milliseconds it took to find this out.
     """
 
@@ -82,7 +102,7 @@ class Health(_Camel):
     version: str = __version__
     kv_stores: KvStores
     warnings: list[str] | None = None
-    last_job: dict[str, JsonValue] | None = None
+    last_job: LastJob | None = None
     response_time: int = Field(description="Milliseconds.")
 
 
@@ -138,7 +158,7 @@ async def _ask(question: Callable[[], T]) -> tuple[bool, T | None]:
         return False, None
 
 
-def _last_job() -> dict[str, JsonValue] | None:
+def _last_job() -> LastJob | None:
     # Every process of Airflow loads this plugin; few are asked.
     from aggregator.hooks.postgres import PostgresTransactionHook
     from aggregator.kpi.jobs import CONNECTION
@@ -148,7 +168,7 @@ def _last_job() -> dict[str, JsonValue] | None:
         timeout=timedelta(seconds=ANSWER_WITHIN), application_name="aggregator/health", read_only=True
     ) as cursor:
         row = cursor.execute(_LAST_JOB).fetchone()
-    return row[0] if row else None
+    return LastJob.model_validate(dict(zip(LastJob.model_fields, row, strict=True))) if row else None
 
 
 def _doubt_about_registry() -> str | None:
@@ -157,6 +177,12 @@ def _doubt_about_registry() -> str | None:
         # Airflow takes a database that is down for a Variable that is missing.
         with create_session(scoped=False) as session:
             session.execute(select(1))
+    return _doubt(text)
+
+
+# Anybody may ask, at any rate, and the registry changes seldom.
+@lru_cache(maxsize=1)
+def _doubt(text: str | None) -> str | None:
     try:
         dropped = len(registry.parse(text).dropped)
     except registry.RegistryError as error:

@@ -96,14 +96,12 @@ class Summary:
         trace_id: Its id.
         status: Of the whole job.
         kpis: How many KPIs stand where, by status, without those at zero.
-        awaited: KPIs whose report n8n still owes.
         problems: The first `PROBLEMS_AT_MOST` KPIs that were not sent, failed, timed out or are unknown.
     """
 
     trace_id: str
     status: str
     kpis: dict[str, int]
-    awaited: int
     problems: list[Problem]
 
     def as_dict(self) -> dict[str, Any]:
@@ -262,21 +260,22 @@ def summary(connection: Connection, trace_id: str) -> Summary:
         "order by kpi_id limit %s",
         [trace_id, PROBLEMS_AT_MOST],
     ).fetchall()
-    return Summary(trace_id, status, dict(counts), awaited(connection, trace_id), [Problem(*row) for row in problems])
+    return Summary(trace_id, status, dict(counts), [Problem(*row) for row in problems])
 
 
-def awaited(connection: Connection, trace_id: str) -> int:
-    """How many KPIs of a job n8n has still to report.
+def awaited(connection: Connection, trace_id: str, timeout_minutes: float) -> int:
+    """How many KPIs of a job n8n has still to report, and has time to.
 
     Args:
         connection: psycopg connection or cursor to the KPI database.
         trace_id: The job.
+        timeout_minutes: As for :func:`expire`.
     """
     statement: LiteralString = (
-        "select count(*) from kpi.job_kpis "
-        "where trace_id = %s and report_back and status in ('sending', 'triggered', 'unknown')"
+        "select count(*) from kpi.job_kpis where trace_id = %s and report_back "
+        "and status in ('triggered', 'unknown') and sent_at > now() - %s"
     )
-    return int(_one(connection, statement, trace_id))
+    return int(_one(connection, statement, trace_id, timedelta(minutes=timeout_minutes)))
 
 
 def expire(connection: Connection, timeout_minutes: float) -> int:

@@ -6,6 +6,7 @@ python -m aggregator.kpi.registry [FILE | -]
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import sys
 from pathlib import Path
@@ -66,7 +67,12 @@ Text = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_text)
 class Kpi(BaseModel):
     """One entry of the registry."""
 
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True)
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        frozen=True,
+        field_title_generator=lambda name, _: name.replace("_", " "),
+    )
 
     id: Text = Field(description="Names the KPI: in Airflow, in the job record, in what n8n gets and reports.")
     name: Text = Field(description="For people.")
@@ -159,20 +165,26 @@ def json_schema() -> dict[str, Any]:
     """The JSON schema of a registry, generated from the model."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": f"Airflow Variable {VARIABLE}",
         **RegistryDocument.model_json_schema(),
+        "title": f"Airflow Variable {VARIABLE}",
     }
+
+
+def schema_text() -> str:
+    """The JSON schema as ``docs/kpi-registry.schema.json`` has it."""
+    return json.dumps(json_schema(), indent=2) + "\n"
 
 
 def _entries(text: str | None) -> list[Any]:
     if text is None or not text.strip():
         msg = f"There is no KPI registry: create the Airflow Variable {VARIABLE}. Nothing was sent."
         raise RegistryError(msg)
-    if (size := len(text.encode(errors="surrogatepass"))) > MAX_BYTES:
-        msg = f"The KPI registry has {size:,} bytes, and at most {MAX_BYTES:,} are read. Nothing was sent."
+    content = text.encode(errors="surrogatepass")
+    if len(content) > MAX_BYTES:
+        msg = f"The KPI registry has {len(content):,} bytes, and at most {MAX_BYTES:,} are read. Nothing was sent."
         raise RegistryError(msg)
     try:
-        document = from_json(text, allow_inf_nan=False)
+        document = from_json(content, allow_inf_nan=False)
     except ValueError as error:
         msg = f"The KPI registry is not JSON: {error}. Nothing was sent; correct the Airflow Variable {VARIABLE}."
         raise RegistryError(msg) from None
@@ -226,7 +238,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     parser = argparse.ArgumentParser(prog="python -m aggregator.kpi.registry", description="Check a KPI registry.")
     parser.add_argument("file", nargs="?", help=f"- is standard input; without it, Airflow's Variable {VARIABLE}")
-    name = parser.parse_args(arguments).file
+    parser.add_argument("--schema", action="store_true", help="print the JSON schema of a registry instead")
+    given = parser.parse_args(arguments)
+    if given.schema:
+        print(schema_text(), end="")
+        return 0
+    name = given.file
     try:
         registry = parse(load() if name is None else sys.stdin.read() if name == "-" else Path(name).read_text())
     except (AggregatorError, OSError, UnicodeDecodeError) as error:

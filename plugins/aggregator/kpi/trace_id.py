@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import string
 from datetime import UTC
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -31,3 +31,15 @@ def trace_id(dag_id: str, run_id: str, moment: datetime) -> str:
         number, digit = divmod(number, len(ALPHABET))
         suffix += ALPHABET[digit]
     return f"trace_{moment.astimezone(UTC):%Y%m%d_%H%M%S}_{suffix}"
+
+
+def trace_id_of(run: Any) -> str:
+    """The trace id of a run, as tasks know it.
+
+    Args:
+        run: ``dag_run`` of Airflow's task context.
+
+    Returns:
+        As :func:`trace_id` does.
+    """
+    return trace_id(run.dag_id, run.run_id, run.logical_date or run.run_after)

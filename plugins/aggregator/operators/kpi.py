@@ -6,17 +6,18 @@ reads the registry, so that a KPI is sent as the registry has it now, also when 
 
 from __future__ import annotations
 
-from datetime import UTC
+from datetime import UTC, timedelta
 from math import ceil
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from airflow.sdk import BaseOperator, BaseSensorOperator, PokeReturnValue, Variable
+from airflow.sdk import BaseOperator, Variable
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowSkipException
 
 from aggregator import settings
 from aggregator.errors import AggregatorError, HardError, TransientError
+from aggregator.kpi.trace_id import trace_id_of
 from aggregator.paths import SQL
 
 if TYPE_CHECKING:
@@ -29,6 +30,12 @@ if TYPE_CHECKING:
 
 NOTHING_TO_SEND = "nothing_to_send"
 """XCom key under which the reading task says why the run is skipped."""
+
+NAMED_AT_MOST = 10
+"""KPIs that an error names; the job's record has them all."""
+
+PATIENCE = timedelta(minutes=5)
+"""How much longer than the reports' own time the wait for them may take, before it is begun anew."""
 
 _COLOR = "#ead7e8"
 
@@ -47,7 +54,7 @@ class ReadKpiRegistryOperator(BaseOperator):
 
     ui_color = _COLOR
 
-    def __init__(self, *, conn_id: str, **kwargs: Any) -> None:
+    def __init__(self, *, conn_id: str = "kpi_db", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.conn_id = conn_id
 
@@ -67,7 +74,7 @@ class ReadKpiRegistryOperator(BaseOperator):
         registry = _registry()
         for dropped in registry.dropped:
             self.log.warning("DROPPED from the registry, and not sent: %s: %s", dropped.name, dropped.reason)
-        trace_id = _trace_id(context)
+        trace_id = trace_id_of(context["dag_run"])
         params = context["params"]
         with PostgresTransactionHook(self.conn_id).task_transaction(context, read_only=True) as cursor:
             known = cursor.execute("select true from kpi.jobs where trace_id = %s", [trace_id]).fetchone()
@@ -105,7 +112,7 @@ class CreateKpiJobOperator(BaseOperator):
 
     ui_color = _COLOR
 
-    def __init__(self, *, conn_id: str, registry_task_id: str, **kwargs: Any) -> None:
+    def __init__(self, *, conn_id: str = "kpi_db", registry_task_id: str = "read_registry", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.conn_id = conn_id
         self.registry_task_id = registry_task_id
@@ -128,7 +135,7 @@ class CreateKpiJobOperator(BaseOperator):
         with PostgresTransactionHook(self.conn_id).task_transaction(context) as cursor:
             jobs.create(
                 cursor,
-                _trace_id(context),
+                trace_id_of(context["dag_run"]),
                 [kpi for kpi in _registry().kpis if kpi.id in ids],
                 dag_id=run.dag_id,
                 run_id=run.run_id,
@@ -150,7 +157,9 @@ class TriggerKpiOperator(BaseOperator):
 
     ui_color = _COLOR
 
-    def __init__(self, *, page: list[str], place: int, conn_id: str, n8n_conn_id: str = "n8n", **kwargs: Any) -> None:
+    def __init__(
+        self, *, page: list[str], place: int, conn_id: str = "kpi_db", n8n_conn_id: str = "n8n", **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.page = page
         self.place = place
@@ -204,13 +213,13 @@ class TriggerKpiOperator(BaseOperator):
         # A clear raises the limit of tries, retries leave it: each clear is a wish of its own, which retries share.
         resend = f"up to try {ti.max_tries}" if context["params"]["resend"] else None
         with PostgresTransactionHook(self.conn_id).task_transaction(context) as cursor:
-            return jobs.claim(cursor, _trace_id(context), self.kpi_id, owner, resend=resend)
+            return jobs.claim(cursor, trace_id_of(context["dag_run"]), self.kpi_id, owner, resend=resend)
 
     def _send(self, context: Context, kpi: Kpi, owner: str) -> dict[str, Any]:
         from aggregator.hooks.n8n import N8nError, N8nHook, N8nUnknownError
         from aggregator.kpi.jobs import Status
 
-        trace_id = _trace_id(context)
+        trace_id = trace_id_of(context["dag_run"])
         try:
             delivery = N8nHook(self.n8n_conn_id).post(
                 kpi.webhook_url,
@@ -235,7 +244,13 @@ class TriggerKpiOperator(BaseOperator):
         def attempt() -> str:
             with PostgresTransactionHook(self.conn_id).task_transaction(context) as cursor:
                 status = jobs.record(
-                    cursor, _trace_id(context), self.kpi_id, owner, outcome, retry_count=retry_count, error=error
+                    cursor,
+                    trace_id_of(context["dag_run"]),
+                    self.kpi_id,
+                    owner,
+                    outcome,
+                    retry_count=retry_count,
+                    error=error,
                 )
             return status.value
 
@@ -249,53 +264,89 @@ class TriggerKpiOperator(BaseOperator):
         return again(attempt)
 
 
-class SettleKpiJobOperator(BaseSensorOperator):
-    """Wait for the reports that n8n owes, without holding a worker, and say what became of the job.
+class SettleKpiJobOperator(BaseOperator):
+    """Wait, without a worker, for the reports that n8n owes, and say what became of the job (spec: KPI dispatch).
+
+    Comes after everything that sends. It fails if it is not known of every KPI that it went well; its XCom, the summary
+    of the job, is there all the same. It also deletes old job records.
 
     Args:
         conn_id: Airflow connection of the KPI database.
         registry_task_id: The task that read the registry.
-        **kwargs: As for every sensor.
+        poll_every: Time between two looks for reports.
+        **kwargs: As for every operator.
     """
 
     ui_color = _COLOR
 
-    def __init__(self, *, conn_id: str, registry_task_id: str, **kwargs: Any) -> None:
-        super().__init__(mode="reschedule", **kwargs)
+    def __init__(
+        self,
+        *,
+        conn_id: str = "kpi_db",
+        registry_task_id: str = "read_registry",
+        poll_every: timedelta = timedelta(seconds=10),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
         self.conn_id = conn_id
         self.registry_task_id = registry_task_id
+        self.poll_every = poll_every
 
-    def poke(self, context: Context) -> PokeReturnValue:
-        """Look whether every report is there, or too late.
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Settle the job, and wait if there is something to wait for.
 
         Returns:
-            Done or not, and then the job's summary.
+            The job's summary, as :class:`aggregator.kpi.jobs.Summary` describes it.
 
         Raises:
-            HardError: There is no job; or KPIs failed, timed out, or are unknown. The text names them.
+            HardError: There is no job, or not every KPI went well.
             AirflowSkipException: The run had nothing to send.
-            AggregatorError: The KPI database cannot be used.
+            TransientError: The database could not be reached or was busy.
         """
         from aggregator.hooks.postgres import PostgresTransactionHook
         from aggregator.kpi import jobs
+        from aggregator.triggers.kpi import KpiReportsTrigger
 
         if reason := context["ti"].xcom_pull(task_ids=self.registry_task_id, key=NOTHING_TO_SEND):
             raise AirflowSkipException(reason)
         configured = settings.load()
-        trace_id = _trace_id(context)
+        trace_id = trace_id_of(context["dag_run"])
         with PostgresTransactionHook(self.conn_id).task_transaction(context) as cursor:
             jobs.settle(cursor, trace_id)
-            jobs.expire(cursor, configured.job_timeout_minutes)
+            awaited = jobs.awaited(cursor, trace_id, configured.job_timeout_minutes)
             jobs.prune(cursor, configured.kpi_jobs_keep_days)
+        if awaited:
+            self.log.info("Job %s: waiting for the reports of %d KPIs", trace_id, awaited)
+            trigger = KpiReportsTrigger(
+                self.conn_id, trace_id, configured.job_timeout_minutes, self.poll_every.total_seconds()
+            )
+            timeout = timedelta(minutes=configured.job_timeout_minutes) + PATIENCE
+            self.defer(trigger=trigger, method_name="conclude", timeout=timeout)
+        return self.conclude(context)
+
+    def conclude(self, context: Context, event: object = None) -> dict[str, Any]:  # noqa: ARG002 - Airflow passes it
+        """Give up on what is overdue, and say what became of the job.
+
+        Returns:
+            The job's summary.
+
+        Raises:
+            HardError: Not every KPI went well.
+            TransientError: The database could not be reached or was busy.
+        """
+        from aggregator.hooks.postgres import PostgresTransactionHook
+        from aggregator.kpi import jobs
+
+        trace_id = trace_id_of(context["dag_run"])
+        with PostgresTransactionHook(self.conn_id).task_transaction(context) as cursor:
+            jobs.expire(cursor, settings.load().job_timeout_minutes)
             summary = jobs.summary(cursor, trace_id)
-        counts = " ".join(f"{status}={count}" for status, count in summary.kpis.items())
-        self.log.info("job=%s status=%s awaited=%d %s", trace_id, summary.status, summary.awaited, counts)
-        if summary.awaited:
-            return PokeReturnValue(is_done=False)
-        # A failing task returns nothing, and its summary shall be there as well.
-        context["ti"].xcom_push("return_value", summary.as_dict())
-        _refuse_problems(summary)
-        return PokeReturnValue(is_done=True, xcom_value=summary.as_dict())
+        self.log.info("Job %s is %s: %s", trace_id, summary.status, summary.kpis)
+        if summary.problems:
+            # A failing task returns nothing, and whoever looks at the run shall still see what became of it.
+            context["ti"].xcom_push("return_value", summary.as_dict())
+            raise HardError(_describe(summary))
+        return summary.as_dict()
 
 
 def pages(ids: list[str], longest: int) -> list[list[str]]:
@@ -350,13 +401,6 @@ def _moment(context: Context) -> datetime:
     return run.logical_date or run.run_after
 
 
-def _trace_id(context: Context) -> str:
-    from aggregator.kpi.trace_id import trace_id
-
-    run = context["dag_run"]
-    return trace_id(run.dag_id, run.run_id, _moment(context))
-
-
 def _day_is_over(context: Context) -> str | None:
     day, started = _moment(context).astimezone(UTC).date(), context["ti"].start_date.astimezone(UTC).date()
     if day >= started:
@@ -366,12 +410,13 @@ def _day_is_over(context: Context) -> str | None:
     )
 
 
-def _refuse_problems(summary: Summary) -> None:
-    if not summary.problems:
-        return
-    named = " ".join(f"[{problem.kpi_id}: {problem.status}] {problem.error or ''}" for problem in summary.problems)
-    msg = (
-        f"Job {summary.trace_id} is {summary.status}: {summary.kpis}. {named} Mend the cause and clear the failed "
-        "tasks: only KPIs that n8n has not accepted are sent again."
+def _describe(summary: Summary) -> str:
+    named = [
+        f"{problem.kpi_id} is {problem.status}" + (f" ({problem.error})" if problem.error else "")
+        for problem in summary.problems[:NAMED_AT_MOST]
+    ]
+    return (
+        f"Job {summary.trace_id} is {summary.status}: {'; '.join(named)}"
+        f"{'; and more' if len(summary.problems) > NAMED_AT_MOST else ''}. The job's record has every KPI. "
+        "Clear the tasks of those that failed, and what comes after them, to send them again."
     )
-    raise HardError(msg)

@@ -52,8 +52,10 @@ where status = 'sending' or (report_back and status in ('triggered', 'unknown'))
 create view kpi.job_records as
 select
     job.trace_id,
-    job.created_at,
     state.status,
+    job.created_at,
+    greatest(job.created_at, job.settled_at, kpi.updated_at) as updated_at,
+    state.metadata,
     jsonb_build_object(
         'traceId', job.trace_id,
         'status', state.status,
@@ -62,12 +64,7 @@ select
             greatest(job.created_at, job.settled_at, kpi.updated_at) at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'
         ),
         'kpis', kpi.records,
-        'metadata', jsonb_build_object(
-            'totalKPIs', kpi.total,
-            'completedKPIs', kpi.completed,
-            'failedKPIs', kpi.failed + kpi.timeout,
-            'environment', job.environment
-        )
+        'metadata', state.metadata
     ) as record
 from kpi.jobs as job
 cross join
@@ -112,7 +109,13 @@ cross join lateral ( -- noqa: ST05
             when kpi.triggered + kpi.completed + kpi.unknown > 0 then 'partial'
             when kpi.timeout > 0 then 'timeout'
             else 'failed'
-        end as status
+        end as status,
+        jsonb_build_object(
+            'totalKPIs', kpi.total,
+            'completedKPIs', kpi.completed,
+            'failedKPIs', kpi.failed + kpi.timeout,
+            'environment', job.environment
+        ) as metadata
 ) as state;
 
 comment on view kpi.job_records is 'Each job as the JSON that the product''s other services read';

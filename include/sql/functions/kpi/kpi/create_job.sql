@@ -12,7 +12,7 @@ as $$
 begin
     insert into kpi.jobs (trace_id, dag_id, run_id, environment)
     values (_trace_id, _dag_id, _run_id, _environment)
-    on conflict (trace_id) do nothing;
+    on conflict do nothing; -- by whichever key another creator of the same job is noticed first
 
     -- Two creators of one job take turns.
     perform from kpi.jobs as job
