@@ -98,11 +98,12 @@ class N8nControl:
 
 
 @contextmanager
-def running(*, key: str | None = None) -> Iterator[N8nControl]:
+def running(*, key: str | None = None, reports_to: str | None = None) -> Iterator[N8nControl]:
     """Run a stand-in in a process of its own, in the `with` block.
 
     Args:
         key: What protected webhooks ask for; None takes anything.
+        reports_to: URL below which ``/{traceId}/{kpiId}`` takes reports; None for nowhere.
 
     Yields:
         Its control side, ready.
@@ -111,6 +112,7 @@ def running(*, key: str | None = None) -> Iterator[N8nControl]:
         RuntimeError: It ended instead of listening.
     """
     command = [sys.executable, "-m", "dev.n8n", "--port", "0"]
+    command += ["--reports-to", reports_to] if reports_to is not None else []
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(_REPOSITORY), str(_REPOSITORY / "plugins")])}
     environment.pop(KEY, None)
     environment |= {KEY: key} if key is not None else {}
