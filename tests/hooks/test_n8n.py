@@ -364,7 +364,9 @@ def tls_server(folder: Any, name: str) -> Iterator[int]:
                 with context.wrap_socket(plain, server_side=True) as connection:
                     received = b""
                     while not received.endswith(b"}}"):
-                        received += connection.recv(65536)
+                        received += (chunk := connection.recv(65536))
+                        if not chunk:
+                            break
                     connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
             except OSError:
                 plain.close()
