@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import socket
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -104,3 +105,10 @@ def kpi_db(monkeypatch, kpi_database_url: str) -> Iterator[psycopg.Connection]:
     with psycopg.connect(kpi_database_url, autocommit=True) as connection:
         connection.execute("truncate kpi.jobs cascade")
         yield connection
+
+
+@pytest.fixture
+def mute_server() -> Iterator[int]:
+    """A port where connections are taken and nothing is ever said."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
