@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dev.postgres import Postgres
+
+
+def pytest_unconfigure() -> None:
+    """Remove Airflow's home: every process of a parallel run has made one."""
+    shutil.rmtree(os.environ["AIRFLOW_HOME"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
