@@ -115,6 +115,12 @@ def test_job_records_that_hang_are_not_waited_for(monkeypatch, kpi_db, kpi_datab
         assert ask()["kvStores"] == {"jobs": False, "config": True}
 
 
+def test_server_that_says_nothing_is_not_waited_for(monkeypatch, mute_server: int) -> None:
+    monkeypatch.setattr(health, "ANSWER_WITHIN", 0.2)
+    monkeypatch.setenv("AIRFLOW_CONN_KPI_DB", f"postgresql://u@127.0.0.1:{mute_server}/kpi?connect_timeout=30")
+    assert ask()["kvStores"] == {"jobs": False, "config": True}
+
+
 @pytest.mark.parametrize(
     ("text", "warning"),
     [

@@ -145,6 +145,13 @@ def test_a_database_that_hangs_is_not_waited_for(client, job, kpi_database_url, 
     assert stored(job) == ("sending", None)
 
 
+def test_a_server_that_says_nothing_is_not_waited_for(client, mute_server: int, monkeypatch, caplog) -> None:
+    monkeypatch.setattr(api, "ANSWER_WITHIN", 0.2)
+    monkeypatch.setenv("AIRFLOW_CONN_KPI_DB", f"postgresql://u@127.0.0.1:{mute_server}/kpi?connect_timeout=30")
+    assert client.post(PATH, json={"status": "completed"}).status_code == 503
+    assert "TimeoutError" in caplog.text
+
+
 def test_a_hundred_at_once(monkeypatch, kpi_db) -> None:
     monkeypatch.setenv("SCHEDULER_API_KEY", "right")
     ids = [f"kpi-{number}" for number in range(100)]

@@ -80,7 +80,7 @@ async def _reported(request: Request) -> Report:
     try:
         return Report.model_validate_json(body)
     except ValidationError as error:
-        raise HTTPException(HTTPStatus.BAD_REQUEST, problems(error.errors(include_input=False))) from None
+        raise HTTPException(HTTPStatus.BAD_REQUEST, problems(error.errors())) from None
 
 
 app = FastAPI(

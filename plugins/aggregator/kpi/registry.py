@@ -148,9 +148,7 @@ def parse(text: str | None) -> Registry:
             try:
                 kpi = Kpi.model_validate(entry)
             except ValidationError as error:
-                reason = "; ".join(
-                    _problem(found) for found in error.errors(include_input=False, include_context=False)
-                )
+                reason = "; ".join(_problem(found) for found in error.errors())
             else:
                 if kpi.id not in seen:
                     seen.add(kpi.id)
