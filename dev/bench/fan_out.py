@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 SIZES = (1, 20, 200, 1000)
 QUICK_SIZES = (1, 20)
 
-LONGEST_LIST = 600
-"""``max_map_length`` of the stack: the largest size needs two pages."""
+LONGEST_LIST = 120
+"""``max_map_length`` of the stack: the larger sizes need several pages."""
 
 SECONDS_AT_MOST = 1800
 
