@@ -18,6 +18,7 @@ class Owner(StrEnum):
 
     ANALYTICS = "analytics"
     CLICKS = "clicks"
+    MARKET_DATA = "market-data"
     TELEMETRY = "telemetry"
 
 
@@ -28,6 +29,7 @@ class Tag(StrEnum):
     CLICKS = "clicks"
     BILLING = "billing"
     ANALYTICS_ENGINE = "analytics-engine"
+    OHLCV = "ohlcv"
     TELEMETRY = "telemetry"
 
 
