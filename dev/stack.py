@@ -213,6 +213,9 @@ class Stack:
                 }
             ),
             "CRON_SECRET": secret("cron_secret", secrets.token_hex),
+            # The defaults were made for a Worker's CPU limit, and starve.
+            "MAX_TASKS_PER_RUN": "100000",
+            "MAX_WINDOWS_PER_TASK": "5000",
             **postgres_environment(self.products_url),
         }
 
