@@ -163,11 +163,13 @@ class Stack:
             self._postgres.stop()
 
     def remove(self) -> None:
-        """Stop it and delete its data."""
-        self.stop()
-        if self._notes_file.exists() and self._postgres.data is None:
-            for name in DATABASES:
-                self._postgres.drop_database(self._database(name))
+        """Delete its data; nothing is given time to save it."""
+        self.supervisor.kill()
+        if self._notes_file.exists():
+            if self._postgres.data is None:
+                for name in DATABASES:
+                    self._postgres.drop_database(self._database(name))
+            self._postgres.stop("immediate")
         shutil.rmtree(self.home, ignore_errors=True)
 
     def environment(self) -> dict[str, str]:
