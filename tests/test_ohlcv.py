@@ -391,6 +391,18 @@ class TestLocks:
             assert self.plan(market, run_of(self.AS_OF, "next")) == []
         assert stored(market) == expected(market, self.AS_OF)
 
+    def test_candle_that_comes_while_another_tick_has_read_and_not_stored_yet_is_not_missed(
+        self, market, other
+    ) -> None:
+        slow = run_of(self.AS_OF, "slow")
+        self.plan(market, slow)
+        with transaction(other) as cursor:
+            ohlcv.aggregate(cursor, slow, shard=0, of=1)
+            ingest(market, [candle("A", "5m", DAY, 99)])
+            self.plan(market, run_of(self.AS_OF, "next"))
+        tick(market, run_of(self.AS_OF + 5 * MINUTE))
+        assert stored(market) == expected(market, self.AS_OF)
+
     def test_lost_lock_rolls_everything_back(self, market, other) -> None:
         run = run_of(self.AS_OF, "late")
         self.plan(market, run)
