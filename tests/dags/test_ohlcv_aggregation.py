@@ -203,7 +203,7 @@ def test_limits_of_the_workers_are_heeded(dag, market, monkeypatch) -> None:
     assert {(symbol, frame) for symbol, frame, _ in stored(market)} == {("A", "15m"), ("A", "1h"), ("B", "15m")}
     assert len(stored(market)) == 10 + 2 + 10
     end = END
-    for _ in range(60):
+    for _ in range(15):
         end += 5 * MINUTE
         run(dag, end)
     assert len([key for key in stored(market) if key[:2] == ("B", "15m")]) == 96
