@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from airflow.plugins_manager import AirflowPlugin
 
-from aggregator.api import telemetry
+from aggregator.alerts.deadline import DagRunDue
+from aggregator.api import freshness, telemetry
+from aggregator.api.mount import AnswerWithoutSlash
 from aggregator.timetables.offset_cron import OffsetCronTimetable
 
 
@@ -12,5 +14,12 @@ class AggregatorPlugin(AirflowPlugin):
     """The extensions that the DAGs need in every Airflow process."""
 
     name = "aggregator"
-    fastapi_apps = [{"app": telemetry.app, "url_prefix": telemetry.PREFIX, "name": "jobs"}]  # noqa: RUF012
+    deadline_references = [DagRunDue]  # noqa: RUF012
+    fastapi_apps = [  # noqa: RUF012
+        {"app": telemetry.app, "url_prefix": telemetry.PREFIX, "name": "jobs"},
+        {"app": freshness.app, "url_prefix": freshness.PREFIX, "name": "freshness"},
+    ]
+    fastapi_root_middlewares = [  # noqa: RUF012
+        {"middleware": AnswerWithoutSlash, "kwargs": {"prefix": freshness.PREFIX}, "name": "freshness"},
+    ]
     timetables = [OffsetCronTimetable]  # noqa: RUF012 (an instance variable in Airflow's base class)
