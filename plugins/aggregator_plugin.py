@@ -5,7 +5,7 @@ from __future__ import annotations
 from airflow.plugins_manager import AirflowPlugin
 
 from aggregator.alerts.deadline import DagRunDue
-from aggregator.api import freshness, telemetry
+from aggregator.api import freshness, health, kpi, telemetry
 from aggregator.api.mount import AnswerWithoutSlash
 from aggregator.timetables.offset_cron import OffsetCronTimetable
 
@@ -17,9 +17,12 @@ class AggregatorPlugin(AirflowPlugin):
     deadline_references = [DagRunDue]  # noqa: RUF012
     fastapi_apps = [  # noqa: RUF012
         {"app": telemetry.app, "url_prefix": telemetry.PREFIX, "name": "jobs"},
+        {"app": kpi.app, "url_prefix": kpi.PREFIX, "name": "kpi"},
+        {"app": health.app, "url_prefix": health.PREFIX, "name": "health"},
         {"app": freshness.app, "url_prefix": freshness.PREFIX, "name": "freshness"},
     ]
     fastapi_root_middlewares = [  # noqa: RUF012
-        {"middleware": AnswerWithoutSlash, "kwargs": {"prefix": freshness.PREFIX}, "name": "freshness"},
+        {"middleware": AnswerWithoutSlash, "kwargs": {"prefix": prefix}, "name": prefix}
+        for prefix in (health.PREFIX, freshness.PREFIX)
     ]
     timetables = [OffsetCronTimetable]  # noqa: RUF012 (an instance variable in Airflow's base class)

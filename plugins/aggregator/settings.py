@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, PositiveInt, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from aggregator.errors import HardError
@@ -27,6 +27,11 @@ class Settings(BaseSettings):
         cron_secret: What callers of ``/api/jobs`` and ``/api/freshness`` send as their bearer. Unset: nobody is let in.
         aggregator_deadlines: DAG → the longest that a scheduled run may take from when it is due, where it shall not be
             that of ``defaults.DEADLINES``.
+        n8n_api_key: What n8n's webhooks are sent as their bearer, where the connection ``n8n`` has no password.
+        environment: What n8n and the job records are told about where this runs.
+        scheduler_api_key: What n8n sends as its bearer when it reports about a KPI. Unset: nobody is let in.
+        job_timeout_minutes: How long a KPI's report is waited for, from its request on.
+        kpi_jobs_keep_days: Days that job records are kept.
     """
 
     model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True)
@@ -36,6 +41,11 @@ class Settings(BaseSettings):
     warmup_counter_store: Literal["postgres", "r2"] = "postgres"
     cron_secret: SecretStr | None = None
     aggregator_deadlines: dict[str, Annotated[timedelta, Field(gt=timedelta())]] = Field(default_factory=dict)
+    n8n_api_key: SecretStr | None = None
+    environment: str = "development"
+    scheduler_api_key: SecretStr | None = None
+    job_timeout_minutes: PositiveInt = 30
+    kpi_jobs_keep_days: PositiveInt = 90
 
     @property
     def start_date(self) -> datetime | None:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from airflow.sdk import CronTriggerTimetable
 
 from aggregator.alerts.deadline import alert_after
 from aggregator.alerts.notifier import notify_failed
@@ -30,24 +31,36 @@ SCHEDULES = {
 }
 """DAG → cron expression of its data intervals, and when after an interval's end its run fires."""
 
+TRIGGERS = {"kpi_dispatch": "0 12 * * *"}
+"""DAG without a window → cron expression of the moments at which it fires."""
+
 HEADINGS = ["What", "Window", "Re-run", "Deadline", "Owner"]
 LONGEST_FILE = 100
 
 
 def test_all_dags_load_and_no_others(dag_bag: DagBag) -> None:
     assert dag_bag.import_errors == {}
-    assert set(dag_bag.dags) == set(SCHEDULES)
+    assert set(dag_bag.dags) == {*SCHEDULES, *TRIGGERS}
 
 
-@pytest.fixture(params=sorted(SCHEDULES))
+@pytest.fixture(params=sorted({*SCHEDULES, *TRIGGERS}))
 def dag(request: pytest.FixtureRequest, dag_bag: DagBag) -> Any:
     return dag_bag.dags[request.param]
 
 
-def test_schedule(dag) -> None:
-    cron, offset = SCHEDULES[dag.dag_id]
+@pytest.mark.parametrize("dag_id", sorted(SCHEDULES))
+def test_schedule(dag_bag: DagBag, dag_id: str) -> None:
+    dag = dag_bag.dags[dag_id]
+    cron, offset = SCHEDULES[dag_id]
     assert dag.timetable == OffsetCronTimetable(cron, offset=offset)
     assert dag.catchup
+
+
+@pytest.mark.parametrize("dag_id", sorted(TRIGGERS))
+def test_moments_without_a_window_are_not_caught_up(dag_bag: DagBag, dag_id: str) -> None:
+    dag = dag_bag.dags[dag_id]
+    assert dag.timetable == CronTriggerTimetable(TRIGGERS[dag_id], timezone="UTC", run_immediately=timedelta())
+    assert not dag.catchup
 
 
 def test_limits_owner_and_tags(dag) -> None:
@@ -77,7 +90,9 @@ def test_deadline_is_the_one_that_its_page_names(dag) -> None:
     within = DEADLINES[dag.dag_id]
     assert dag.deadline == [alert_after(within)]
     text = dag.doc_md.split("### Deadline")[1].split("###")[0].strip()
-    due = datetime(2026, 11, 1, tzinfo=UTC) + timedelta(seconds=SCHEDULES[dag.dag_id][1].total_seconds()) + within
+    trigger_hour = timedelta(hours=int(TRIGGERS.get(dag.dag_id, "0 0").split()[1]))
+    _, offset = SCHEDULES.get(dag.dag_id, ("", trigger_hour))
+    due = datetime(2026, 11, 1, tzinfo=UTC) + offset + within
     minutes = f"{within // timedelta(minutes=1)} minutes"
     assert text.startswith((f"{due:%H:%M}", f"{minutes} past", f"{minutes} after")), text
 

@@ -1,5 +1,5 @@
--- Called by aggregator.alerts.freshness. Up to when enrichment is measured, and the first day after it that has jobs. No
--- further back than three days: as long as data comes in, that shows it.
+-- Called by aggregator.alerts.freshness. Up to when enrichment is measured, and the first day after it that has jobs.
+-- No further back than three days: as long as data comes in, that shows it.
 with stored as (
     select max(date) + 1 as newest
     from analytics.enrichment_metrics

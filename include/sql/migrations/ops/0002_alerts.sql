@@ -31,7 +31,8 @@ create table ops.alert_messages (
 
 comment on table ops.alert_messages is 'What is to be sent to the webhook of alerts, written together with its alert';
 comment on column ops.alert_messages.sent_at is 'When the webhook accepted it';
-comment on column ops.alert_messages.error is 'Why it did not last time: a status or the class of an error, never its URL';
+comment on column ops.alert_messages.error is
+'Why it did not last time: a status or the class of an error, never its URL';
 
 create index alert_messages_unsent on ops.alert_messages (id) where sent_at is null;
 create index alert_messages_alert on ops.alert_messages (alert_id);

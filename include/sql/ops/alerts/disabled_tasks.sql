@@ -4,4 +4,4 @@ select
     last_attempt_at
 from ohlcv.tasks
 where status in ('disabled', 'hard_failed')
-order by last_attempt_at desc, symbol, timeframe
+order by last_attempt_at desc, symbol asc, timeframe asc

@@ -6,8 +6,8 @@ with alert as (
     on conflict (kind, subject) where settled_at is null do update
         set
             members = stored.members || array(
-                select member.name from unnest(excluded.members) as member (name)
-                where member.name <> all(stored.members)
+                select member.name from unnest(excluded.members) as member (name) -- noqa: RF01
+                where member.name <> all(stored.members) -- noqa: RF01
             ),
             text = case when stored.told_at < now() - interval '1 hour' then excluded.text else stored.text end,
             told_at = case when stored.told_at < now() - interval '1 hour' then now() else stored.told_at end
