@@ -170,7 +170,10 @@ def test_a_look_goes_on_where_something_cannot_be_looked_at(monkeypatch, caplog)
     monkeypatch.setattr(watch, "watch_disabled_tasks", step("tasks"))
     monkeypatch.setattr(watch, "deliver", step("deliver"))
     assert watch.main(["--once"]) == 0
-    assert called == ["runs", "freshness", "letters", "tasks", "deliver"]
+    assert called == ["runs", "letters", "freshness", "tasks", "deliver"]
+    called.clear()
+    watch.look(at_data=False)
+    assert called == ["runs", "letters", "deliver"]
     assert "runs is broken" in caplog.text
 
 

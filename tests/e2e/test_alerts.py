@@ -52,8 +52,16 @@ def alerts(products: psycopg.Connection, subject: str) -> list[tuple[Any, ...]]:
     return products.execute(query, [subject]).fetchall()
 
 
+@pytest.fixture(scope="module")
+def switched_on(stack: Stack) -> None:
+    dag_ids = {"probe_late", "probe_failed", "probe_retried"}
+    stack.airflow.wait_until_loaded(dag_ids)
+    for dag_id in dag_ids:
+        stack.airflow.patch(f"dags/{dag_id}", is_paused=False)
+
+
 def test_late_run_is_told_of_once_in_time_and_its_end_too(
-    stack: Stack, products, receiver: HTTPServer, probes: Path
+    stack: Stack, products, receiver: HTTPServer, probes: Path, switched_on
 ) -> None:
     (text,) = wait_until_told(receiver, "probe_late", 1)
     (run,) = stack.airflow.runs("probe_late")
@@ -71,7 +79,7 @@ def test_late_run_is_told_of_once_in_time_and_its_end_too(
 
 
 def test_failed_run_is_told_of_once_not_as_late_and_its_mending_too(
-    stack: Stack, products, receiver: HTTPServer, probes: Path
+    stack: Stack, products, receiver: HTTPServer, probes: Path, switched_on
 ) -> None:
     (text,) = wait_until_told(receiver, "probe_failed", 1)
     (run,) = stack.airflow.runs("probe_failed")
@@ -88,7 +96,7 @@ def test_failed_run_is_told_of_once_not_as_late_and_its_mending_too(
     assert alerts(products, "probe_failed") == [("failed", True)]
 
 
-def test_success_on_retry_is_not_worth_a_word(stack: Stack, products, receiver: HTTPServer) -> None:
+def test_success_on_retry_is_not_worth_a_word(stack: Stack, products, receiver: HTTPServer, switched_on) -> None:
     assert stack.airflow.wait_for_run("probe_retried")["state"] == "success"
     assert alerts(products, "probe_retried") == []
     assert told(receiver, "probe_retried") == []
@@ -125,12 +133,12 @@ def rollups_of_last_week(products: psycopg.Connection) -> Iterator[None]:
 @contextmanager
 def out_of_order(receiver: HTTPServer) -> Iterator[None]:
     """The receiver answers 500, as it does to what nobody expects."""
-    handlers = receiver.permanent_handlers[:]
-    receiver.permanent_handlers.clear()
+    handlers = receiver.handlers[:]
+    receiver.handlers.clear()
     try:
         yield
     finally:
-        receiver.permanent_handlers.extend(handlers)
+        receiver.handlers.extend(handlers)
 
 
 def refused(receiver: HTTPServer, start: str) -> None:

@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from datetime import UTC, datetime
+from itertools import count
 from typing import TYPE_CHECKING
 
 from airflow.models.dagrun import DagRun
@@ -36,6 +37,9 @@ log = logging.getLogger(__name__)
 EVERY = 10.0
 """Seconds between two looks."""
 
+DATA_EVERY = 3
+"""Every how many looks the products' tables are looked at: that costs more than a look at alerts and runs."""
+
 _AT_WORK = {"queued", "running"}
 _UNWELL = {Kind.LATE: _AT_WORK, Kind.FAILED: {*_AT_WORK, "failed"}}
 """States of a run in which its alert stays open. A late run that fails is told of as failed."""
@@ -46,19 +50,23 @@ NAMED_AT_MOST = 5
 _MARKET = "market_db"
 
 
-def look() -> None:
+def look(*, at_data: bool = True) -> None:
     """Raise and settle what has changed since the last look, and send what is to be sent.
 
     What cannot be looked at, as its database does not answer, is logged and left as it is.
+
+    Args:
+        at_data: Look at the products' tables, too.
     """
-    for step in (settle_runs, watch_freshness, watch_dead_letters, watch_disabled_tasks, deliver):
+    data = (watch_freshness, watch_disabled_tasks) if at_data else ()
+    for step in (settle_runs, watch_dead_letters, *data, deliver):
         _try(step)
 
 
 def _try(step: Callable[[], object]) -> None:
     try:
         step()
-    except AggregatorError as error:
+    except (AggregatorError, AirflowNotFoundException) as error:
         log.error("This look was not finished: %s", error)  # noqa: TRY400
 
 
@@ -172,11 +180,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # As Airflow's own components do, to find connections that were made in the UI.
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    while True:
-        look()
+    for number in count():
+        look(at_data=number % DATA_EVERY == 0)
         if once:
-            return 0
+            break
         time.sleep(EVERY)
+    return 0
 
 
 if __name__ == "__main__":

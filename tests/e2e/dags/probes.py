@@ -1,4 +1,4 @@
-"""DAGs that are due when Airflow loads them: one is late, one fails until it is mended, one succeeds at its retry."""
+"""DAGs that are due when Airflow has loaded them: one is late, one fails until it is mended, one needs its retry."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ def probe(dag_id: str, deadline: timedelta = DEADLINE) -> DAG:
     return DAG(
         dag_id,
         schedule="@once",
+        is_paused_upon_creation=True,
         deadline=alert_after(deadline),
         on_failure_callback=notify_failed,
     )
