@@ -24,6 +24,7 @@ class Owner(StrEnum):
     ANALYTICS = "analytics"
     CLICKS = "clicks"
     KPI = "kpi"
+    MARKET_DATA = "market-data"
     TELEMETRY = "telemetry"
 
 
@@ -34,6 +35,7 @@ class Tag(StrEnum):
     CLICKS = "clicks"
     BILLING = "billing"
     ANALYTICS_ENGINE = "analytics-engine"
+    OHLCV = "ohlcv"
     TELEMETRY = "telemetry"
     KPI = "kpi"
     N8N = "n8n"

@@ -8,10 +8,12 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, SecretStr, ValidationError
+from pydantic import BeforeValidator, Field, PositiveInt, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from aggregator.errors import HardError
+
+_UPPER = BeforeValidator(str.upper)
 
 
 class Settings(BaseSettings):
@@ -32,6 +34,17 @@ class Settings(BaseSettings):
         scheduler_api_key: What n8n sends as its bearer when it reports about a KPI. Unset: nobody is let in.
         job_timeout_minutes: How long a KPI's report is waited for, from its request on.
         kpi_jobs_keep_days: Days that job records are kept.
+        env_name: Which environment this is. In DEV and TEST, OHLCV takes assets that are ``test_active``, too.
+        job_name: Under which name OHLCV keeps its run log and issues.
+        max_tasks_per_run: OHLCV tasks (symbol and timeframe) that a run claims at most.
+        max_windows_per_task: New windows, and stale ones, that a run builds for a task at most.
+        running_stale_seconds: Age in seconds from which on an OHLCV task's lock is taken over.
+        auto_disable_hard_fails: Hard failures in a row that disable an OHLCV task.
+        agg_derivation_version: Stored with each bar; raise it when bars are derived differently, then rebuild.
+        log_level: Of what OHLCV logs.
+        ohlcv_symbols_per_shard: Symbols of which one task instance takes care.
+        candle_retention_days: Candles of months that ended longer ago are dropped, their bars stay. Unset: none are.
+        ops_runlog_keep: Rows of the run log that stay.
     """
 
     model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True)
@@ -46,6 +59,17 @@ class Settings(BaseSettings):
     scheduler_api_key: SecretStr | None = None
     job_timeout_minutes: PositiveInt = 30
     kpi_jobs_keep_days: PositiveInt = 90
+    env_name: Annotated[Literal["DEV", "TEST", "STAGE", "PROD"], _UPPER] = "DEV"
+    job_name: str = "agg-master"
+    max_tasks_per_run: PositiveInt = 20
+    max_windows_per_task: PositiveInt = 100
+    running_stale_seconds: PositiveInt = 900
+    auto_disable_hard_fails: PositiveInt = 3
+    agg_derivation_version: PositiveInt = 1
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], _UPPER] = "INFO"
+    ohlcv_symbols_per_shard: PositiveInt = 2500
+    candle_retention_days: PositiveInt | None = None
+    ops_runlog_keep: PositiveInt = 2000
 
     @property
     def start_date(self) -> datetime | None:

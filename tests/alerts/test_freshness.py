@@ -100,7 +100,7 @@ CAMPAIGN = "'00000000-0000-0000-0000-0000000000aa'"
         (
             "telemetry_daily",
             "insert into telemetry_daily (date, event, count, unique_users) values ('{stored:%F}', 'a', 1, 1)",
-            "insert into telemetry (event, created_at) values ('a', '{event:%F %T}Z')",
+            "insert into telemetry (event, created_at) values ('a', '{event:%F %T}Z'), ('a', '{stored:%F %T}Z')",
             27 * HOUR,
         ),
         (
@@ -176,3 +176,33 @@ def test_a_deadline_that_is_set_moves_the_limit(products, monkeypatch) -> None:
     )
     assert states(TODAY + 2 * DAY + 4 * HOUR)["click_rollups"] == "fresh"
     assert states(TODAY + 2 * DAY + 4 * HOUR + timedelta(seconds=1))["click_rollups"] == "stale"
+
+
+def test_job_records_are_stale_when_there_is_none_of_a_day(products) -> None:
+    products.execute(
+        "insert into kpi.jobs (trace_id, dag_id, run_id, environment, created_at) "
+        "values ('trace_20261115_120000_abcdefgh', 'kpi_dispatch', 'r', 'test', %s)",
+        [TODAY],
+    )
+    assert states(TODAY + DAY + timedelta(minutes=45))["kpi_dispatch"] == "fresh"
+    assert states(TODAY + DAY + timedelta(minutes=45, seconds=1))["kpi_dispatch"] == "stale"
+
+
+def test_bars_are_stale_when_candles_wait_behind_the_foremost_symbol(products) -> None:
+    products.execute("insert into ohlcv.assets (symbol, base_timeframe) values ('A', '1m'), ('NEW', '1m')")
+    products.execute(
+        "insert into ohlcv.tasks (symbol, timeframe, source_timeframe, size, mandatory, priority, cursor) values "
+        "('A', '15m', '1m', '15 minutes', false, 1, %(now)s), ('NEW', '15m', '1m', '15 minutes', false, 1, null)",
+        {"now": TODAY},
+    )
+    assert states(TODAY + DAY)["ohlcv_aggregation"] == "fresh", "no candle waits"
+
+    month = TODAY.replace(day=1)
+    products.execute(
+        f"create table ohlcv.some partition of ohlcv.candles for values from ('{month}') to ('{TODAY + DAY}')"
+    )
+    products.execute(
+        "insert into ohlcv.candles values ('A', '1m', %s, 1, 1, 1, 1, 1, 1)", [TODAY + timedelta(minutes=7)]
+    )
+    assert states(TODAY + timedelta(minutes=20))["ohlcv_aggregation"] == "fresh"
+    assert states(TODAY + timedelta(minutes=20, seconds=1))["ohlcv_aggregation"] == "stale"
