@@ -37,7 +37,7 @@ with DAG(
     max_active_runs=3,
     default_args=analytics_args(),
     tags=[Tag.ANALYTICS],
-    **analytics_dag_args(),
+    **analytics_dag_args("analytics_daily_reports"),
 ):
     SqlUpsertOperator(
         task_id="report_campaigns",

@@ -39,7 +39,7 @@ with DAG(
     max_active_runs=3,
     default_args=analytics_args(),
     tags=[Tag.ANALYTICS],
-    **analytics_dag_args(),
+    **analytics_dag_args("analytics_enrichment_metrics"),
 ):
     SqlUpsertOperator(
         task_id="measure_enrichment",

@@ -40,7 +40,7 @@ with DAG(
     max_active_runs=1,
     default_args=analytics_args(),
     tags=[Tag.ANALYTICS],
-    **analytics_dag_args(),
+    **analytics_dag_args("analytics_hourly_aggregation"),
 ):
     SqlUpsertOperator(
         task_id="aggregate_events",

@@ -39,7 +39,7 @@ with DAG(
     max_active_runs=1,
     default_args=analytics_args(execution_timeout=timedelta(hours=1)),
     tags=[Tag.ANALYTICS],
-    **analytics_dag_args(),
+    **analytics_dag_args("analytics_monthly_usage"),
 ):
     SqlUpsertOperator(
         task_id="summarize_usage",

@@ -38,7 +38,7 @@ with DAG(
     max_active_runs=1,
     default_args=analytics_args(),
     tags=[Tag.ANALYTICS],
-    **analytics_dag_args(),
+    **analytics_dag_args("analytics_score_distribution"),
 ):
     SqlUpsertOperator(
         task_id="snapshot_scores",

@@ -38,6 +38,6 @@ with DAG(
     max_active_runs=1,
     default_args=analytics_args(),
     tags=[Tag.ANALYTICS],
-    **analytics_dag_args(),
+    **analytics_dag_args("analytics_warmup_reset"),
 ):
     WarmupResetOperator(task_id="reset_warmup_counters", sql="analytics/warming_domains.sql", conn_id="analytics_db")

@@ -36,7 +36,7 @@ with DAG(
     max_active_runs=3,
     default_args=default_args(Owner.CLICKS),
     tags=[Tag.CLICKS, Tag.BILLING, Tag.ANALYTICS_ENGINE],
-    **dag_args(),
+    **dag_args("click_rollups"),
 ):
     AnalyticsEngineToPostgresOperator(
         task_id="roll_up_clicks",

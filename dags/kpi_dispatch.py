@@ -47,7 +47,7 @@ with DAG(
         "resend": Param(default=False, type="boolean", description="Also send what was sent already, and old days"),
         "kpis": Param([], type="array", items={"type": "string"}, description="Ids of KPIs; empty: all active ones"),
     },
-    **{**dag_args(), "catchup": False},
+    **{**dag_args("kpi_dispatch"), "catchup": False},
 ):
     registry = ReadKpiRegistryOperator(task_id="read_registry")
     job = CreateKpiJobOperator(task_id="create_job")

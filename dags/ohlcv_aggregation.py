@@ -16,7 +16,7 @@ with the params `startDate` and `endDate` (both inclusive; one alone is that day
 retention are left alone. `python -m aggregator.ohlcv reset` takes disabled tasks up again.
 
 ### Deadline
-Five minutes.
+4 minutes after a run is due: at :05, :10 and so on. A rebuild has none.
 
 ### Owner
 market-data
@@ -49,7 +49,7 @@ with DAG(
         "timeframes": Param(None, type=["null", "array"], description="Of these only: 15m, 1h, 4h, 1d"),
         "dryRun": Param(default=True, type="boolean", description="Report what a rebuild would change, change nothing"),
     },
-    **dag_args(),
+    **dag_args("ohlcv_aggregation"),
 ):
     plan = OhlcvPlanOperator(task_id="plan", conn_id="market_db")
     aggregate = OhlcvAggregateOperator.partial(

@@ -43,7 +43,7 @@ with DAG(
         "endDate": Param(None, type=["null", "string"], format="date", description="Last UTC day; empty: the first"),
         "dryRun": Param(default=False, type="boolean", description="Compute everything, write nothing"),
     },
-    **dag_args(),
+    **dag_args("telemetry_daily"),
 ):
     TelemetryDailyOperator(
         task_id="roll_up_telemetry",

@@ -119,7 +119,11 @@ class Stack:
     @property
     def products_url(self) -> str:
         """Libpq URL of the database that stands for all products' databases."""
-        return self._postgres.url_of(self._database("products"))
+        return self.url_of("products")
+
+    def url_of(self, name: str) -> str:
+        """Libpq URL of one of ``DATABASES``."""
+        return self._postgres.url_of(self._database(name))
 
     @property
     def analytics_engine(self) -> AnalyticsEngineControl:
@@ -198,7 +202,7 @@ class Stack:
     def environment(self) -> dict[str, str]:
         """What a program needs in its environment to be part of this stack: Airflow's configuration and connections."""
         secret = self._secret
-        airflow_database = urlsplit(self._postgres.url_of(self._database("airflow")))
+        airflow_database = urlsplit(self.url_of("airflow"))
         ports = self.ports
         return {
             **os.environ,
@@ -291,6 +295,7 @@ class Stack:
             "dag-processor": ["airflow", "dag-processor"],
             "scheduler": ["airflow", "scheduler", "--skip-serve-logs"],
             "triggerer": ["airflow", "triggerer", "--skip-serve-logs"],
+            "alerts": [sys.executable, "-m", "aggregator.alerts.watch"],
         }
 
     def _refuse_broken(self) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from airflow.plugins_manager import AirflowPlugin
 
-from aggregator.api import health, kpi, telemetry
+from aggregator.alerts.deadline import DagRunDue
+from aggregator.api import freshness, health, kpi, telemetry
+from aggregator.api.mount import AnswerWithoutSlash
 from aggregator.timetables.offset_cron import OffsetCronTimetable
 
 
@@ -12,10 +14,15 @@ class AggregatorPlugin(AirflowPlugin):
     """The extensions that the DAGs need in every Airflow process."""
 
     name = "aggregator"
+    deadline_references = [DagRunDue]  # noqa: RUF012
     fastapi_apps = [  # noqa: RUF012
         {"app": telemetry.app, "url_prefix": telemetry.PREFIX, "name": "jobs"},
         {"app": kpi.app, "url_prefix": kpi.PREFIX, "name": "kpi"},
         {"app": health.app, "url_prefix": health.PREFIX, "name": "health"},
+        {"app": freshness.app, "url_prefix": freshness.PREFIX, "name": "freshness"},
     ]
-    fastapi_root_middlewares = [{"middleware": health.AnswerWithoutSlash, "name": "health"}]  # noqa: RUF012
+    fastapi_root_middlewares = [  # noqa: RUF012
+        {"middleware": AnswerWithoutSlash, "kwargs": {"prefix": prefix}, "name": prefix}
+        for prefix in (health.PREFIX, freshness.PREFIX)
+    ]
     timetables = [OffsetCronTimetable]  # noqa: RUF012 (an instance variable in Airflow's base class)

@@ -33,6 +33,8 @@ __all__ = ["analytics_engine", "analytics_engine_process", "n8n", "n8n_process"]
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from airflow.dag_processing.dagbag import DagBag
+
     from dev.postgres import Postgres
 
 
@@ -45,6 +47,15 @@ def pytest_unconfigure() -> None:
 def repository() -> Path:
     """The checkout."""
     return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def dag_bag(repository: Path) -> DagBag:
+    """The DAGs, loaded as Airflow loads them."""
+    # A second or more, and only some tests need it.
+    from airflow.dag_processing.dagbag import DagBag  # noqa: PLC0415
+
+    return DagBag(str(repository / "dags"), collect_dags=True)
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from airflow import plugins_manager
 
+from aggregator.alerts.deadline import DagRunDue
 from aggregator.timetables.offset_cron import OffsetCronTimetable
 
 PLUGINS = Path(__file__).parents[1] / "plugins"
@@ -34,3 +35,7 @@ def test_the_timetable_is_registered() -> None:
     assert plugins_manager.get_timetables_plugins() == {
         "aggregator.timetables.offset_cron.OffsetCronTimetable": OffsetCronTimetable
     }
+
+
+def test_the_deadline_reference_is_registered() -> None:
+    assert plugins_manager.get_deadline_references_plugins() == {"aggregator.alerts.deadline.DagRunDue": DagRunDue}

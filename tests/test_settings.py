@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from aggregator import settings
+from aggregator.defaults import DEADLINES, deadline_of
 from aggregator.errors import HardError
 
 
@@ -36,3 +37,25 @@ def test_every_setting_is_documented(repository) -> None:
     missing = [name for name in settings.Settings.model_fields if f"`{name.upper()}`" not in text]
     assert settings.Settings.model_fields
     assert not missing
+
+
+def test_deadlines_are_durations_by_dag(monkeypatch) -> None:
+    monkeypatch.setenv("AGGREGATOR_DEADLINES", '{"click_rollups": "PT90M", "telemetry_daily": "02:00:00"}')
+    assert deadline_of("click_rollups") == timedelta(minutes=90)
+    assert deadline_of("telemetry_daily") == timedelta(hours=2)
+    assert deadline_of("ohlcv_aggregation") == DEADLINES["ohlcv_aggregation"]
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ('{"click_rollups": "soon"}', "AGGREGATOR_DEADLINES"),
+        ('{"click_rollups": "PT0S"}', "AGGREGATOR_DEADLINES"),
+        ('{"no_such_dag": "PT1H"}', "there is no DAG no_such_dag"),
+        ("soon", "aggregator_deadlines"),
+    ],
+)
+def test_deadlines_that_are_wrong_are_named(monkeypatch, value: str, said: str) -> None:
+    monkeypatch.setenv("AGGREGATOR_DEADLINES", value)
+    with pytest.raises(HardError, match=said):
+        deadline_of("click_rollups")

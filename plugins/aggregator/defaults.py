@@ -8,8 +8,11 @@ from typing import Any
 
 from airflow.sdk import CronTriggerTimetable
 
-from aggregator import dead_letters, settings
+from aggregator import dead_letters, metrics, settings
+from aggregator.alerts.deadline import alert_after
+from aggregator.alerts.notifier import notify_failed
 from aggregator.analytics import skip_while_paused
+from aggregator.errors import HardError
 from aggregator.paths import SQL
 from aggregator.retry_policy import TransientOnlyRetryPolicy
 from aggregator.timetables.offset_cron import OffsetCronTimetable
@@ -38,6 +41,37 @@ class Tag(StrEnum):
     N8N = "n8n"
 
 
+DEADLINES = {
+    "analytics_daily_reports": timedelta(hours=1),
+    "analytics_enrichment_metrics": timedelta(hours=1),
+    "analytics_hourly_aggregation": timedelta(minutes=15),
+    "analytics_monthly_usage": timedelta(hours=2),
+    "analytics_score_distribution": timedelta(hours=1),
+    "analytics_warmup_reset": timedelta(minutes=30),
+    "click_rollups": timedelta(hours=1),
+    "kpi_dispatch": timedelta(minutes=45),
+    "ohlcv_aggregation": timedelta(minutes=4),
+    "telemetry_daily": timedelta(hours=1),
+}
+"""DAG → the longest that a scheduled run may take, from when it is due; ``AGGREGATOR_DEADLINES`` has the last word."""
+
+
+def deadline_of(dag_id: str) -> timedelta:
+    """The longest that a scheduled run of a DAG may take, from when it is due.
+
+    Args:
+        dag_id: Whose.
+
+    Raises:
+        HardError: The setting names a DAG that does not exist.
+    """
+    different = settings.load().aggregator_deadlines
+    if unknown := different.keys() - DEADLINES.keys():
+        msg = f"Invalid settings: AGGREGATOR_DEADLINES: there is no DAG {', '.join(sorted(unknown))}. Correct its name."
+        raise HardError(msg)
+    return different.get(dag_id, DEADLINES[dag_id])
+
+
 def default_args(owner: Owner, **different: Any) -> dict[str, Any]:
     """Arguments that every task of a DAG starts from.
 
@@ -58,6 +92,7 @@ def default_args(owner: Owner, **different: Any) -> dict[str, Any]:
         "max_retry_delay": timedelta(minutes=10),
         "retry_policy": TransientOnlyRetryPolicy(),
         "execution_timeout": timedelta(minutes=10),
+        "post_execute": metrics.report,
         **different,
     }
 
@@ -82,11 +117,17 @@ def trigger(cron: str) -> CronTriggerTimetable:
     return CronTriggerTimetable(cron, timezone="UTC", run_immediately=timedelta())
 
 
-def dag_args() -> dict[str, Any]:
-    """Arguments that every DAG has: catch up on whatever was missed, find SQL files below ``include/sql``."""
+def dag_args(dag_id: str) -> dict[str, Any]:
+    """Arguments that every DAG has: catch up on what was missed, find SQL below ``include/sql``, tell late and failed.
+
+    Args:
+        dag_id: Of the DAG, whose deadline it is.
+    """
     return {
         "catchup": True,
         "template_searchpath": [str(SQL)],
+        "deadline": alert_after(deadline_of(dag_id)),
+        "on_failure_callback": notify_failed,
     }
 
 
@@ -105,6 +146,10 @@ def analytics_args(**different: Any) -> dict[str, Any]:
     )
 
 
-def analytics_dag_args() -> dict[str, Any]:
-    """Arguments that every DAG of the analytics suite has: also a dead letter where a task could not write it."""
-    return {**dag_args(), "on_failure_callback": dead_letters.record}
+def analytics_dag_args(dag_id: str) -> dict[str, Any]:
+    """Arguments that every DAG of the analytics suite has: also a dead letter where a task could not write it.
+
+    Args:
+        dag_id: As for :func:`dag_args`.
+    """
+    return {**dag_args(dag_id), "on_failure_callback": [dead_letters.record, notify_failed]}

@@ -5,11 +5,11 @@ Secrets of other systems are not among them: those live in Airflow connections o
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, PositiveInt, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, PositiveInt, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from aggregator.errors import HardError
 
@@ -26,7 +26,9 @@ class Settings(BaseSettings):
             backfills, do their work (spec: analytics suite).
         warmup_counter_store: Where the product counts the mails of domains that warm up: its PostgreSQL, or an R2
             bucket.
-        cron_secret: What callers of ``/api/jobs`` send as their bearer. Unset: nobody is let in.
+        cron_secret: What callers of ``/api/jobs`` and ``/api/freshness`` send as their bearer. Unset: nobody is let in.
+        aggregator_deadlines: DAG → the longest that a scheduled run may take from when it is due, where it shall not be
+            that of ``defaults.DEADLINES``.
         n8n_api_key: What n8n's webhooks are sent as their bearer, where the connection ``n8n`` has no password.
         environment: What n8n and the job records are told about where this runs.
         scheduler_api_key: What n8n sends as its bearer when it reports about a KPI. Unset: nobody is let in.
@@ -51,6 +53,7 @@ class Settings(BaseSettings):
     enable_analytics_cron: bool = True
     warmup_counter_store: Literal["postgres", "r2"] = "postgres"
     cron_secret: SecretStr | None = None
+    aggregator_deadlines: dict[str, Annotated[timedelta, Field(gt=timedelta())]] = Field(default_factory=dict)
     n8n_api_key: SecretStr | None = None
     environment: str = "development"
     scheduler_api_key: SecretStr | None = None
@@ -88,4 +91,8 @@ def load() -> Settings:
             f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors(include_input=False)
         )
         msg = f"Invalid settings: {wrong}. Correct the environment variables named."
+        raise HardError(msg) from None
+    except SettingsError as error:
+        # Names the field whose JSON cannot be read, without its value.
+        msg = f"Invalid settings: {error}. Correct the environment variable of that name."
         raise HardError(msg) from None

@@ -1,22 +1,11 @@
-"""The DAGs, loaded as Airflow loads them."""
+"""What the DAGs' tests share."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import psycopg
 import pytest
-from airflow.dag_processing.dagbag import DagBag
 
 from aggregator.migrations import migrate
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-
-@pytest.fixture(scope="session")
-def dag_bag(repository: Path) -> DagBag:
-    return DagBag(str(repository / "dags"), collect_dags=True)
 
 
 @pytest.fixture

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow.sdk import CronTriggerTimetable
 
-from aggregator.defaults import Owner, Tag
+from aggregator.alerts.deadline import alert_after
+from aggregator.alerts.notifier import notify_failed
+from aggregator.defaults import DEADLINES, Owner, Tag
 from aggregator.retry_policy import TransientOnlyRetryPolicy
 from aggregator.timetables.offset_cron import OffsetCronTimetable
 
@@ -83,6 +85,22 @@ def test_every_task_retries_and_ends(dag) -> None:
         assert task.retries > 0, task.task_id
         assert task.retry_exponential_backoff > 1, task.task_id
         assert isinstance(task.retry_policy, TransientOnlyRetryPolicy), task.task_id
+
+
+def test_deadline_is_the_one_that_its_page_names(dag) -> None:
+    within = DEADLINES[dag.dag_id]
+    assert dag.deadline == [alert_after(within)]
+    text = dag.doc_md.split("### Deadline")[1].split("###")[0].strip()
+    trigger_hour = timedelta(hours=int(TRIGGERS.get(dag.dag_id, "0 0").split()[1]))
+    _, offset = SCHEDULES.get(dag.dag_id, ("", trigger_hour))
+    due = datetime(2026, 11, 1, tzinfo=UTC) + offset + within
+    minutes = f"{within // timedelta(minutes=1)} minutes"
+    assert text.startswith((f"{due:%H:%M}", f"{minutes} past", f"{minutes} after")), text
+
+
+def test_failed_runs_are_told_of(dag) -> None:
+    callbacks = dag.on_failure_callback
+    assert notify_failed in (callbacks if isinstance(callbacks, list) else [callbacks])
 
 
 def test_dag_file_is_named_after_its_dag_and_is_wiring(dag, repository: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from dev.airflow_api import NotYetError, wait
 from dev.sample import clicks
+from dev.stack import DATABASES
 from tests.oracles import rollups_of
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ def test_backfilling_seven_days_makes_seven_right_days(stack: Stack, products, l
 
     runs = wait(all_over, seconds=180)
     assert {run["state"] for run in runs} == {"success"}
+    assert products.execute("select text from ops.alerts where subject = %s", [DAG]).fetchall() == []
     for day in days:
         assert stored(products, day) == expected(day), day
 
@@ -162,6 +164,14 @@ def test_no_secret_is_in_any_log(stack: Stack, last_night) -> None:
     files = [path for folder in ("logs", "airflow/logs") for path in (stack.home / folder).rglob("*") if path.is_file()]
     assert any(TASK in str(path) for path in files), "the tasks' logs are among them"
     assert [path for path in files if leaked(stack, path.read_bytes())] == []
+
+
+def test_no_secret_is_in_any_database(stack: Stack, last_night) -> None:
+    # XComs, rendered fields, alerts and the rest.
+    for name in DATABASES:
+        rows = stack.run("pg_dump", "--data-only", stack.url_of(name))
+        assert "COPY" in rows
+        assert leaked(stack, rows.encode()) == []
 
 
 def leaked(stack: Stack, text: bytes) -> list[str]:

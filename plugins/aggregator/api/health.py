@@ -23,8 +23,6 @@ from aggregator.kpi import registry
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from starlette.types import ASGIApp, Receive, Scope, Send
-
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -104,23 +102,6 @@ class Health(_Camel):
     warnings: list[str] | None = None
     last_job: LastJob | None = None
     response_time: int = Field(description="Milliseconds.")
-
-
-class AnswerWithoutSlash:
-    """Lets the app answer at its prefix itself: a mount of Starlette matches only what is below its prefix.
-
-    Args:
-        app: What Airflow's API server does with a request.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, that for the prefix with a slash at its end."""
-        if scope["type"] == "http" and scope["path"].removeprefix(scope.get("root_path", "")) == PREFIX:
-            scope = {**scope, "path": f"{scope['path']}/"}
-        await self.app(scope, receive, send)
 
 
 app = FastAPI(title="Health", summary="Whether KPI dispatch can do its work.")

@@ -1,0 +1,21 @@
+-- Called by aggregator.alerts.freshness. Up to when usage is summarised, and the first month after it that has events.
+with stored as (
+    select (max(date) + interval '1 month')::timestamp as newest
+    from analytics.event_aggregates
+    where channel = 'monthly_summary'
+)
+
+select
+    stored.newest at time zone 'UTC' as newest,
+    date_trunc('month', waiting.created_at) at time zone 'UTC' as waiting_since
+from stored
+left join lateral (
+    select source.created_at
+    from analytics.contact_activity as source
+    where
+        source.created_at >= stored.newest
+        and source.organization_id is not null
+        and source.event_type is not null
+    order by source.created_at
+    limit 1
+) as waiting on true

@@ -1,0 +1,174 @@
+"""How old the newest data of every product may be: the only place (spec: alerts and health).
+
+No run has to exist: it is the tables that are looked at, so a scheduler that is down shows, too.
+"""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+
+from airflow.sdk.exceptions import AirflowNotFoundException
+
+from aggregator import settings
+from aggregator.alerts.store import hook
+from aggregator.defaults import deadline_of
+from aggregator.errors import AggregatorError
+from aggregator.paths import SQL
+
+log = logging.getLogger(__name__)
+
+ANSWER_WITHIN = timedelta(seconds=5)
+"""The longest that a statement may take; a database that takes longer cannot be judged."""
+
+_ANALYTICS = "analytics_db"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A table whose data has to be fresh.
+
+    Attributes:
+        table: As ``schema.table``.
+        dag_id: Who writes it.
+        conn_id: Connection of its database.
+        sql: File of the query that says up to when it has data, and since when its source has had some that it has not.
+        due: Time from the start of a window to the moment at which the window's run is due, at most.
+    """
+
+    table: str
+    dag_id: str
+    conn_id: str
+    sql: str
+    due: timedelta
+
+    @property
+    def max_age(self) -> timedelta:
+        """How long data may wait: until the deadline of the run that has to take it."""
+        return self.due + deadline_of(self.dag_id)
+
+
+_HOUR = timedelta(hours=1)
+_DAY = timedelta(days=1)
+
+TARGETS = (
+    Target(
+        "ohlcv.bars", "ohlcv_aggregation", "market_db", "freshness/ohlcv_aggregation.sql", due=timedelta(minutes=15 + 1)
+    ),
+    Target("public.click_rollups", "click_rollups", "clicks_db", "freshness/click_rollups.sql", due=_DAY + _HOUR),
+    Target(
+        "public.telemetry_daily",
+        "telemetry_daily",
+        "telemetry_db",
+        "freshness/telemetry_daily.sql",
+        due=_DAY + 2 * _HOUR,
+    ),
+    Target("kpi.jobs", "kpi_dispatch", "kpi_db", "freshness/kpi_dispatch.sql", due=_DAY),
+    Target(
+        "analytics.event_aggregates",
+        "analytics_hourly_aggregation",
+        _ANALYTICS,
+        "freshness/analytics_hourly_aggregation.sql",
+        due=_HOUR,
+    ),
+    Target(
+        "analytics.campaign_daily_stats",
+        "analytics_daily_reports",
+        _ANALYTICS,
+        "freshness/analytics_daily_reports.sql",
+        due=_DAY + 2 * _HOUR,
+    ),
+    Target(
+        "analytics.event_aggregates (months)",
+        "analytics_monthly_usage",
+        _ANALYTICS,
+        "freshness/analytics_monthly_usage.sql",
+        due=31 * _DAY + 3 * _HOUR,
+    ),
+    Target(
+        "analytics.daily_score_distribution",
+        "analytics_score_distribution",
+        _ANALYTICS,
+        "freshness/analytics_score_distribution.sql",
+        due=_DAY + 4 * _HOUR,
+    ),
+    Target(
+        "analytics.enrichment_metrics",
+        "analytics_enrichment_metrics",
+        _ANALYTICS,
+        "freshness/analytics_enrichment_metrics.sql",
+        due=_DAY + 5 * _HOUR,
+    ),
+)
+"""Every table that a DAG writes; ``analytics_warmup_reset`` only deletes."""
+
+
+class State(StrEnum):
+    """What is known of a target."""
+
+    FRESH = "fresh"
+    STALE = "stale"
+    EMPTY = "empty"
+    PAUSED = "paused"
+    UNUSED = "unused"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Freshness:
+    """How fresh a target is.
+
+    Attributes:
+        target: Which.
+        state: Whether that is good: ``empty`` has no data yet, ``paused`` is not to have any now, ``unused`` has no
+            connection, and the database of ``unknown`` does not answer.
+        newest: Up to when it has data.
+        waiting_since: Start of the first window that it should have and has not; None if there is none.
+    """
+
+    target: Target
+    state: State
+    newest: datetime | None = None
+    waiting_since: datetime | None = None
+
+
+def look(now: datetime | None = None) -> list[Freshness]:
+    """Look at every target, all at once.
+
+    Args:
+        now: The moment to judge by; None for the present one.
+    """
+    moment = now or datetime.now(UTC)
+    with ThreadPoolExecutor(len(TARGETS), thread_name_prefix="freshness") as threads:
+        return list(threads.map(lambda target: _look(target, moment), TARGETS))
+
+
+def _look(target: Target, now: datetime) -> Freshness:
+    if target.conn_id == _ANALYTICS and not settings.load().enable_analytics_cron:
+        return Freshness(target, State.PAUSED)
+    try:
+        newest, waiting_since = _ask(target)
+    except AirflowNotFoundException:
+        return Freshness(target, State.UNUSED)
+    except AggregatorError as error:
+        log.warning("It is not known how fresh %s is: %s", target.table, error)
+        return Freshness(target, State.UNKNOWN)
+    if newest is None:
+        return Freshness(target, State.EMPTY)
+    late = waiting_since is not None and now - waiting_since > target.max_age
+    return Freshness(target, State.STALE if late else State.FRESH, newest, waiting_since)
+
+
+def _ask(target: Target) -> tuple[datetime | None, datetime | None]:
+    query = (SQL / target.sql).read_text()
+    with hook(target.conn_id).transaction(
+        timeout=ANSWER_WITHIN, application_name="aggregator/freshness", read_only=True
+    ) as cursor:
+        table = target.table.split()[0]
+        if cursor.execute("select to_regclass(%s)", [table]).fetchone() == (None,):
+            return None, None
+        newest, waiting_since = cursor.execute(query).fetchone() or (None, None)
+        return newest, waiting_since

@@ -1,0 +1,158 @@
+"""Tells somebody on call: the row first, then a POST to the connection ``alerts_webhook`` if there is one.
+
+Tasks do not send: the DAG processor (failed runs), the triggerer (late runs) and ``aggregator.alerts.watch`` do.
+"""
+
+from __future__ import annotations
+
+import html
+import logging
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from aggregator.alerts.store import TIMEOUT, Alert, Kind, hook, raise_alert
+from aggregator.errors import AggregatorError, HardError
+from aggregator.paths import SQL
+
+if TYPE_CHECKING:
+    from airflow.sdk import Connection, Context
+
+log = logging.getLogger(__name__)
+
+WEBHOOK = "alerts_webhook"
+"""Connection of the receiver: a Slack incoming webhook, or one that takes the same JSON."""
+
+ANSWER_WITHIN = (3.0, 5.0)
+"""Seconds for the connection and for the answer."""
+
+_SENT = range(200, 300)
+
+
+def notify_failed(context: Context) -> None:
+    """Tell that a run has failed: the ``on_failure_callback`` of every DAG.
+
+    Airflow calls it once for each run that ends as failed, after the last retry, whichever task failed or was killed.
+
+    Args:
+        context: Airflow's context of the run's callback. Of a run whose tasks are not known any more it holds only the
+            DAG and the run's id.
+    """
+    dag_id, run_id = context["dag"].dag_id, context["run_id"]
+    run, task = context.get("dag_run"), context.get("ti")
+    due = f", due {_minute(run.run_after)}," if run else ""
+    place = f" in {task.task_id}" if task else ""
+    since = (run and run.end_date) or datetime.now(UTC)
+    text = f"FAILED: {dag_id} has failed{place} at {_minute(since)}. Run {run_id}{due} has no retries left."
+    tell(Alert(Kind.FAILED, dag_id, since, f"{text} {run_link(dag_id, run_id)}", (run_id,)))
+
+
+def tell(alert: Alert) -> None:
+    """Raise an alert and try to send it at once. A database that is down is logged, and nothing else.
+
+    Args:
+        alert: The alert.
+    """
+    log.error("ALERT kind=%s subject=%s: %s", alert.kind, alert.subject, alert.text)
+    try:
+        raise_alert(alert)
+        deliver()
+    except AggregatorError as error:
+        log.error("This alert could not be stored, so it may not be sent: %s", error)  # noqa: TRY400
+
+
+def deliver() -> int:
+    """Send the messages that are due, until one cannot be sent.
+
+    A message is marked in the transaction that keeps others from sending it, after the receiver has accepted it. It is
+    sent twice only if that mark is lost, because the process or the database dies in between.
+
+    Returns:
+        How many were sent; 0 without the connection ``alerts_webhook``.
+
+    Raises:
+        AggregatorError: The messages could not be read or marked.
+    """
+    sent = 0
+    if (url := _url()) is None:
+        return sent
+    next_message = (SQL / "ops/alerts/next_message.sql").read_text()
+    note_attempt = (SQL / "ops/alerts/note_attempt.sql").read_text()
+    while True:
+        with hook().transaction(timeout=TIMEOUT, application_name="aggregator/alerts") as cursor:
+            message = cursor.execute(next_message).fetchone()
+            if message is None:
+                return sent
+            id_, text = message
+            error = _post(url, text)
+            cursor.execute(note_attempt, {"id": id_, "error": error})
+        if error:
+            log.warning("Alert message %d could not be sent: %s. It is tried again later.", id_, error)
+            return sent
+        sent += 1
+
+
+def run_link(dag_id: str, run_id: str | None = None) -> str:
+    """The page of a run, or of a DAG, in Airflow's UI."""
+    from airflow.sdk.configuration import conf
+
+    page = f"{conf.get('api', 'base_url', fallback='').rstrip('/')}/dags/{dag_id}"
+    return page if run_id is None else f"{page}/runs/{quote(run_id, safe='')}"
+
+
+def _minute(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _url() -> str | None:
+    from airflow.sdk import BaseHook
+    from airflow.sdk.exceptions import AirflowNotFoundException
+    from airflow.sdk.log import mask_secret
+
+    try:
+        connection = BaseHook.get_connection(WEBHOOK)
+    except AirflowNotFoundException:
+        return None
+    url = webhook_url(connection)
+    # A library that logs at the level of debugging would write it down.
+    mask_secret(url)
+    mask_secret(url.split("/", 3)[-1])
+    return url
+
+
+def webhook_url(connection: Connection) -> str:
+    """The address to which alerts are sent.
+
+    Args:
+        connection: Host with or without ``https://``, port, and the path as the password, where nobody sees it. Of a
+            connection given as a URI, ``https://host/path``, Airflow makes type, host and schema.
+
+    Returns:
+        The address: a secret, as whoever has it may write to the channel.
+
+    Raises:
+        HardError: The connection has no host.
+    """
+    if not connection.host:
+        msg = f"The connection {WEBHOOK} has no host: alerts are stored and not sent. Set its host and its password."
+        raise HardError(msg)
+    protocols = {"http", "https"}
+    schema, path = connection.schema or "", connection.password or ""
+    if schema and schema not in protocols:
+        path, schema = path or schema, connection.conn_type if connection.conn_type in protocols else ""
+    port = f":{connection.port}" if connection.port else ""
+    base = connection.host if "://" in connection.host else f"{schema or 'https'}://{connection.host}"
+    return f"{base.rstrip('/')}{port}/{path.lstrip('/')}"
+
+
+def _post(url: str, text: str) -> str | None:
+    """Why the receiver did not accept a message: a status or the class of an error, whose text may hold the URL."""
+    import requests
+
+    body = {"text": html.escape(text, quote=False)}
+    try:
+        # Without its body, which a receiver may send for as long as it likes, and to nobody else.
+        with requests.post(url, json=body, timeout=ANSWER_WITHIN, allow_redirects=False, stream=True) as response:
+            return None if response.status_code in _SENT else f"HTTP {response.status_code}"
+    except (requests.RequestException, ValueError) as error:
+        return type(error).__name__

@@ -1,0 +1,92 @@
+"""Deadlines: which runs have one, when, and what is told when one is missed."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from airflow.models.dagrun import DagRun
+from airflow.models.tasklog import LogTemplate
+from airflow.serialization.decoders import decode_deadline_alert
+from airflow.serialization.encoders import encode_deadline_alert
+from airflow.utils.types import DagRunType
+from sqlalchemy import create_engine
+from sqlalchemy.orm import Session
+
+from aggregator.alerts.deadline import alert_after, notify_late
+from aggregator.alerts.store import Kind, open_alerts
+
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+def session() -> Any:
+    """Airflow's table of runs, empty."""
+    engine = create_engine("sqlite://")
+    DagRun.metadata.create_all(engine, [DagRun.__table__, LogTemplate.__table__])
+    with Session(engine) as session:
+        yield session
+    engine.dispose()
+
+
+def deadline(session: Session, run_type: DagRunType, due: datetime) -> datetime | None:
+    """What Airflow's scheduler, which knows the serialized DAG only, makes of a run's deadline."""
+    run = DagRun(dag_id="job", run_id="run", run_type=run_type, run_after=due)
+    session.add(run)
+    session.flush()
+    alert = decode_deadline_alert(encode_deadline_alert(alert_after(HOUR)))
+    moment: datetime | None = alert.reference.evaluate_with(
+        session=session, interval=alert.interval, dag_id="job", run_id="run"
+    )
+    return moment
+
+
+def test_scheduled_run_has_its_deadline_after_it_was_due(session) -> None:
+    due = datetime.now(UTC) - HOUR / 2
+    assert deadline(session, DagRunType.SCHEDULED, due) == due + HOUR
+
+
+@pytest.mark.parametrize("run_type", [DagRunType.BACKFILL_JOB, DagRunType.MANUAL])
+def test_run_that_somebody_starts_has_none(session, run_type: DagRunType) -> None:
+    assert deadline(session, run_type, datetime.now(UTC)) is None
+
+
+def test_run_that_is_created_after_its_deadline_has_none(session) -> None:
+    assert deadline(session, DagRunType.SCHEDULED, datetime.now(UTC) - 2 * HOUR) is None
+
+
+def missed(state: str) -> dict[str, Any]:
+    return {
+        "dag_run": {
+            "dag_id": "click_rollups",
+            "dag_run_id": "scheduled__2026-11-16T01:00:00+00:00",
+            "run_after": "2026-11-16T01:00:00Z",
+            "state": state,
+        },
+        "deadline": {"id": "x", "deadline_time": datetime(2026, 11, 16, 2, tzinfo=UTC)},
+    }
+
+
+@pytest.mark.parametrize("state", ["queued", "running"])
+def test_run_at_work_after_its_deadline_is_late(ops, state: str) -> None:
+    asyncio.run(notify_late(missed(state)))
+    asyncio.run(notify_late(missed(state)))
+    (alert,) = open_alerts()
+    assert (alert.kind, alert.subject, alert.since) == (
+        Kind.LATE,
+        "click_rollups",
+        datetime(2026, 11, 16, 2, tzinfo=UTC),
+    )
+    ((text,),) = ops.execute("select text from ops.alert_messages").fetchall()
+    assert text.startswith(
+        "LATE: click_rollups has not finished by its deadline, 2026-11-16 02:00 UTC. "
+        f"Run scheduled__2026-11-16T01:00:00+00:00, due 2026-11-16 01:00 UTC, is {state}. "
+    )
+
+
+@pytest.mark.parametrize("state", ["failed", "success"])
+def test_run_that_is_over_is_not_late(ops, state: str) -> None:
+    asyncio.run(notify_late(missed(state)))
+    assert open_alerts() == []

@@ -1,0 +1,208 @@
+"""Freshness: stale means that something waits which a run should have taken, and nothing else does."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pendulum
+import psycopg
+import pytest
+
+from aggregator.alerts.freshness import TARGETS, State, look
+from aggregator.defaults import DEADLINES
+from aggregator.migrations import databases, migrate
+from aggregator.timetables.offset_cron import OffsetCronTimetable
+
+if TYPE_CHECKING:
+    from airflow.dag_processing.dagbag import DagBag
+
+HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
+NOW = datetime.now(UTC)
+TODAY = NOW.replace(hour=0, minute=0, second=0, microsecond=0)
+ORGANIZATION = "'00000000-0000-0000-0000-000000000001'::uuid"
+WRITES_NOTHING = {"analytics_warmup_reset"}
+
+
+@pytest.fixture
+def products(monkeypatch, database_url: str, connection: psycopg.Connection) -> psycopg.Connection:
+    """One database for all products, on a server that is not in UTC."""
+    for name in databases():
+        migrate(partial(psycopg.connect, database_url), name)
+        monkeypatch.setenv(f"AIRFLOW_CONN_{name.upper()}_DB", database_url)
+    connection.execute(f"alter database {connection.info.dbname} set timezone to 'Asia/Kolkata'")
+    connection.execute("set timezone to 'UTC'")
+    return connection
+
+
+def states(now: datetime = NOW) -> dict[str, str]:
+    return {one.target.dag_id: one.state.value for one in look(now)}
+
+
+def test_every_table_that_a_dag_writes_is_a_target() -> None:
+    assert sorted(target.dag_id for target in TARGETS) == sorted(DEADLINES.keys() - WRITES_NOTHING)
+    assert len({target.table for target in TARGETS}) == len(TARGETS)
+
+
+def test_windows_are_due_when_the_schedules_say(dag_bag: DagBag) -> None:
+    checked = set()
+    for target in TARGETS:
+        dag = dag_bag.dags.get(target.dag_id)
+        if dag is None or not isinstance(dag.timetable, OffsetCronTimetable) or target.dag_id == "ohlcv_aggregation":
+            continue
+        starts = [dag.timetable.latest_interval(pendulum.datetime(2026, month, 20)) for month in range(1, 13)]
+        longest = max(interval.end - interval.start for interval in starts)
+        assert target.due == longest + timedelta(seconds=dag.timetable.serialize()["offset"]), target.dag_id
+        checked.add(target.dag_id)
+    assert len(checked) >= 7
+
+
+def test_empty_tables_are_not_stale(products) -> None:
+    found = look()
+    assert {one.state for one in found if one.state is not State.UNUSED} == {State.EMPTY}
+
+
+def test_product_without_a_connection_is_unused_and_one_that_does_not_answer_unknown(monkeypatch) -> None:
+    for name in ("market", "clicks", "analytics", "telemetry", "kpi"):
+        monkeypatch.delenv(f"AIRFLOW_CONN_{name.upper()}_DB", raising=False)
+    monkeypatch.setenv("AIRFLOW_CONN_CLICKS_DB", "postgresql://u:word@127.0.0.1:1/x?connect_timeout=2")
+    found = states()
+    assert found.pop("click_rollups") == "unknown"
+    assert set(found.values()) == {"unused"}
+
+
+def test_paused_suite_is_not_stale(products, monkeypatch) -> None:
+    monkeypatch.setenv("ENABLE_ANALYTICS_CRON", "false")
+    found = states()
+    assert {state for dag_id, state in found.items() if dag_id.startswith("analytics")} == {"paused"}
+    assert found["click_rollups"] == "empty"
+
+
+def test_clicks_are_stale_when_billing_reads_and_a_day_is_missing(products) -> None:
+    products.execute("insert into hires (id) values ('h')")
+    products.execute(
+        "insert into click_rollups (day, hire_id, valid_clicks, invalid_clicks) values (%s, 'h', 1, 0)", [TODAY]
+    )
+    tomorrow = TODAY + DAY
+    assert states(tomorrow + DAY + 2 * HOUR)["click_rollups"] == "fresh"
+    assert states(tomorrow + DAY + 2 * HOUR + timedelta(seconds=1))["click_rollups"] == "stale"
+
+
+ACTIVITY = "insert into analytics.contact_activity (organization_id, event_type, event_source, created_at) values "
+CAMPAIGN = "'00000000-0000-0000-0000-0000000000aa'"
+
+
+@pytest.mark.parametrize(
+    ("dag_id", "stored", "source", "limit"),
+    [
+        (
+            "telemetry_daily",
+            "insert into telemetry_daily (date, event, count, unique_users) values ('{stored:%F}', 'a', 1, 1)",
+            "insert into telemetry (event, created_at) values ('a', '{event:%F %T}Z'), ('a', '{stored:%F %T}Z')",
+            27 * HOUR,
+        ),
+        (
+            "analytics_hourly_aggregation",
+            f"insert into analytics.event_aggregates values ({ORGANIZATION}, '{{stored:%F}}', 'a', null, 1, 1)",
+            f"{ACTIVITY} ({ORGANIZATION}, 'a', null, '{{event:%F %T}}')",
+            timedelta(minutes=75) + 9 * HOUR,
+        ),
+        (
+            "analytics_daily_reports",
+            (
+                "insert into analytics.campaign_daily_stats (campaign_id, organization_id, date) "
+                f"values ({CAMPAIGN}, {ORGANIZATION}, '{{stored:%F}}')"
+            ),
+            (
+                f"{ACTIVITY} ({ORGANIZATION}, 'email_sent', {CAMPAIGN}, '{{event:%F %T}}'), "
+                f"({ORGANIZATION}, 'email_sent', 'a form', '{{before:%F %T}}')"
+            ),
+            27 * HOUR,
+        ),
+        (
+            "analytics_enrichment_metrics",
+            f"insert into analytics.enrichment_metrics values ({ORGANIZATION}, '{{stored:%F}}', 1, 1, 1, 1)",
+            (
+                "insert into lead_intelligence.enrichment_jobs (organization_id, status, created_at) "
+                f"values ({ORGANIZATION}, 'failed', '{{event:%F %T}}')"
+            ),
+            30 * HOUR,
+        ),
+    ],
+)
+def test_quiet_days_are_not_stale_and_what_waits_is(
+    products, dag_id: str, stored: str, source: str, limit: timedelta
+) -> None:
+    day = TODAY - DAY
+    moments = {"stored": day - 3 * DAY, "before": day + 8 * HOUR, "event": day + 9 * HOUR}
+    products.execute(stored.format(**moments))
+    assert states(NOW + 30 * DAY)[dag_id] == "fresh", "nothing waits"
+
+    products.execute(source.format(**moments))
+    assert states(day + limit)[dag_id] == "fresh"
+    assert states(day + limit + timedelta(seconds=1))[dag_id] == "stale"
+
+
+def test_months_are_stale_when_one_with_events_is_missing(products) -> None:
+    products.execute(
+        "insert into analytics.event_aggregates "
+        f"values ({ORGANIZATION}, '2026-01-01', 'monthly:a', 'monthly_summary', 1, 1)"
+    )
+    assert states()["analytics_monthly_usage"] == "fresh"
+    products.execute(f"{ACTIVITY} ({ORGANIZATION}, 'a', null, '2026-03-15')")
+    limit = datetime(2026, 3, 1, tzinfo=UTC) + 31 * DAY + 5 * HOUR
+    assert states(limit)["analytics_monthly_usage"] == "fresh"
+    assert states(limit + timedelta(seconds=1))["analytics_monthly_usage"] == "stale"
+
+
+def test_scores_are_stale_when_a_snapshot_is_missing(products) -> None:
+    products.execute(
+        f"insert into analytics.daily_score_distribution values ({ORGANIZATION}, '{TODAY:%F}', 1, 1, 1, 1, 1, 1, 1)"
+    )
+    late = TODAY + DAY + 5 * HOUR + timedelta(seconds=1)
+    assert states(late)["analytics_score_distribution"] == "fresh", "there are no scores"
+    products.execute(f"insert into scoring.lead_scores values ({ORGANIZATION}, {ORGANIZATION}, 1)")
+    assert states(late - timedelta(seconds=1))["analytics_score_distribution"] == "fresh"
+    assert states(late)["analytics_score_distribution"] == "stale"
+
+
+def test_a_deadline_that_is_set_moves_the_limit(products, monkeypatch) -> None:
+    monkeypatch.setenv("AGGREGATOR_DEADLINES", '{"click_rollups": "PT3H"}')
+    products.execute("insert into hires (id) values ('h')")
+    products.execute(
+        "insert into click_rollups (day, hire_id, valid_clicks, invalid_clicks) values (%s, 'h', 1, 0)", [TODAY]
+    )
+    assert states(TODAY + 2 * DAY + 4 * HOUR)["click_rollups"] == "fresh"
+    assert states(TODAY + 2 * DAY + 4 * HOUR + timedelta(seconds=1))["click_rollups"] == "stale"
+
+
+def test_job_records_are_stale_when_there_is_none_of_a_day(products) -> None:
+    products.execute(
+        "insert into kpi.jobs (trace_id, dag_id, run_id, environment, created_at) "
+        "values ('trace_20261115_120000_abcdefgh', 'kpi_dispatch', 'r', 'test', %s)",
+        [TODAY],
+    )
+    assert states(TODAY + DAY + timedelta(minutes=45))["kpi_dispatch"] == "fresh"
+    assert states(TODAY + DAY + timedelta(minutes=45, seconds=1))["kpi_dispatch"] == "stale"
+
+
+def test_bars_are_stale_when_candles_wait_behind_the_foremost_symbol(products) -> None:
+    products.execute("insert into ohlcv.assets (symbol, base_timeframe) values ('A', '1m'), ('NEW', '1m')")
+    products.execute(
+        "insert into ohlcv.tasks (symbol, timeframe, source_timeframe, size, mandatory, priority, cursor) values "
+        "('A', '15m', '1m', '15 minutes', false, 1, %(now)s), ('NEW', '15m', '1m', '15 minutes', false, 1, null)",
+        {"now": TODAY},
+    )
+    assert states(TODAY + DAY)["ohlcv_aggregation"] == "fresh", "no candle waits"
+
+    month = TODAY.replace(day=1)
+    products.execute(
+        f"create table ohlcv.some partition of ohlcv.candles for values from ('{month}') to ('{TODAY + DAY}')"
+    )
+    products.execute(
+        "insert into ohlcv.candles values ('A', '1m', %s, 1, 1, 1, 1, 1, 1)", [TODAY + timedelta(minutes=7)]
+    )
+    assert states(TODAY + timedelta(minutes=20))["ohlcv_aggregation"] == "fresh"
+    assert states(TODAY + timedelta(minutes=20, seconds=1))["ohlcv_aggregation"] == "stale"

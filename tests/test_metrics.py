@@ -1,0 +1,54 @@
+"""Figures of a task: as fields of its log, and as Airflow's metrics under documented names."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import structlog
+from airflow.sdk.observability import stats
+
+from aggregator import metrics
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RESULT = {"read": 3, "inserted": 2, "suspicious": True, "kpiId": "x", "errors": [], "retryCount": 0}
+TAGS = {"dag_id": "d", "task_id": "t"}
+
+
+def context() -> Any:
+    started = datetime.now(UTC) - timedelta(seconds=2)
+    return {"ti": SimpleNamespace(**TAGS, run_id="r", start_date=started)}
+
+
+def test_counts_of_a_result_become_metrics_and_fields(monkeypatch) -> None:
+    sent: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(stats, "incr", lambda name, count, tags: sent.append((name, count, tags)))
+    monkeypatch.setattr(stats, "timing", lambda name, _, tags: sent.append((name, tags)))
+    with structlog.testing.capture_logs() as logs:
+        metrics.report(context(), RESULT)
+    assert sent == [
+        ("aggregator.rows.read", 3, TAGS),
+        ("aggregator.rows.inserted", 2, TAGS),
+        ("aggregator.requests.repeated", 0, TAGS),
+        ("aggregator.task.seconds", TAGS),
+    ]
+    (line,) = logs
+    assert line.pop("seconds") >= 2
+    assert line == {
+        "event": "Figures", "log_level": "info", **TAGS, "run_id": "r", "read": 3, "inserted": 2, "retryCount": 0
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("result", [None, [{"inserted": 1}], "inserted", {"inserted": True}, {"password": 7}])
+def test_what_is_no_count_is_left_out(result: object) -> None:
+    assert metrics.figures(result) == {}
+
+
+def test_names_are_those_of_the_documents(repository: Path) -> None:
+    assert metrics.table() in (repository / "docs" / "alerts.md").read_text()
+    names = [name for name, _ in metrics.COUNTERS.values()]
+    assert len(set(names)) == len(names)
