@@ -18,13 +18,17 @@ class Settings(BaseSettings):
     """Every setting; the variable is the field's name in capitals.
 
     Attributes:
-        aggregator_start_date: First UTC day whose data the scheduler processes by itself. Unset: each DAG begins with
-            the latest interval that is over when its first run is created. Either way no interval after it is left out.
-        enable_analytics_cron: False pauses the scheduled runs of the analytics suite; runs that somebody starts, and
-            backfills, do their work (spec: analytics suite).
-        warmup_counter_store: Where the product counts the mails of domains that warm up: its PostgreSQL, or an R2
-            bucket.
-        cron_secret: What callers of ``/api/jobs`` send as their bearer. Unset: nobody is let in.
+        aggregator_start_date: First UTC day (``YYYY-MM-DD``) whose data the scheduler processes by itself. Not set:
+            each DAG begins with the latest interval that is over. No interval after the first is ever left out, however
+            long the scheduler was down.
+        enable_analytics_cron: ``false`` pauses the scheduled runs of the six analytics DAGs: they are skipped, which
+            the UI shows, and touch no data. Runs that somebody starts, by hand or by a backfill, do their work. Clear
+            the skipped runs after the pause to catch up.
+        warmup_counter_store: Where the counters of domains that warm up are: ``postgres``
+            (``delivery.warmup_counters``) or ``r2`` (objects ``warmup/daily/{organization}/{domain}``, connection
+            ``warmup_r2``).
+        cron_secret: What callers of ``/api/jobs`` send as their bearer; the API server needs it. Not set: nobody is let
+            in (503).
     """
 
     model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True)

@@ -1,0 +1,236 @@
+"""What `make scale-out` proves: Celery workers, one of them killed, write what a single machine writes.
+
+Two stacks on the same sample data process the same day, one after the other. The first runs its tasks itself; the
+second gives them to two Celery workers, one of which is killed (``kill -9``, with all that it has started) while it
+holds a task. After that, every table that the runs wrote has to have the same rows.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import psycopg
+import yaml
+from psycopg import sql
+from rich.table import Table
+
+from dev.airflow_api import FINISHED, NotYetError, wait
+from dev.stack import REPOSITORY, Ports, Stack, StackError, dag_ids
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from datetime import date
+    from pathlib import Path
+
+    from rich.console import Console
+
+WORKERS = 2
+
+MOST_RUNS = 24
+"""Runs of one DAG: a whole day's where it fires hourly or less often, otherwise the last ones of the day."""
+
+HELD_DAG, HELD_TABLE = "click_rollups", "public.click_rollups"
+"""A DAG whose task waits for a lock on its table: the worker that is killed surely has a task."""
+
+SHIPPED = ("AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__", "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT")
+"""Of docker-compose.yaml, what decides how the death of a worker is dealt with."""
+
+NO_SCHEDULE = {"AGGREGATOR_START_DATE": "2999-01-01"}
+"""Nothing runs but what is asked for."""
+
+NOT_COMPARED = r"(^|_)(at|owner)$|^(total_runs|last_error)$"
+"""Columns that say when, by whom and in how many tries something was done."""
+
+_COLUMNS = """
+select table_schema, table_name, array_agg(column_name::text order by ordinal_position)
+from information_schema.columns
+join information_schema.tables using (table_schema, table_name)
+where table_type = 'BASE TABLE' and table_schema !~ '^(pg_|information_schema$|migrations$|ops$)'
+    and column_name !~ %s and is_identity = 'NO'
+group by table_schema, table_name
+"""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one stack did.
+
+    Attributes:
+        seconds: From the first run's start to the end of the last one.
+        runs: How many there were.
+        written: Table → number and digest of its rows, of those that the runs changed.
+        retried: The tasks that took more than one try.
+        recovery_seconds: From a worker's death to the next try of the task it held; None if none was killed.
+    """
+
+    seconds: float
+    runs: int
+    written: dict[str, tuple[int, str]]
+    retried: list[str]
+    recovery_seconds: float | None
+
+
+def run(home: Path, say: Callable[[str], object]) -> tuple[Outcome, Outcome]:
+    """Process yesterday on a single machine, and then on workers.
+
+    Args:
+        home: Folder of the two stacks, which are removed.
+        say: Is told each step before it begins.
+
+    Returns:
+        What the single machine did, and what the workers did.
+
+    Raises:
+        StackError: A run failed, or the UTC day ended meanwhile.
+    """
+    day = datetime.now(UTC).date() - timedelta(days=1)
+    single = _process(Stack(home / "single", configuration=NO_SCHEDULE), day, say)
+    scaled = _process(Stack(home / "workers", workers=WORKERS, configuration={**NO_SCHEDULE, **shipped()}), day, say)
+    if datetime.now(UTC).date() != day + timedelta(days=1):
+        msg = "The UTC day ended meanwhile, so the two had different sample data. Run it again."
+        raise StackError(msg)
+    return single, scaled
+
+
+def report(single: Outcome, scaled: Outcome, console: Console) -> int:
+    """Print how the two compare.
+
+    Returns:
+        0 if both wrote the same, else 1.
+    """
+    different = differences(single.written, scaled.written)
+    table = Table("written by the runs", "rows", "workers beside the single machine")
+    for name, (rows, _) in sorted(scaled.written.items()):
+        table.add_row(name, str(rows), "[red]different[/]" if name in different else "equal")
+    console.print(table)
+    console.print(
+        f"{single.runs} runs: {single.seconds:.0f} s on one machine, {scaled.seconds:.0f} s on {WORKERS} workers.\n"
+        f"One worker was killed; what it held was tried again after {scaled.recovery_seconds or math.nan:.0f} s.\n"
+        f"Tried more than once: {', '.join(scaled.retried)}"
+    )
+    if different:
+        console.print(f"[red]Not the same: {', '.join(different)}[/]")
+    return 1 if different or not scaled.written or not scaled.retried else 0
+
+
+def differences(one: Mapping[str, object], other: Mapping[str, object]) -> list[str]:
+    """The names of what only one of two has, or both have differently."""
+    return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
+
+
+def shipped() -> dict[str, str]:
+    """What docker-compose.yaml sets that decides how the death of a worker is dealt with."""
+    environment = yaml.safe_load((REPOSITORY / "docker-compose.yaml").read_text())["x-airflow-common"]["environment"]
+    return {name: value for name, value in environment.items() if name.startswith(SHIPPED)}
+
+
+def digests(connection: psycopg.Connection) -> dict[str, tuple[int, str]]:
+    """Table → number and digest of its rows, without the columns that no two executions have in common.
+
+    Args:
+        connection: To the products' database.
+    """
+    found = {}
+    for schema, table, columns in connection.execute(_COLUMNS, [NOT_COMPARED]).fetchall():
+        query = sql.SQL("select count(*), md5(string_agg(r::text, ';' order by r::text)) from (select {} from {}) as r")
+        names = sql.SQL(", ").join(map(sql.Identifier, columns))
+        (found[f"{schema}.{table}"],) = connection.execute(query.format(names, sql.Identifier(schema, table)))
+    return found
+
+
+def _process(stack: Stack, day: date, say: Callable[[str], object]) -> Outcome:
+    stack.remove()  # what one that was killed has left
+    try:
+        stack.start(Ports.free(), durable=False, say=say)
+        with psycopg.connect(stack.products_url, autocommit=True) as products:
+            before = digests(products)
+            say(f"Running {day} of {len(dag_ids())} DAGs on {len(stack.workers) or 'no'} workers")
+            began = time.monotonic()
+            killed_at = None
+            with products.transaction():
+                if stack.workers:
+                    products.execute(sql.SQL("lock table {} in share mode").format(sql.SQL(HELD_TABLE)))
+                runs = sum(_backfill(stack, dag_id, day) for dag_id in sorted(dag_ids()))
+                if stack.workers:
+                    killed_at = _kill_worker(stack, runs // 2, say)
+            wait(lambda: _refuse_unfinished(stack, runs), seconds=1800, every=2)
+            seconds = time.monotonic() - began
+            after = digests(products)
+        retried = [task for task in _tasks(stack) if task["try_number"] > 1]
+        recovered_at = [datetime.fromisoformat(task["start_date"]) for task in retried if task["dag_id"] == HELD_DAG]
+        return Outcome(
+            seconds=seconds,
+            runs=runs,
+            written={name: after[name] for name in differences(before, after)},
+            retried=[f"{task['dag_id']}.{task['task_id']}" for task in retried],
+            recovery_seconds=(min(recovered_at) - killed_at).total_seconds() if killed_at and recovered_at else None,
+        )
+    finally:
+        stack.remove()
+
+
+def _backfill(stack: Stack, dag_id: str, day: date) -> int:
+    """Start a DAG's runs of a day, or of the month before it where no run begins on that day; return their number."""
+    last_month = (day.replace(day=1) - timedelta(days=1)).replace(day=1)
+    for first in (day, last_month):
+        window = {"dag_id": dag_id, "from_date": f"{first}T00:00:00Z", "to_date": f"{day}T23:59:59Z"}
+        dates = [run["logical_date"] for run in stack.airflow.post("backfills/dry_run", **window)["backfills"]]
+        if dates:
+            break
+    dates = sorted(dates)[-MOST_RUNS:]
+    at_once = stack.airflow.get(f"dags/{dag_id}/details")["max_active_runs"]
+    stack.airflow.post("backfills", **{**window, "from_date": dates[0]}, max_active_runs=at_once)
+    return len(dates)
+
+
+def _kill_worker(stack: Stack, finished_runs: int, say: Callable[[str], object]) -> datetime:
+    """Kill the worker that has the held task, as soon as so many runs are over; return when."""
+
+    def holder() -> str:
+        if sum(run["state"] in FINISHED for run in _runs(stack)) < finished_runs:
+            msg = f"less than {finished_runs} runs are over"
+            raise NotYetError(msg)
+        pids = {task["pid"] for task in _tasks(stack) if task["dag_id"] == HELD_DAG and task["state"] == "running"}
+        for worker in stack.workers:
+            if pids & {process.pid for process in stack.supervisor.processes_of(worker)}:
+                return worker
+        msg = f"no worker has the task of {HELD_DAG}"
+        raise NotYetError(msg)
+
+    worker: str = wait(holder, seconds=900)
+    say(f"Killing {worker}, which holds a task; waiting for the other one to do all that is left")
+    processes = stack.supervisor.processes_of(worker)
+    for process in processes:
+        process.kill()
+    psutil.wait_procs(processes)
+    return datetime.now(UTC)
+
+
+def _refuse_unfinished(stack: Stack, runs: int) -> None:
+    states = [run["state"] for run in _runs(stack)]
+    if states.count("failed"):
+        failed = sorted({run["dag_id"] for run in _runs(stack) if run["state"] == "failed"})
+        msg = f"Runs of {', '.join(failed)} failed. Their logs were in {stack.home / 'airflow' / 'logs'}"
+        raise StackError(msg)
+    if (finished := states.count("success")) < runs:
+        msg = f"{finished} of {runs} runs are over"
+        raise NotYetError(msg)
+
+
+def _runs(stack: Stack) -> list[dict[str, Any]]:
+    return [run for dag_id in dag_ids() for run in stack.airflow.runs(dag_id) if run["run_type"] == "backfill"]
+
+
+def _tasks(stack: Stack) -> Iterator[dict[str, Any]]:
+    for dag_id in sorted(dag_ids()):
+        total, seen = 1, 0
+        while seen < total:
+            page = stack.airflow.get(f"dags/{dag_id}/dagRuns/~/taskInstances", limit=100, offset=seen)
+            total, tasks = page["total_entries"], page["task_instances"]
+            yield from tasks
+            seen += len(tasks)
