@@ -46,6 +46,10 @@ migrate: setup ## Bring the databases of the local stack (or of the AIRFLOW_CONN
 dead-letters: setup ## List the runs of the local stack that failed after their retries
 	@$(RUN) -m dev dead-letters
 
+.PHONY: kpi-registry
+kpi-registry: setup ## Check a KPI registry, FILE=… (- for standard input), or else that of the local stack
+	@$(if $(FILE),$(RUN) -m aggregator.kpi.registry $(FILE),$(RUN) -m dev kpi-registry)
+
 .PHONY: test
 test: setup ## Lint, type-check, and run every test
 	@$(MAKE) --no-print-directory lint

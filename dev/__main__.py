@@ -129,6 +129,12 @@ def dead_letters(_: Console) -> int:
     return subprocess.call(command, env=running_stack().environment(), cwd=REPOSITORY)
 
 
+def kpi_registry(_: Console) -> int:
+    """Check the KPI registry of the running stack."""
+    command = [sys.executable, "-m", "aggregator.kpi.registry"]
+    return subprocess.call(command, env=running_stack().environment(), cwd=REPOSITORY)
+
+
 def running_stack() -> Stack:
     """The stack of ``make up``.
 
@@ -142,8 +148,16 @@ def running_stack() -> Stack:
     return stack
 
 
-COMMANDS = {"demo": run_demo, "up": up, "down": down, "shell": shell, "migrate": migrate, "dead-letters": dead_letters}
-COMMANDS["scale-out"] = run_scale_out
+COMMANDS = {
+    "demo": run_demo,
+    "up": up,
+    "down": down,
+    "shell": shell,
+    "migrate": migrate,
+    "dead-letters": dead_letters,
+    "scale-out": run_scale_out,
+    "kpi-registry": kpi_registry,
+}
 
 
 def main() -> int:

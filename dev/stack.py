@@ -1,4 +1,4 @@
-"""The local stack: PostgreSQL, the Analytics Engine stand-in, and a whole Airflow, in one folder.
+"""The local stack: PostgreSQL, the stand-ins for Analytics Engine and n8n, and a whole Airflow, in one folder.
 
 The demo, ``make up`` and the end-to-end tests each run one of these.
 """
@@ -14,7 +14,8 @@ import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,10 +24,13 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from aggregator.kpi.registry import VARIABLE
 from aggregator.migrations import databases, migrate
 from dev import postgres as embedded
 from dev.airflow_api import AirflowApi
 from dev.analytics_engine.client import TOKEN, AnalyticsEngineControl
+from dev.n8n.client import KEY, REPORT_SECRET, N8nControl
+from dev.sample import kpis
 from dev.sample.load import load
 from dev.supervisor import Supervisor
 
@@ -55,23 +59,27 @@ class Ports:
     Attributes:
         airflow: UI and REST API.
         analytics_engine: The SQL API's stand-in.
+        n8n: The webhooks' stand-in.
     """
 
     airflow: int
     analytics_engine: int
+    n8n: int
 
     @classmethod
     def from_environment(cls) -> Ports:
-        """``AIRFLOW_PORT`` and ``ANALYTICS_ENGINE_PORT``, or the defaults 8080 and 8790."""
-        return cls(int(os.environ.get("AIRFLOW_PORT", "8080")), int(os.environ.get("ANALYTICS_ENGINE_PORT", "8790")))
+        """``AIRFLOW_PORT``, ``ANALYTICS_ENGINE_PORT`` and ``N8N_PORT``, or the defaults 8080, 8790 and 5678."""
+        defaults = {"AIRFLOW_PORT": "8080", "ANALYTICS_ENGINE_PORT": "8790", "N8N_PORT": "5678"}
+        return cls(*(int(os.environ.get(name, default)) for name, default in defaults.items()))
 
     @classmethod
     def free(cls) -> Ports:
         """Ports that nothing listens on."""
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            second.bind(("127.0.0.1", 0))
-            return cls(first.getsockname()[1], second.getsockname()[1])
+        with ExitStack() as open_ones:
+            sockets = [open_ones.enter_context(socket.socket()) for _ in fields(cls)]
+            for one in sockets:
+                one.bind(("127.0.0.1", 0))
+            return cls(*(one.getsockname()[1] for one in sockets))
 
     def refuse_taken(self) -> None:
         """Raise StackError for the first port on which something listens."""
@@ -123,6 +131,11 @@ class Stack:
         return AnalyticsEngineControl(f"http://127.0.0.1:{self.ports.analytics_engine}")
 
     @property
+    def n8n(self) -> N8nControl:
+        """Control of the stand-in: register workflows, order faults, see executions."""
+        return N8nControl(f"http://127.0.0.1:{self.ports.n8n}")
+
+    @property
     def airflow(self) -> AirflowApi:
         """Airflow's REST API."""
         return AirflowApi(self.airflow_url)
@@ -151,17 +164,27 @@ class Stack:
             server = embedded.start(self.home / "postgres", durable=durable)
             self._write_notes(server, ports)
             self._create_databases(say)
-            say("Starting the Analytics Engine stand-in and Airflow")
+            say("Starting the stand-ins and Airflow")
             self.supervisor.start(self._programs(), self.environment(), expendable=self.workers)
             self.analytics_engine.wait_until_ready()
+            self.n8n.wait_until_ready()
             say("Loading the sample data")
             with psycopg.connect(self.products_url) as connection:
                 load(self.analytics_engine, connection)
             say("Waiting for Airflow to load the DAGs")
             self.airflow.wait_until_loaded(dag_ids(), self._refuse_broken)
+            self._load_kpis()
         except BaseException:
             self.stop()
             raise
+
+    def _load_kpis(self) -> None:
+        """Register the sample's workflows, and the registry where there is none: somebody may have edited it."""
+        self.n8n.register(kpis.workflows())
+        variables = {variable["key"] for variable in self.airflow.get("variables", limit=100)["variables"]}
+        if VARIABLE not in variables:
+            registry = json.dumps(kpis.registry(self.n8n.url), indent=2)
+            self.airflow.post("variables", key=VARIABLE, value=registry, description="KPIs that kpi_dispatch sends")
 
     def stop(self) -> None:
         """Stop everything that ``start`` started; the data stays."""
@@ -222,7 +245,17 @@ class Stack:
                     "extra": {"account_id": ACCOUNT_ID},
                 }
             ),
+            KEY: secret("n8n_key", secrets.token_hex),
+            "AIRFLOW_CONN_N8N": json.dumps(
+                {
+                    "conn_type": "http",
+                    "password": secret("n8n_key", secrets.token_hex),
+                    "extra": {"allowed_origins": [f"http://127.0.0.1:{ports.n8n}"]},
+                }
+            ),
+            REPORT_SECRET: secret("scheduler_api_key", secrets.token_hex),
             "CRON_SECRET": secret("cron_secret", secrets.token_hex),
+            "SCHEDULER_API_KEY": secret("scheduler_api_key", secrets.token_hex),
             **postgres_environment(self.products_url),
             **self.configuration,
         }
@@ -256,6 +289,10 @@ class Stack:
         stand_in = [sys.executable, "-m", "dev.analytics_engine", "--data", data, "--account", ACCOUNT_ID]
         return {
             "analytics-engine": [*stand_in, "--port", str(self.ports.analytics_engine)],
+            "n8n": [
+                *(sys.executable, "-m", "dev.n8n", "--port", str(self.ports.n8n)),
+                *("--reports-to", f"http://127.0.0.1:{self.ports.airflow}/api/kpi"),
+            ],
             "api-server": ["airflow", "api-server"],
             "dag-processor": ["airflow", "dag-processor"],
             "scheduler": ["airflow", "scheduler", "--skip-serve-logs"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from airflow.plugins_manager import AirflowPlugin
 
-from aggregator.api import telemetry
+from aggregator.api import health, kpi, telemetry
 from aggregator.timetables.offset_cron import OffsetCronTimetable
 
 
@@ -12,5 +12,10 @@ class AggregatorPlugin(AirflowPlugin):
     """The extensions that the DAGs need in every Airflow process."""
 
     name = "aggregator"
-    fastapi_apps = [{"app": telemetry.app, "url_prefix": telemetry.PREFIX, "name": "jobs"}]  # noqa: RUF012
+    fastapi_apps = [  # noqa: RUF012
+        {"app": telemetry.app, "url_prefix": telemetry.PREFIX, "name": "jobs"},
+        {"app": kpi.app, "url_prefix": kpi.PREFIX, "name": "kpi"},
+        {"app": health.app, "url_prefix": health.PREFIX, "name": "health"},
+    ]
+    fastapi_root_middlewares = [{"middleware": health.AnswerWithoutSlash, "name": "health"}]  # noqa: RUF012
     timetables = [OffsetCronTimetable]  # noqa: RUF012 (an instance variable in Airflow's base class)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import tempfile
 import uuid
 from contextlib import contextmanager
@@ -22,10 +23,12 @@ import psycopg  # noqa: E402
 import pytest  # noqa: E402
 from psycopg import sql  # noqa: E402
 
+from aggregator.migrations import migrate  # noqa: E402
 from dev import postgres as embedded  # noqa: E402
 from dev.analytics_engine.fixtures import analytics_engine, analytics_engine_process  # noqa: E402
+from dev.n8n.fixtures import n8n, n8n_process  # noqa: E402
 
-__all__ = ["analytics_engine", "analytics_engine_process"]
+__all__ = ["analytics_engine", "analytics_engine_process", "n8n", "n8n_process"]
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -116,3 +119,29 @@ def connection(database_url: str) -> Iterator[psycopg.Connection]:
     """An autocommit connection to ``database_url``, for arranging and looking."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         yield connection
+
+
+@pytest.fixture(scope="session")
+def kpi_database_url(postgres: Postgres) -> Iterator[str]:
+    """URL of the migrated database of ``kpi_db``, one for all tests."""
+    name = f"test_{os.getpid()}_{uuid.uuid4().hex}"
+    url = postgres.ensure_database(name)
+    migrate(lambda: psycopg.connect(url), "kpi")
+    yield url
+    postgres.drop_database(name)
+
+
+@pytest.fixture
+def kpi_db(monkeypatch, kpi_database_url: str) -> Iterator[psycopg.Connection]:
+    """An autocommit connection to the database of ``kpi_db``, without jobs."""
+    monkeypatch.setenv("AIRFLOW_CONN_KPI_DB", kpi_database_url)
+    with psycopg.connect(kpi_database_url, autocommit=True) as connection:
+        connection.execute("truncate kpi.jobs cascade")
+        yield connection
+
+
+@pytest.fixture
+def mute_server() -> Iterator[int]:
+    """A port where connections are taken and nothing is ever said."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]

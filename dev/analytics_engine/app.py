@@ -18,19 +18,18 @@ from starlette.background import BackgroundTask
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 
 from aggregator import analytics_engine_dialect as dialect
-from dev.analytics_engine.faults import Fault, Faults
+from dev.analytics_engine.faults import Cut, Fault, Faults, with_close
 from dev.analytics_engine.store import DATASET_NAME, DATASETS, QueryError, Store
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+    from starlette.types import ASGIApp
 
 Result = TypeVar("Result")
 
 _LOOPBACK = frozenset({"127.0.0.1", "::1"})
-_CLOSE = "close_connection"
 _REMEMBERED_REQUESTS = 1000
 
 
@@ -128,9 +127,9 @@ def create_app(data: Path, *, token: str | None = None, account: str | None = No
             authorization = request.headers.get("authorization")
             response = _refused(authorization, account_id, token, account) or await engine.answer(sql)
         response.headers["cf-ray"] = f"{secrets.token_hex(8)}-LOC"
-        return response if fault.truncate_after_bytes is None else _Cut(response, fault.truncate_after_bytes)
+        return response if fault.truncate_after_bytes is None else Cut(response, fault.truncate_after_bytes)
 
-    return _with_close(app)
+    return with_close(app)
 
 
 def _control(engine: AnalyticsEngine) -> APIRouter:
@@ -224,41 +223,3 @@ def _refused(authorization: str | None, account_id: str, token: str | None, acco
 def _envelope(status: HTTPStatus, code: int, message: str) -> Response:
     content = {"success": False, "errors": [{"code": code, "message": message}], "messages": [], "result": None}
     return JSONResponse(content, status)
-
-
-class _Cut(Response):
-    """The beginning of another response, whose whole length is announced."""
-
-    def __init__(self, whole: Response, after_bytes: int) -> None:
-        super().__init__()
-        self._whole = whole
-        self._left = after_bytes
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        nothing = self._left == 0
-
-        async def cut(message: Message) -> None:
-            if nothing or self._left < 0:
-                return
-            body = message.get("body", b"")
-            if message["type"] == "http.response.body":
-                message = {"type": "http.response.body", "body": body[: self._left], "more_body": True}
-                self._left -= len(body)
-            await send(message)
-
-        await self._whole(scope, receive, cut)
-        scope[_CLOSE]()
-
-
-def _with_close(app: ASGIApp) -> ASGIApp:
-    """Give handlers what ASGI does not have: closing the connection in the middle of an answer.
-
-    Uvicorn's ``send`` is a method of the object that holds the transport; middlewares hide it further in.
-    """
-
-    async def outermost(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            scope[_CLOSE] = send.__self__.transport.close  # type: ignore[attr-defined]
-        await app(scope, receive, send)
-
-    return outermost

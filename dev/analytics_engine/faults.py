@@ -6,9 +6,14 @@ from itertools import chain, repeat
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt, PositiveInt
+from starlette.responses import Response
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_CLOSE = "close_connection"
 
 
 class Fault(BaseModel):
@@ -49,3 +54,42 @@ class Faults:
     def next(self) -> Fault | None:
         """Take the fault for the request at hand, if one waits."""
         return next(self._waiting, None)
+
+
+class Cut(Response):
+    """The beginning of another response, whose whole length is announced."""
+
+    def __init__(self, whole: Response, after_bytes: int) -> None:
+        super().__init__()
+        self._whole = whole
+        self._left = after_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer with the beginning, and close the connection."""
+        nothing = self._left == 0
+
+        async def cut(message: Message) -> None:
+            if nothing or self._left < 0:
+                return
+            body = message.get("body", b"")
+            if message["type"] == "http.response.body":
+                message = {"type": "http.response.body", "body": body[: self._left], "more_body": True}
+                self._left -= len(body)
+            await send(message)
+
+        await self._whole(scope, receive, cut)
+        scope[_CLOSE]()
+
+
+def with_close(app: ASGIApp) -> ASGIApp:
+    """Give handlers what ASGI does not have: closing the connection in the middle of an answer.
+
+    Uvicorn's ``send`` is a method of the object that holds the transport; middlewares hide it further in.
+    """
+
+    async def outermost(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope[_CLOSE] = send.__self__.transport.close  # type: ignore[attr-defined]
+        await app(scope, receive, send)
+
+    return outermost

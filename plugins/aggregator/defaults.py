@@ -6,6 +6,8 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
+from airflow.sdk import CronTriggerTimetable
+
 from aggregator import dead_letters, settings
 from aggregator.analytics import skip_while_paused
 from aggregator.paths import SQL
@@ -18,6 +20,7 @@ class Owner(StrEnum):
 
     ANALYTICS = "analytics"
     CLICKS = "clicks"
+    KPI = "kpi"
     TELEMETRY = "telemetry"
 
 
@@ -29,6 +32,8 @@ class Tag(StrEnum):
     BILLING = "billing"
     ANALYTICS_ENGINE = "analytics-engine"
     TELEMETRY = "telemetry"
+    KPI = "kpi"
+    N8N = "n8n"
 
 
 def default_args(owner: Owner, **different: Any) -> dict[str, Any]:
@@ -63,6 +68,16 @@ def schedule(cron: str, *, offset: timedelta) -> OffsetCronTimetable:
         offset: Time from the end of an interval to its run.
     """
     return OffsetCronTimetable(cron, offset=offset, start=settings.load().start_date)
+
+
+def trigger(cron: str) -> CronTriggerTimetable:
+    """The schedule of a DAG that has no window: its runs fire at the moment that is their logical date.
+
+    Args:
+        cron: When, in UTC.
+    """
+    # A first start makes no run of the past. The default, False, does so on 3.3.2 for a tenth of the time between two.
+    return CronTriggerTimetable(cron, timezone="UTC", run_immediately=timedelta())
 
 
 def dag_args() -> dict[str, Any]:

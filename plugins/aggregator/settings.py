@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, time
 from typing import Literal
 
-from pydantic import SecretStr, ValidationError
+from pydantic import PositiveInt, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from aggregator.errors import HardError
@@ -29,6 +29,14 @@ class Settings(BaseSettings):
             ``warmup_r2``).
         cron_secret: What callers of ``/api/jobs`` send as their bearer; the API server needs it. Not set: nobody is let
             in (503).
+        n8n_api_key: The key of n8n's webhooks, where the connection ``n8n`` has no password. It goes to the
+            connection's ``allowed_origins`` only.
+        environment: What n8n and the job records are told about where this runs, e.g. ``production``.
+        scheduler_api_key: What n8n sends as its bearer when it reports about a KPI; the API server needs it. Not set:
+            nobody is let in (503).
+        job_timeout_minutes: How long a KPI's report is waited for, from its request on.
+        kpi_jobs_keep_days: How long job records are kept. Runs older than that send nothing unless they say
+            ``resend=true``.
     """
 
     model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True)
@@ -37,6 +45,11 @@ class Settings(BaseSettings):
     enable_analytics_cron: bool = True
     warmup_counter_store: Literal["postgres", "r2"] = "postgres"
     cron_secret: SecretStr | None = None
+    n8n_api_key: SecretStr | None = None
+    environment: str = "development"
+    scheduler_api_key: SecretStr | None = None
+    job_timeout_minutes: PositiveInt = 30
+    kpi_jobs_keep_days: PositiveInt = 90
 
     @property
     def start_date(self) -> datetime | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,13 +13,13 @@ from fastapi.testclient import TestClient
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+PREFIXES = ("/api/jobs", "/api/kpi", "/api/health")
+
 PUBLIC = {
-    ("/api/jobs", "/openapi.json"),
-    ("/api/jobs", "/docs"),
-    ("/api/jobs", "/docs/oauth2-redirect"),
-    ("/api/jobs", "/redoc"),
+    ("/api/health", "/"),
+    *product(PREFIXES, ("/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc")),
 }
-"""Prefix and path of what anybody may read: how to call the API, which the repository says, too."""
+"""Prefix and path of what anybody may read: health, and how to call the API, which the repository says, too."""
 
 JSON = {"Content-Type": "application/json"}
 
@@ -26,8 +27,9 @@ REFUSED = {401, 403}
 
 
 @pytest.fixture(autouse=True)
-def cron_secret(monkeypatch) -> None:
+def secrets(monkeypatch) -> None:
     monkeypatch.setenv("CRON_SECRET", "right")
+    monkeypatch.setenv("SCHEDULER_API_KEY", "correct")
 
 
 def plugin_apps() -> dict[str, FastAPI]:
@@ -56,7 +58,7 @@ def open_routes(prefix: str, app: FastAPI) -> set[tuple[str, str]]:
 
 def test_every_route_of_every_plugin_app_refuses_strangers() -> None:
     apps = plugin_apps()
-    assert "/api/jobs" in apps
+    assert set(apps) == set(PREFIXES)
     assert {prefix: open_routes(prefix, app) for prefix, app in apps.items()} == {prefix: set() for prefix in apps}
     assert {(prefix, path) for prefix, app in apps.items() for _, path, _ in answers(app)} > PUBLIC
 
@@ -70,16 +72,12 @@ def test_the_walk_sees_an_open_route() -> None:
     assert open_routes("/api/jobs", app) == {("POST", "/open/{what}")}
 
 
-PATH = "/telemetry-daily"
-
-
-@pytest.fixture
-def client(monkeypatch) -> TestClient:
-    app = plugin_apps()["/api/jobs"]
-    return TestClient(app)
-
-
-# Right is what comes to the dates, and finds them wrong.
+# Right is what comes to the body or the dates, and finds them wrong.
+GUARDED = {
+    "jobs, GET": ("/api/jobs", "GET", "/telemetry-daily", "CRON_SECRET"),
+    "jobs, POST": ("/api/jobs", "POST", "/telemetry-daily", "CRON_SECRET"),
+    "kpi": ("/api/kpi", "POST", "/trace_20250814_120000_abc12345/a", "SCHEDULER_API_KEY"),
+}
 BEARERS = {
     "none": (None, 401),
     "wrong": ("Bearer wrong", 401),
@@ -88,6 +86,7 @@ BEARERS = {
     "empty": ("Bearer ", 401),
     "other scheme": ("Basic right", 401),
     "no scheme": ("right", 401),
+    "of the other API": ("Bearer other", 401),
     "very long": (b"Bearer " + b"x" * 1_000_000, 401),
     "not ASCII": ("Bearer rïght 🦊".encode(), 401),
     "not UTF-8": (b"Bearer \xff\xfe", 401),
@@ -96,27 +95,42 @@ BEARERS = {
 }
 
 
-@pytest.mark.parametrize("method", ["GET", "POST"])
+class Guarded:
+    def __init__(self, monkeypatch, prefix: str, method: str, path: str, secret: str) -> None:
+        self.client = TestClient(plugin_apps()[prefix])
+        self.method, self.path, self.secret = method, path, secret
+        monkeypatch.setenv("CRON_SECRET", "other")
+        monkeypatch.setenv("SCHEDULER_API_KEY", "other")
+        monkeypatch.setenv(secret, "right")
+
+    def call(self, bearer: Any) -> Any:
+        headers = {} if bearer is None else {"Authorization": bearer}
+        return self.client.request(self.method, self.path, params={"startDate": "soon"}, headers=headers)
+
+
+@pytest.fixture(params=GUARDED.values(), ids=GUARDED.keys())
+def guarded(request, monkeypatch) -> Guarded:
+    return Guarded(monkeypatch, *request.param)
+
+
 @pytest.mark.parametrize(("bearer", "status"), BEARERS.values(), ids=BEARERS)
-def test_bearer(client: TestClient, method: str, bearer: Any, status: int) -> None:
-    headers = {} if bearer is None else {"Authorization": bearer}
-    response = client.request(method, PATH, params={"startDate": "soon"}, headers=headers)
+def test_bearer(guarded: Guarded, bearer: Any, status: int) -> None:
+    response = guarded.call(bearer)
     assert response.status_code == status
     assert (response.headers.get("www-authenticate") == "Bearer") == (status == 401)
 
 
-def test_secret_may_hold_any_character(client: TestClient, monkeypatch) -> None:
-    monkeypatch.setenv("CRON_SECRET", "geheim 🦊")
-    headers = {"Authorization": "Bearer geheim 🦊".encode()}
-    assert client.get(PATH, params={"startDate": "soon"}, headers=headers).status_code == 400
+def test_secret_may_hold_any_character(guarded: Guarded, monkeypatch) -> None:
+    monkeypatch.setenv(guarded.secret, "geheim 🦊")
+    assert guarded.call("Bearer geheim 🦊".encode()).status_code == 400
 
 
 @pytest.mark.parametrize("secret", [None, ""])
-def test_without_a_secret_nobody_is_let_in(client: TestClient, monkeypatch, secret: str | None) -> None:
-    monkeypatch.delenv("CRON_SECRET")
+def test_without_a_secret_nobody_is_let_in(guarded: Guarded, monkeypatch, secret: str | None) -> None:
+    monkeypatch.delenv(guarded.secret)
     if secret is not None:
-        monkeypatch.setenv("CRON_SECRET", secret)
-    for headers in ({}, {"Authorization": "Bearer "}, {"Authorization": "Bearer None"}):
-        response = client.get(PATH, headers=headers)
+        monkeypatch.setenv(guarded.secret, secret)
+    for bearer in (None, "Bearer ", "Bearer None"):
+        response = guarded.call(bearer)
         assert response.status_code == 503
-        assert "CRON_SECRET" in response.json()["detail"]
+        assert guarded.secret in response.json()["detail"]

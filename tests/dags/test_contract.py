@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from airflow.sdk import CronTriggerTimetable
 
 from aggregator.defaults import Owner, Tag
 from aggregator.retry_policy import TransientOnlyRetryPolicy
@@ -29,24 +30,36 @@ SCHEDULES = {
 }
 """DAG → cron expression of its data intervals, and when after an interval's end its run fires."""
 
+TRIGGERS = {"kpi_dispatch": "0 12 * * *"}
+"""DAG without a window → cron expression of the moments at which it fires."""
+
 HEADINGS = ["What", "Window", "Re-run", "Deadline", "Owner"]
 LONGEST_FILE = 100
 
 
 def test_all_dags_load_and_no_others(dag_bag: DagBag) -> None:
     assert dag_bag.import_errors == {}
-    assert set(dag_bag.dags) == set(SCHEDULES)
+    assert set(dag_bag.dags) == {*SCHEDULES, *TRIGGERS}
 
 
-@pytest.fixture(params=sorted(SCHEDULES))
+@pytest.fixture(params=sorted({*SCHEDULES, *TRIGGERS}))
 def dag(request: pytest.FixtureRequest, dag_bag: DagBag) -> Any:
     return dag_bag.dags[request.param]
 
 
-def test_schedule(dag) -> None:
-    cron, offset = SCHEDULES[dag.dag_id]
+@pytest.mark.parametrize("dag_id", sorted(SCHEDULES))
+def test_schedule(dag_bag: DagBag, dag_id: str) -> None:
+    dag = dag_bag.dags[dag_id]
+    cron, offset = SCHEDULES[dag_id]
     assert dag.timetable == OffsetCronTimetable(cron, offset=offset)
     assert dag.catchup
+
+
+@pytest.mark.parametrize("dag_id", sorted(TRIGGERS))
+def test_moments_without_a_window_are_not_caught_up(dag_bag: DagBag, dag_id: str) -> None:
+    dag = dag_bag.dags[dag_id]
+    assert dag.timetable == CronTriggerTimetable(TRIGGERS[dag_id], timezone="UTC", run_immediately=timedelta())
+    assert not dag.catchup
 
 
 def test_limits_owner_and_tags(dag) -> None:

@@ -16,6 +16,7 @@ NEEDED_BY_TASKS = {"boto3", "ijson", "psycopg", "psycopg2", "requests", "sqlglot
 PROGRAM = """
 import sys, runpy, pathlib
 from airflow.sdk import DAG, BaseOperator, Param
+import airflow.providers.standard.operators.empty  # by Airflow, for every task that is mapped
 from aggregator.timetables import offset_cron  # the plugin's: every process of Airflow has it
 before = set(sys.modules)
 for path in pathlib.Path(sys.argv[1]).glob("*.py"):

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,13 +22,14 @@ def test_taken_port_is_named_with_the_way_out() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         with pytest.raises(StackError, match=rf"Port {port} is taken.*make up AIRFLOW_PORT={port + 1}"):
-            Ports(port, Ports.free().analytics_engine).refuse_taken()
+            replace(Ports.free(), airflow=port).refuse_taken()
 
 
 def test_ports_come_from_the_environment(monkeypatch) -> None:
     monkeypatch.setenv("AIRFLOW_PORT", "18080")
     monkeypatch.delenv("ANALYTICS_ENGINE_PORT", raising=False)
-    assert Ports.from_environment() == Ports(18080, 8790)
+    monkeypatch.delenv("N8N_PORT", raising=False)
+    assert Ports.from_environment() == Ports(18080, 8790, 5678)
 
 
 def test_starting_twice_says_so(monkeypatch, tmp_path: Path) -> None:

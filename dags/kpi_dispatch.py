@@ -1,0 +1,58 @@
+"""
+### What
+Starts the n8n workflow of every active KPI of the Variable `kpi-registry`, one task instance each, named by the KPI.
+What became of each is in `kpi.job_kpis`, and as JSON in the view `kpi.job_records`. KPIs whose entry says
+`"reportBack": true` are waited for, `JOB_TIMEOUT_MINUTES` at most. An invalid entry is left out, with a warning. The
+run fails if a KPI did, after all others were sent.
+
+### Window
+None: the run of 2026-11-15 12:00 fires at that moment. After downtime, missed days are not sent: a run that begins on a
+later day than its own is skipped.
+
+### Re-run
+Clear the run, or the instance of one KPI: only KPIs that n8n has not accepted are sent again, as the registry has them
+then. One whose answer was lost is `unknown` and is not sent again: look into n8n's executions. A second run of the same
+day sends what no other run of it has sent. A backfill sends nothing. With the param `resend`, a run sends everything,
+or what the param `kpis` lists.
+
+### Deadline
+12:45.
+
+### Owner
+kpi
+"""
+
+from __future__ import annotations
+
+from airflow.sdk import DAG, Param
+
+from aggregator.defaults import Owner, Tag, dag_args, default_args, trigger
+from aggregator.operators.kpi import (
+    CreateKpiJobOperator,
+    ReadKpiRegistryOperator,
+    SettleKpiJobOperator,
+    TriggerKpiOperator,
+)
+
+with DAG(
+    dag_id="kpi_dispatch",
+    description="Every active KPI's n8n workflow is started once a day",
+    doc_md=__doc__,
+    schedule=trigger("0 12 * * *"),
+    max_active_runs=1,
+    # n8n is asked four times within each try.
+    default_args=default_args(Owner.KPI, retries=2),
+    tags=[Tag.KPI, Tag.N8N],
+    params={
+        "resend": Param(default=False, type="boolean", description="Also send what was sent already, and old days"),
+        "kpis": Param([], type="array", items={"type": "string"}, description="Ids of KPIs; empty: all active ones"),
+    },
+    **{**dag_args(), "catchup": False},
+):
+    registry = ReadKpiRegistryOperator(task_id="read_registry")
+    job = CreateKpiJobOperator(task_id="create_job")
+    kpis = TriggerKpiOperator.partial(task_id="trigger_kpi", map_index_template="{{ task.kpi_id }}").expand(
+        page=registry.output, place=job.output
+    )
+    settled = SettleKpiJobOperator(task_id="settle_job", trigger_rule="all_done")
+    registry >> job >> kpis >> settled

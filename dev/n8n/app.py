@@ -1,0 +1,166 @@
+"""The stand-in's HTTP side."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections import defaultdict
+from http import HTTPStatus
+from itertools import count
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote
+
+import httpx
+from fastapi import APIRouter, FastAPI, Request
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat
+from starlette.background import BackgroundTask
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from dev.analytics_engine.faults import Cut, Fault, Faults, with_close
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+
+class Workflow(BaseModel):
+    """A workflow that begins with a webhook.
+
+    Attributes:
+        method: Of the webhook.
+        active: An inactive one answers like an unknown one.
+        protected: Whether the webhook asks for the key (header authentication).
+        fails: It runs, and a node of it fails while the caller waits.
+        reports: What it reports back when it is done, if the stand-in was told where to.
+        report_after: Seconds until then.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    method: str = "POST"
+    active: bool = True
+    protected: bool = True
+    fails: bool = False
+    reports: Literal["completed", "failed"] | None = None
+    report_after: NonNegativeFloat = 0.2
+
+
+class N8n:
+    """Workflows by path, and what became of the calls.
+
+    Args:
+        key: What protected webhooks ask for; None takes anything.
+        reports_to: URL below which ``/{traceId}/{kpiId}`` takes reports; None for nowhere.
+        secret: Bearer of the reports.
+    """
+
+    def __init__(self, key: str | None, reports_to: str | None, secret: str | None) -> None:
+        self.key = key
+        self.reports_to = reports_to
+        self.secret = secret
+        self.forget()
+
+    def forget(self) -> None:
+        """Start anew."""
+        self.workflows: dict[str, Workflow] = {}
+        self.faults: defaultdict[str, Faults] = defaultdict(Faults)
+        self.requests: list[dict[str, Any]] = []
+        self.executions: list[dict[str, Any]] = []
+        self._ids = count(1)
+
+    def answer(self, path: str, request: Request, body: Any) -> Response:
+        """What n8n answers to a call of a production webhook; what it starts is noted."""
+        workflow = self.workflows.get(path)
+        if workflow is None or not workflow.active:
+            return _not_registered(
+                f'The requested webhook "{request.method} {path}" is not registered.',
+                "The workflow must be active for a production URL to run successfully.",
+            )
+        if workflow.method != request.method:
+            return _not_registered(
+                f"This webhook is not registered for {request.method} requests. Did you mean to make a "
+                f"{workflow.method} request?",
+                None,
+            )
+        if workflow.protected and not self._knows(request.headers.get("Authorization", "")):
+            return PlainTextResponse("Authorization data is wrong!", HTTPStatus.FORBIDDEN)
+        execution = {
+            "id": next(self._ids),
+            "path": path,
+            "idempotency_key": request.headers.get("Idempotency-Key"),
+            "body": body,
+        }
+        self.executions.append(execution)
+        if workflow.fails:
+            return JSONResponse({"message": "Error in workflow"}, HTTPStatus.INTERNAL_SERVER_ERROR)
+        report = BackgroundTask(self._report, workflow, body) if workflow.reports and self.reports_to else None
+        return JSONResponse({"message": "Workflow was started"}, background=report)
+
+    def _knows(self, authorization: str) -> bool:
+        return self.key is None or hmac.compare_digest(authorization.encode(), f"Bearer {self.key}".encode())
+
+    async def _report(self, workflow: Workflow, body: Any) -> None:
+        await asyncio.sleep(workflow.report_after)
+        where = "/".join(quote(str(body.get(name)), safe="") for name in ("traceId", "kpiId"))
+        content = {"status": workflow.reports, "error": "A node failed" if workflow.reports == "failed" else None}
+        async with httpx.AsyncClient(trust_env=False) as client:
+            await client.post(
+                f"{self.reports_to}/{where}", json=content, headers={"Authorization": f"Bearer {self.secret}"}
+            )
+
+
+def create_app(key: str | None = None, reports_to: str | None = None, secret: str | None = None) -> ASGIApp:
+    """The stand-in as an ASGI application; arguments as for `N8n`."""
+    n8n = N8n(key, reports_to, secret)
+    app = FastAPI(title="n8n stand-in", openapi_url=None)
+    app.include_router(_control(n8n))
+
+    @app.api_route("/webhook/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
+    async def webhook(path: str, request: Request) -> Response:
+        content = await request.body()
+        body = await request.json() if content else None
+        n8n.requests.append({"path": path, "headers": dict(request.headers), "body": body})
+        fault = n8n.faults[path].next() or Fault()
+        response: Response
+        if fault.status is not None:
+            response = PlainTextResponse(fault.body, fault.status, {**fault.headers})
+        else:
+            response = n8n.answer(path, request, body)
+        await asyncio.sleep(fault.delay_seconds)
+        return response if fault.truncate_after_bytes is None else Cut(response, fault.truncate_after_bytes)
+
+    return with_close(app)
+
+
+def _control(n8n: N8n) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/healthz")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @router.delete("/__control__")
+    async def reset() -> None:
+        n8n.forget()
+
+    @router.put("/__control__/workflows")
+    async def register(workflows: dict[str, Workflow]) -> None:
+        n8n.workflows.update(workflows)
+
+    @router.put("/__control__/faults")
+    async def set_faults(faults: dict[str, list[Fault]]) -> None:
+        for path, waiting in faults.items():
+            n8n.faults[path].replace(waiting)
+
+    @router.get("/__control__/executions")
+    async def executions() -> list[dict[str, Any]]:
+        return n8n.executions
+
+    @router.get("/__control__/requests")
+    async def requests() -> list[dict[str, Any]]:
+        return n8n.requests
+
+    return router
+
+
+def _not_registered(message: str, hint: str | None) -> Response:
+    return JSONResponse({"code": 404, "message": message, "hint": hint}, HTTPStatus.NOT_FOUND)

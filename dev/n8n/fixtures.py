@@ -1,0 +1,30 @@
+"""The stand-in as a pytest fixture: ``from dev.n8n.fixtures import n8n`` in a conftest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from dev.n8n.client import running
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dev.n8n.client import N8nControl
+
+KEY = "k3y-That_must.not.be.seen"
+
+
+@pytest.fixture(scope="session")
+def n8n_process() -> Iterator[N8nControl]:
+    """A stand-in for the whole session, in a process of its own, whose key is `KEY`."""
+    with running(key=KEY) as control:
+        yield control
+
+
+@pytest.fixture
+def n8n(n8n_process: N8nControl) -> Iterator[N8nControl]:
+    """The session's stand-in, telling the truth and without a workflow."""
+    yield n8n_process
+    n8n_process.reset()

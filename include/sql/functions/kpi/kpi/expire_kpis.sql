@@ -1,0 +1,29 @@
+-- Called by aggregator.kpi.jobs.expire. Gives up on reports that are overdue, and on senders that are gone. Answers
+-- with how many.
+create or replace function kpi.expire_kpis(_timeout interval)
+returns integer
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+    expired integer;
+begin
+    update kpi.job_kpis as stored
+    set
+        status = case when stored.status = 'sending' then 'unknown' else 'timeout' end,
+        error = case
+            when stored.status = 'sending'
+                then 'The task ended between the request and its answer; n8n may have run the workflow.'
+            else format('n8n did not report back within %s minutes.', round(extract(epoch from _timeout) / 60))
+        end
+    where
+        stored.sent_at <= now() - _timeout
+        and (stored.status = 'sending' or (stored.report_back and stored.status in ('triggered', 'unknown')));
+    get diagnostics expired = row_count;
+    return expired;
+end
+$$;
+
+comment on function kpi.expire_kpis(interval) is 'Gives up on reports that are overdue';
+revoke all on function kpi.expire_kpis(interval) from public;

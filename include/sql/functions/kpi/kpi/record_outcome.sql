@@ -1,0 +1,33 @@
+-- Called by aggregator.kpi.jobs.record, after the request. Answers with the KPI's status then: that of a report that
+-- came first, or of a later owner, stays. Null if the job has no such KPI.
+create or replace function kpi.record_outcome(
+    _trace_id text, _kpi_id text, _owner text, _outcome text, _retry_count integer, _error text
+)
+returns text
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+    update kpi.job_kpis as stored
+    set
+        status = _outcome,
+        retry_count = stored.retry_count + _retry_count,
+        error = left(_error, 2000)
+    where
+        stored.trace_id = _trace_id
+        and stored.kpi_id = _kpi_id
+        and stored.owner = _owner
+        and stored.status in ('sending', 'unknown');
+
+    return (
+        select stored.status
+        from kpi.job_kpis as stored
+        where stored.trace_id = _trace_id and stored.kpi_id = _kpi_id
+    );
+end
+$$;
+
+comment on function kpi.record_outcome(text, text, text, text, integer, text)
+is 'Stores what came of a request, if its owner is still the last one';
+revoke all on function kpi.record_outcome(text, text, text, text, integer, text) from public;

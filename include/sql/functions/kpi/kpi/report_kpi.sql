@@ -1,0 +1,33 @@
+-- Called by aggregator.kpi.jobs.report. Stores what n8n says of a workflow's end, also before the answer to the request
+-- is recorded. Answers reported, repeated, or the status that it cannot follow; null if the job has no such KPI.
+create or replace function kpi.report_kpi(_trace_id text, _kpi_id text, _status text, _error text)
+returns text
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+    if _status not in ('completed', 'failed') then
+        raise exception 'n8n reports completed or failed, not %', _status using errcode = 'check_violation';
+    end if;
+
+    update kpi.job_kpis as stored
+    set status = _status, error = left(_error, 2000)
+    where
+        stored.trace_id = _trace_id
+        and stored.kpi_id = _kpi_id
+        and stored.status in ('sending', 'triggered', 'unknown');
+    if found then
+        return 'reported';
+    end if;
+
+    return (
+        select case when stored.status = _status then 'repeated' else stored.status end
+        from kpi.job_kpis as stored
+        where stored.trace_id = _trace_id and stored.kpi_id = _kpi_id
+    );
+end
+$$;
+
+comment on function kpi.report_kpi(text, text, text, text) is 'Stores what n8n reports about a KPI, once';
+revoke all on function kpi.report_kpi(text, text, text, text) from public;

@@ -1,0 +1,23 @@
+-- Called by aggregator.kpi.jobs.settle, when no task of the run is sending any more. Answers whether there is the job.
+create or replace function kpi.settle_job(_trace_id text)
+returns boolean
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+    update kpi.job_kpis as stored
+    set
+        status = 'unknown',
+        error = 'The task ended between the request and its answer; n8n may have run the workflow.'
+    where stored.trace_id = _trace_id and stored.status = 'sending';
+
+    update kpi.jobs as job
+    set settled_at = coalesce(job.settled_at, now())
+    where job.trace_id = _trace_id;
+    return found;
+end
+$$;
+
+comment on function kpi.settle_job(text) is 'Ends the sending of a job: from then on its status says what came of it';
+revoke all on function kpi.settle_job(text) from public;

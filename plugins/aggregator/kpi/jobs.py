@@ -1,0 +1,312 @@
+"""Job records: what became of each KPI of a run (spec: KPI dispatch; ``docs/adr/0007-kpi-states.md``).
+
+Thin: the functions of ``include/sql/functions/kpi`` do the work, each in the caller's transaction, and a trigger
+refuses transitions that do not exist. One request per KPI: commit :func:`claim` before it, :func:`record` after.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Literal, LiteralString
+
+from psycopg.types.json import Jsonb
+
+from aggregator.errors import HardError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import psycopg
+    from psycopg.rows import TupleRow
+
+    from aggregator.kpi.registry import Kpi
+
+    Connection = psycopg.Connection[TupleRow] | psycopg.Cursor[TupleRow]
+
+CONNECTION = "kpi_db"
+
+PROBLEMS_AT_MOST = 50
+"""KPIs that a summary names; its counts have them all."""
+
+
+class Status(StrEnum):
+    """Where a KPI stands."""
+
+    PENDING = "pending"
+    SENDING = "sending"
+    TRIGGERED = "triggered"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+    COMPLETED = "completed"
+    TIMEOUT = "timeout"
+
+
+class Claim(StrEnum):
+    """What a claim came to.
+
+    Attributes:
+        CLAIMED: The caller, and nobody else, sends the request now.
+        ACCEPTED: n8n has accepted it earlier; nothing is to be sent.
+        UNKNOWN: It may have been sent, or is being sent by another; nothing is to be sent.
+    """
+
+    CLAIMED = "claimed"
+    ACCEPTED = "accepted"
+    UNKNOWN = "unknown"
+
+
+class Report(StrEnum):
+    """What a report came to.
+
+    Attributes:
+        REPORTED: It is stored.
+        REPEATED: It was stored before.
+        REFUSED: It cannot follow the status that the KPI has.
+        NO_SUCH_KPI: There is no such job, or no such KPI in it.
+    """
+
+    REPORTED = "reported"
+    REPEATED = "repeated"
+    REFUSED = "refused"
+    NO_SUCH_KPI = "no such KPI"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A KPI of which it is not known that it went well.
+
+    Attributes:
+        kpi_id: Which.
+        status: Where it stands.
+        error: What n8n or the connection to it said.
+    """
+
+    kpi_id: str
+    status: str
+    error: str | None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What came of a job.
+
+    Attributes:
+        trace_id: Its id.
+        status: Of the whole job.
+        kpis: How many KPIs stand where, by status, without those at zero.
+        problems: The first `PROBLEMS_AT_MOST` KPIs that were not sent, failed, timed out or are unknown.
+    """
+
+    trace_id: str
+    status: str
+    kpis: dict[str, int]
+    problems: list[Problem]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For XCom."""
+        return asdict(self)
+
+
+def create(
+    connection: Connection, trace_id: str, kpis: Iterable[Kpi], *, dag_id: str, run_id: str, environment: str
+) -> None:
+    """Write the job of a run, with every KPI pending; of a cleared run, add what is new in the registry.
+
+    Args:
+        connection: psycopg connection or cursor to the KPI database.
+        trace_id: The run's.
+        kpis: The registry's active ones.
+        dag_id: Whose run.
+        run_id: Its id in Airflow.
+        environment: ``ENVIRONMENT``.
+
+    Raises:
+        psycopg.errors.UniqueViolation: The trace id is that of another run.
+    """
+    rows = [
+        {
+            "kpi_id": kpi.id,
+            "name": kpi.name,
+            "type": kpi.type,
+            "report_back": kpi.report_back,
+            "metadata": kpi.metadata or {},
+        }
+        for kpi in kpis
+    ]
+    connection.execute(
+        "select kpi.create_job(%s, %s, %s, %s, %s)", [trace_id, dag_id, run_id, environment, Jsonb(rows)]
+    )
+
+
+def claim(connection: Connection, trace_id: str, kpi_id: str, owner: str, *, resend: str | None = None) -> Claim:
+    """Ask to send a KPI. Commit before the request: whoever is killed after that has left a trace.
+
+    Args:
+        connection: psycopg connection or cursor to the KPI database.
+        trace_id: The job.
+        kpi_id: Which.
+        owner: Names this one attempt, and no other: a worker or trigger that is started again is another.
+        resend: A wish to send also what n8n accepted, or may have accepted, earlier; None if there is none. Each is
+            granted once for each KPI, so it is the same for all tries between two clears, and another after a clear.
+
+    Returns:
+        Whether to send.
+
+    Raises:
+        HardError: The job has no such KPI.
+    """
+    return Claim(_one(connection, "select kpi.claim_kpi(%s, %s, %s, %s)", trace_id, kpi_id, owner, resend))
+
+
+def record(
+    connection: Connection,
+    trace_id: str,
+    kpi_id: str,
+    owner: str,
+    outcome: Literal["triggered", "failed", "unknown"],
+    *,
+    retry_count: int = 0,
+    error: str | None = None,
+) -> Status:
+    """Store what came of the request.
+
+    Args:
+        connection: psycopg connection or cursor to the KPI database.
+        trace_id: The job.
+        kpi_id: Which.
+        owner: As claimed.
+        outcome: What came of it.
+        retry_count: Requests after the first one of this claim.
+        error: What was said, without secrets; the first 2,000 characters are kept.
+
+    Returns:
+        The KPI's status now. It is not the outcome where n8n's report came first, or a later owner has claimed the KPI.
+
+    Raises:
+        HardError: The job has no such KPI.
+    """
+    text = None if error is None else error.replace("\0", "")
+    statement: LiteralString = "select kpi.record_outcome(%s, %s, %s, %s, %s, %s)"
+    return Status(_one(connection, statement, trace_id, kpi_id, owner, outcome, retry_count, text))
+
+
+def report(
+    connection: Connection,
+    trace_id: str,
+    kpi_id: str,
+    status: Literal["completed", "failed"],
+    error: str | None = None,
+) -> tuple[Report, Status]:
+    """Store what n8n reports about a workflow's end, also before the answer to its request is recorded.
+
+    Args:
+        connection: psycopg connection or cursor to the KPI database.
+        trace_id: The job.
+        kpi_id: Which.
+        status: How it ended.
+        error: What went wrong; the first 2,000 characters are kept.
+
+    Returns:
+        What it came to, and the KPI's status now.
+    """
+    text = None if error is None else error.replace("\0", "")
+    statement: LiteralString = "select kpi.report_kpi(%s, %s, %s, %s)"
+    (answer,) = connection.execute(statement, [trace_id, kpi_id, status, text]).fetchone() or (None,)
+    if answer is None:
+        return Report.NO_SUCH_KPI, Status.UNKNOWN
+    if answer in {Report.REPORTED, Report.REPEATED}:
+        return Report(answer), Status(status)
+    return Report.REFUSED, Status(answer)
+
+
+def settle(connection: Connection, trace_id: str) -> Summary:
+    """End the sending of a job: KPIs that are still being sent have lost their owner, and are unknown.
+
+    Args:
+        connection: psycopg connection or cursor to the KPI database.
+        trace_id: The job, none of whose tasks sends any more.
+
+    Returns:
+        What came of it so far.
+
+    Raises:
+        HardError: There is no such job.
+    """
+    if not _one(connection, "select kpi.settle_job(%s)", trace_id):
+        msg = f"There is no job {trace_id}: the task that creates it has not succeeded. Clear the run."
+        raise HardError(msg)
+    return summary(connection, trace_id)
+
+
+def summary(connection: Connection, trace_id: str) -> Summary:
+    """What came of a job so far.
+
+    Args:
+        connection: psycopg connection or cursor to the KPI database.
+        trace_id: The job.
+
+    Raises:
+        HardError: There is no such job.
+    """
+    status = _one(connection, "select status from kpi.job_records where trace_id = %s", trace_id)
+    counts = connection.execute(
+        "select status, count(*) from kpi.job_kpis where trace_id = %s group by status order by status", [trace_id]
+    ).fetchall()
+    problems = connection.execute(
+        "select kpi_id, status, error from kpi.job_kpis where trace_id = %s "
+        "and (status in ('pending', 'failed', 'timeout') or (status = 'unknown' and not report_back)) "
+        "order by kpi_id limit %s",
+        [trace_id, PROBLEMS_AT_MOST],
+    ).fetchall()
+    return Summary(trace_id, status, dict(counts), [Problem(*row) for row in problems])
+
+
+def awaited(connection: Connection, trace_id: str, timeout_minutes: float) -> int:
+    """How many KPIs of a job n8n has still to report, and has time to.
+
+    Args:
+        connection: psycopg connection or cursor to the KPI database.
+        trace_id: The job.
+        timeout_minutes: As for :func:`expire`.
+    """
+    statement: LiteralString = (
+        "select count(*) from kpi.job_kpis where trace_id = %s and report_back "
+        "and status in ('triggered', 'unknown') and sent_at > now() - %s"
+    )
+    return int(_one(connection, statement, trace_id, timedelta(minutes=timeout_minutes)))
+
+
+def expire(connection: Connection, timeout_minutes: float) -> int:
+    """Give up on reports that are overdue (``timeout``), and on senders that are gone (``unknown``), in every job.
+
+    Args:
+        connection: psycopg connection or cursor to the KPI database.
+        timeout_minutes: ``JOB_TIMEOUT_MINUTES``, from the request on.
+
+    Returns:
+        How many KPIs.
+    """
+    return int(_one(connection, "select kpi.expire_kpis(%s)", timedelta(minutes=timeout_minutes)))
+
+
+def prune(connection: Connection, keep_days: int) -> int:
+    """Delete old jobs.
+
+    Args:
+        connection: psycopg connection or cursor to the KPI database.
+        keep_days: Days that a job is kept, from its creation on.
+
+    Returns:
+        How many jobs.
+    """
+    return int(_one(connection, "select kpi.prune_jobs(%s)", timedelta(days=keep_days)))
+
+
+def _one(connection: Connection, statement: LiteralString, *parameters: Any) -> Any:
+    (value,) = connection.execute(statement, parameters).fetchone() or (None,)
+    if value is None:
+        msg = f"There is no job {parameters[0]}, or this KPI is not in it. Clear the run: it creates its job again."
+        raise HardError(msg)
+    return value

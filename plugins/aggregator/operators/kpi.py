@@ -1,0 +1,422 @@
+"""The tasks of ``kpi_dispatch``: read the registry, create the job, send one KPI, settle the job (spec: KPI dispatch).
+
+A KPI is sent once: its claim is committed before the request, the outcome after it. XCom carries ids only; each task
+reads the registry, so that a KPI is sent as the registry has it now, also when its task is cleared.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, timedelta
+from math import ceil
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from airflow.sdk import BaseOperator, Variable
+from airflow.sdk.configuration import conf
+from airflow.sdk.exceptions import AirflowSkipException
+
+from aggregator import settings
+from aggregator.errors import AggregatorError, HardError, TransientError
+from aggregator.kpi.trace_id import trace_id_of
+from aggregator.paths import SQL
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from airflow.sdk import Context
+
+    from aggregator.kpi.jobs import Summary
+    from aggregator.kpi.registry import Kpi, Registry
+
+NOTHING_TO_SEND = "nothing_to_send"
+"""XCom key under which the reading task says why the run is skipped."""
+
+NAMED_AT_MOST = 10
+"""KPIs that an error names; the job's record has them all."""
+
+PATIENCE = timedelta(minutes=5)
+"""How much longer than the reports' own time the wait for them may take, before it is begun anew."""
+
+_COLOR = "#ead7e8"
+
+
+class ReadKpiRegistryOperator(BaseOperator):
+    """Decide which KPIs the run sends.
+
+    A run whose day is over when it begins, and which has no job yet, sends nothing: neither after downtime nor in a
+    backfill. A KPI that another run of the same day has sent is left out. The param ``resend`` lifts both, the param
+    ``kpis`` chooses.
+
+    Args:
+        conn_id: Airflow connection of the KPI database.
+        **kwargs: As for every operator.
+    """
+
+    ui_color = _COLOR
+
+    def __init__(self, *, conn_id: str = "kpi_db", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.conn_id = conn_id
+
+    def execute(self, context: Context) -> list[list[str]]:
+        """Read and check the registry.
+
+        Returns:
+            The ids, in pages of no more than Airflow maps over (``max_map_length``).
+
+        Raises:
+            RegistryError: It is missing, not JSON, or too large; there is no job record.
+            AirflowSkipException: The run's day is over.
+            AggregatorError: The KPI database cannot be used.
+        """
+        from aggregator.hooks.postgres import PostgresTransactionHook
+
+        registry = _registry()
+        for dropped in registry.dropped:
+            self.log.warning("DROPPED from the registry, and not sent: %s: %s", dropped.name, dropped.reason)
+        trace_id = trace_id_of(context["dag_run"])
+        params = context["params"]
+        with PostgresTransactionHook(self.conn_id).task_transaction(context, read_only=True) as cursor:
+            known = cursor.execute("select true from kpi.jobs where trace_id = %s", [trace_id]).fetchone()
+            statement = (SQL / "kpi/kpis_sent_by_others.sql").read_bytes()
+            others: dict[str, str] = dict(cursor.execute(statement, {"trace_id": trace_id}).fetchall())
+        if params["resend"]:
+            others = {}
+        elif not known and (reason := _day_is_over(context)):
+            context["ti"].xcom_push(NOTHING_TO_SEND, reason)
+            raise AirflowSkipException(reason)
+        chosen = [kpi.id for kpi in registry.kpis if not params["kpis"] or kpi.id in params["kpis"]]
+        if left_out := [id_ for id_ in chosen if id_ in others]:
+            self.log.warning(
+                "%d KPIs were sent by another run of this day, and are left out; to send them again, start a run with "
+                "resend. The first: %s by %s",
+                len(left_out),
+                left_out[0],
+                others[left_out[0]],
+            )
+        ids = [id_ for id_ in chosen if id_ not in others]
+        if not ids:
+            self.log.warning("NO KPI is to be sent: the registry has %d active ones.", len(registry.kpis))
+        self.log.info("job=%s kpis=%d dropped=%d", trace_id, len(ids), len(registry.dropped))
+        return pages(ids, conf.getint("core", "max_map_length", fallback=1024))
+
+
+class CreateKpiJobOperator(BaseOperator):
+    """Write the job record, before any webhook is called.
+
+    Args:
+        conn_id: Airflow connection of the KPI database.
+        registry_task_id: The task that read the registry.
+        **kwargs: As for every operator.
+    """
+
+    ui_color = _COLOR
+
+    def __init__(self, *, conn_id: str = "kpi_db", registry_task_id: str = "read_registry", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.conn_id = conn_id
+        self.registry_task_id = registry_task_id
+
+    def execute(self, context: Context) -> list[int]:
+        """Write the record, or complete that of a cleared run.
+
+        Returns:
+            The places on a page. With the pages, they make up the task instances.
+
+        Raises:
+            AggregatorError: The KPI database cannot be used; nothing was sent.
+        """
+        from aggregator.hooks.postgres import PostgresTransactionHook
+        from aggregator.kpi import jobs
+
+        sent = context["ti"].xcom_pull(task_ids=self.registry_task_id)
+        ids = {id_ for page in sent for id_ in page}
+        run = context["dag_run"]
+        with PostgresTransactionHook(self.conn_id).task_transaction(context) as cursor:
+            jobs.create(
+                cursor,
+                trace_id_of(context["dag_run"]),
+                [kpi for kpi in _registry().kpis if kpi.id in ids],
+                dag_id=run.dag_id,
+                run_id=run.run_id,
+                environment=settings.load().environment,
+            )
+        return list(range(len(sent[0]))) if sent else []
+
+
+class TriggerKpiOperator(BaseOperator):
+    """Send one KPI to its n8n workflow, if that has not been done.
+
+    Args:
+        page: Ids of KPIs.
+        place: Which of them this instance sends. Behind the end of the page it is skipped.
+        conn_id: Airflow connection of the KPI database.
+        n8n_conn_id: Airflow connection of n8n, as `N8nHook` has it.
+        **kwargs: As for every operator.
+    """
+
+    ui_color = _COLOR
+
+    def __init__(
+        self, *, page: list[str], place: int, conn_id: str = "kpi_db", n8n_conn_id: str = "n8n", **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.page = page
+        self.place = place
+        self.conn_id = conn_id
+        self.n8n_conn_id = n8n_conn_id
+
+    @property
+    def kpi_id(self) -> str:
+        """The KPI, which names the instance."""
+        return self.page[self.place] if self.place < len(self.page) else "–"
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Claim the KPI, call the webhook, record the outcome.
+
+        Returns:
+            ``kpiId``, its ``status``, and ``retryCount``, how many requests followed the first one.
+
+        Raises:
+            N8nError: The workflow was not started, or ran and failed, or nobody knows. The text has n8n's words.
+            HardError: The KPI is not in the registry any more; or an earlier try may have sent it.
+            AggregatorError: The KPI database cannot be used. If it is so after the request, another try finds the KPI
+                claimed, and does not send it again.
+        """
+        if self.place >= len(self.page):
+            msg = "The last page has fewer KPIs than the others."
+            raise AirflowSkipException(msg)
+        from aggregator.kpi.jobs import Claim, Status
+
+        kpi = next((kpi for kpi in _registry().kpis if kpi.id == self.kpi_id), None)
+        if kpi is None:
+            msg = f"KPI {self.kpi_id} is not in the registry any more, or not active or invalid now; it was not sent."
+            raise HardError(msg)
+        owner = uuid4().hex
+        claim = self._claim(context, owner)
+        if claim is Claim.ACCEPTED:
+            self.log.info("n8n has accepted %s in an earlier try; it was not sent again.", self.kpi_id)
+            return {"kpiId": self.kpi_id, "status": Status.TRIGGERED.value, "retryCount": 0}
+        if claim is Claim.UNKNOWN:
+            msg = (
+                f"KPI {self.kpi_id} may have been sent by an earlier try, whose outcome is unknown; it was not sent "
+                "again. Look into n8n's executions; if it is not there, start a run with resend and this KPI."
+            )
+            raise HardError(msg)
+        return self._send(context, kpi, owner)
+
+    def _claim(self, context: Context, owner: str) -> Any:
+        from aggregator.hooks.postgres import PostgresTransactionHook
+        from aggregator.kpi import jobs
+
+        ti = context["ti"]
+        # A clear raises the limit of tries, retries leave it: each clear is a wish of its own, which retries share.
+        resend = f"up to try {ti.max_tries}" if context["params"]["resend"] else None
+        with PostgresTransactionHook(self.conn_id).task_transaction(context) as cursor:
+            return jobs.claim(cursor, trace_id_of(context["dag_run"]), self.kpi_id, owner, resend=resend)
+
+    def _send(self, context: Context, kpi: Kpi, owner: str) -> dict[str, Any]:
+        from aggregator.hooks.n8n import N8nError, N8nHook, N8nUnknownError
+        from aggregator.kpi.jobs import Status
+
+        trace_id = trace_id_of(context["dag_run"])
+        try:
+            delivery = N8nHook(self.n8n_conn_id).post(
+                kpi.webhook_url,
+                payload(kpi, trace_id, _moment(context), settings.load().environment),
+                idempotency_key=f"{trace_id}/{kpi.id}",
+            )
+        except AggregatorError as error:
+            outcome = Status.UNKNOWN if isinstance(error, N8nUnknownError) else Status.FAILED
+            retry_count = error.retry_count if isinstance(error, N8nError) else 0
+            self._record(context, owner, outcome, retry_count, str(error))
+            raise
+        status = self._record(context, owner, Status.TRIGGERED, delivery.retry_count)
+        self.log.info("kpi=%s status=%s retry_count=%d", kpi.id, status, delivery.retry_count)
+        return {"kpiId": kpi.id, "status": status, "retryCount": delivery.retry_count}
+
+    def _record(self, context: Context, owner: str, outcome: Any, retry_count: int, error: str | None = None) -> str:
+        from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
+
+        from aggregator.hooks.postgres import PostgresTransactionHook
+        from aggregator.kpi import jobs
+
+        def attempt() -> str:
+            with PostgresTransactionHook(self.conn_id).task_transaction(context) as cursor:
+                status = jobs.record(
+                    cursor,
+                    trace_id_of(context["dag_run"]),
+                    self.kpi_id,
+                    owner,
+                    outcome,
+                    retry_count=retry_count,
+                    error=error,
+                )
+            return status.value
+
+        # Without it nobody would know what n8n has answered.
+        again = Retrying(
+            retry=retry_if_exception_type(TransientError),
+            stop=stop_after_attempt(4),
+            wait=wait_exponential(),
+            reraise=True,
+        )
+        return again(attempt)
+
+
+class SettleKpiJobOperator(BaseOperator):
+    """Wait, without a worker, for the reports that n8n owes, and say what became of the job (spec: KPI dispatch).
+
+    Comes after everything that sends. It fails if it is not known of every KPI that it went well; its XCom, the summary
+    of the job, is there all the same. It also deletes old job records.
+
+    Args:
+        conn_id: Airflow connection of the KPI database.
+        registry_task_id: The task that read the registry.
+        poll_every: Time between two looks for reports.
+        **kwargs: As for every operator.
+    """
+
+    ui_color = _COLOR
+
+    def __init__(
+        self,
+        *,
+        conn_id: str = "kpi_db",
+        registry_task_id: str = "read_registry",
+        poll_every: timedelta = timedelta(seconds=10),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.conn_id = conn_id
+        self.registry_task_id = registry_task_id
+        self.poll_every = poll_every
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Settle the job, and wait if there is something to wait for.
+
+        Returns:
+            The job's summary, as :class:`aggregator.kpi.jobs.Summary` describes it.
+
+        Raises:
+            HardError: There is no job, or not every KPI went well.
+            AirflowSkipException: The run had nothing to send.
+            TransientError: The database could not be reached or was busy.
+        """
+        from aggregator.hooks.postgres import PostgresTransactionHook
+        from aggregator.kpi import jobs
+        from aggregator.triggers.kpi import KpiReportsTrigger
+
+        if reason := context["ti"].xcom_pull(task_ids=self.registry_task_id, key=NOTHING_TO_SEND):
+            raise AirflowSkipException(reason)
+        configured = settings.load()
+        trace_id = trace_id_of(context["dag_run"])
+        with PostgresTransactionHook(self.conn_id).task_transaction(context) as cursor:
+            jobs.settle(cursor, trace_id)
+            awaited = jobs.awaited(cursor, trace_id, configured.job_timeout_minutes)
+            jobs.prune(cursor, configured.kpi_jobs_keep_days)
+        if awaited:
+            self.log.info("Job %s: waiting for the reports of %d KPIs", trace_id, awaited)
+            trigger = KpiReportsTrigger(
+                self.conn_id, trace_id, configured.job_timeout_minutes, self.poll_every.total_seconds()
+            )
+            timeout = timedelta(minutes=configured.job_timeout_minutes) + PATIENCE
+            self.defer(trigger=trigger, method_name="conclude", timeout=timeout)
+        return self.conclude(context)
+
+    def conclude(self, context: Context, event: object = None) -> dict[str, Any]:  # noqa: ARG002 - Airflow passes it
+        """Give up on what is overdue, and say what became of the job.
+
+        Returns:
+            The job's summary.
+
+        Raises:
+            HardError: Not every KPI went well.
+            TransientError: The database could not be reached or was busy.
+        """
+        from aggregator.hooks.postgres import PostgresTransactionHook
+        from aggregator.kpi import jobs
+
+        trace_id = trace_id_of(context["dag_run"])
+        with PostgresTransactionHook(self.conn_id).task_transaction(context) as cursor:
+            jobs.expire(cursor, settings.load().job_timeout_minutes)
+            summary = jobs.summary(cursor, trace_id)
+        self.log.info("Job %s is %s: %s", trace_id, summary.status, summary.kpis)
+        if summary.problems:
+            # A failing task returns nothing, and whoever looks at the run shall still see what became of it.
+            context["ti"].xcom_push("return_value", summary.as_dict())
+            raise HardError(_describe(summary))
+        return summary.as_dict()
+
+
+def pages(ids: list[str], longest: int) -> list[list[str]]:
+    """Split ids into pages of one length, but for the last: Airflow maps over no list that is longer than a limit.
+
+    It does map over the product of two lists: pages, and places on a page.
+
+    Args:
+        ids: All of them.
+        longest: The limit.
+
+    Returns:
+        As few pages as possible, whose last lacks as few places as possible.
+    """
+    if not ids:
+        return []
+    size = ceil(len(ids) / ceil(len(ids) / longest))
+    return [ids[start : start + size] for start in range(0, len(ids), size)]
+
+
+def payload(kpi: Kpi, trace_id: str, moment: datetime, environment: str) -> dict[str, Any]:
+    """What n8n gets, the seed's ``IndividualKPITrigger``.
+
+    Args:
+        kpi: The registry's entry.
+        trace_id: The job.
+        moment: The run's.
+        environment: ``ENVIRONMENT``.
+    """
+    return {
+        "traceId": trace_id,
+        "kpiId": kpi.id,
+        "timestamp": f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}",
+        "kpiType": kpi.type,
+        "metadata": {
+            "schedulerWorker": "scheduler-worker",
+            "environment": environment,
+            "kpiName": kpi.name,
+            "kpiDescription": kpi.description,
+        },
+    }
+
+
+def _registry() -> Registry:
+    from aggregator.kpi import registry
+
+    return registry.parse(Variable.get(registry.VARIABLE, default=None))
+
+
+def _moment(context: Context) -> datetime:
+    run = context["dag_run"]
+    return run.logical_date or run.run_after
+
+
+def _day_is_over(context: Context) -> str | None:
+    day, started = _moment(context).astimezone(UTC).date(), context["ti"].start_date.astimezone(UTC).date()
+    if day >= started:
+        return None
+    return (
+        f"The run is that of {day}, and {started} has begun: nothing is sent. If it shall be, start a run with resend."
+    )
+
+
+def _describe(summary: Summary) -> str:
+    named = [
+        f"{problem.kpi_id} is {problem.status}" + (f" ({problem.error})" if problem.error else "")
+        for problem in summary.problems[:NAMED_AT_MOST]
+    ]
+    return (
+        f"Job {summary.trace_id} is {summary.status}: {'; '.join(named)}"
+        f"{'; and more' if len(summary.problems) > NAMED_AT_MOST else ''}. The job's record has every KPI. "
+        "Clear the tasks of those that failed, and what comes after them, to send them again."
+    )

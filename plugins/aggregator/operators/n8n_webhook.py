@@ -1,0 +1,73 @@
+"""Starts n8n workflows from any DAG."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from airflow.sdk import Context
+
+
+class N8nWebhookOperator(BaseOperator):
+    """Start an n8n workflow through its webhook, and end when n8n has accepted the call.
+
+    No argument is a template: a payload with n8n's own ``{{ $json.x }}``, or with what somebody typed in elsewhere,
+    goes out as it is. That makes it safe to map over data:
+
+        N8nWebhookOperator.partial(
+            task_id="notify", url="https://n8n.example.com/webhook/notify", map_index_template="{{ task.payload.id }}"
+        ).expand(payload=list_customers.output)
+
+    A worker that is killed while it waits for the answer leaves it open whether the workflow was started. Airflow's
+    next try sends the call again, with the same ``Idempotency-Key``; a workflow that must not run twice has to look at
+    it. ``kpi_dispatch`` keeps job records instead.
+
+    Args:
+        url: The webhook's; what may be called, and what is sent the key, is the connection's business (`N8nHook`).
+        payload: Sent as JSON.
+        idempotency_key: The same in every try; by default made of DAG, run, task and map index.
+        conn_id: Airflow connection, as `N8nHook` has it.
+        **kwargs: As for every operator.
+    """
+
+    template_fields: Sequence[str] = ()
+    ui_color = "#ead7e8"
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        payload: Mapping[str, Any],
+        idempotency_key: str | None = None,
+        conn_id: str = "n8n",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.url = url
+        self.payload = payload
+        self.idempotency_key = idempotency_key
+        self.conn_id = conn_id
+
+    def execute(self, context: Context) -> dict[str, int]:
+        """Call the webhook.
+
+        Args:
+            context: Airflow's task context.
+
+        Returns:
+            ``status``, n8n's HTTP status, and ``retry_count``, how many requests followed the first one.
+
+        Raises:
+            N8nError: The workflow was not started, or nobody knows; as `N8nHook.post` raises it.
+        """
+        from aggregator.hooks.n8n import N8nHook
+
+        ti = context["ti"]
+        own_key = f"{ti.dag_id}/{ti.run_id}/{ti.task_id}/{ti.map_index}"
+        delivery = N8nHook(self.conn_id).post(self.url, self.payload, idempotency_key=self.idempotency_key or own_key)
+        self.log.info("n8n accepted it: status=%d retry_count=%d", delivery.status, delivery.retry_count)
+        return {"status": delivery.status, "retry_count": delivery.retry_count}

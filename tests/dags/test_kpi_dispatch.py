@@ -1,0 +1,500 @@
+"""KPI dispatch over HTTP, with real job records: one execution for each KPI, and words for what failed."""
+
+from __future__ import annotations
+
+import json
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowSkipException, TaskDeferred
+
+from aggregator.errors import AggregatorError, HardError, TransientError
+from aggregator.hooks import n8n as hook_module
+from aggregator.hooks.n8n import N8nUnknownError
+from aggregator.kpi import jobs
+from aggregator.kpi.registry import RegistryError
+from aggregator.operators.kpi import pages
+from dev.analytics_engine.faults import Fault
+from dev.n8n.app import Workflow
+from dev.n8n.fixtures import KEY
+
+if TYPE_CHECKING:
+    import psycopg
+    from airflow.dag_processing.dagbag import DagBag
+
+    from dev.n8n.client import N8nControl
+
+NOON = datetime(2026, 11, 15, 12, tzinfo=UTC)
+HTML = {"Content-Type": "text/html"}
+BOOTING = Fault(status=404, body="<html><pre>Cannot POST</pre></html>", headers=HTML, times=2)
+
+
+class Run:
+    """One run of the DAG, whose tasks a test calls one by one.
+
+    Args:
+        dag: The DAG.
+        moment: Logical date.
+        started: When its tasks begin; by default at once.
+        params: As in the trigger form.
+    """
+
+    def __init__(
+        self,
+        dag: Any,
+        moment: datetime = NOON,
+        *,
+        started: datetime | None = None,
+        name: str = "scheduled",
+        **params: Any,
+    ) -> None:
+        self.dag = dag
+        self.started = started or moment
+        self.params = {"resend": False, "kpis": [], **params}
+        run_id = f"{name}__{moment.isoformat()}"
+        self.run = SimpleNamespace(dag_id=dag.dag_id, run_id=run_id, logical_date=moment, run_after=moment)
+        self.xcoms: dict[tuple[str, str], Any] = {}
+        self.clears = 0
+
+    def context(self, task_id: str, try_number: int = 1) -> Any:
+        def push(key: str, value: Any) -> None:
+            self.xcoms[task_id, key] = value
+
+        instance = SimpleNamespace(
+            dag_id=self.dag.dag_id,
+            task_id=task_id,
+            run_id=self.run.run_id,
+            start_date=datetime.now(UTC),
+            try_number=try_number,
+            max_tries=2 + self.clears,
+            xcom_push=push,
+            xcom_pull=lambda task_ids, key="return_value": self.xcoms.get((task_ids, key)),
+        )
+        if task_id == "read_registry":
+            instance.start_date = self.started
+        task = self.dag.get_task(task_id)
+        return {"ti": instance, "task": task, "dag": self.dag, "dag_run": self.run, "params": self.params}
+
+    def execute(self, task_id: str) -> Any:
+        result = self.dag.get_task(task_id).execute(self.context(task_id))
+        self.xcoms[task_id, "return_value"] = result
+        return result
+
+    def plan(self) -> list[str]:
+        """Read the registry and create the job; the KPIs that would be sent."""
+        self.execute("read_registry")
+        self.execute("create_job")
+        return [task.kpi_id for task in self.instances()]
+
+    def instances(self) -> list[Any]:
+        """The mapped instances, as Airflow makes them: the product of pages and places."""
+        mapped = self.dag.get_task("trigger_kpi")
+        values = [self.xcoms[task_id, "return_value"] for task_id in ("read_registry", "create_job")]
+        return [mapped.unmap({"page": page, "place": place}) for page in values[0] for place in values[1]]
+
+    def send(self, *kpi_ids: str) -> dict[str, Any]:
+        """Run the instances of these KPIs, or all, at once; what each returned or raised."""
+        instances = [task for task in self.instances() if not kpi_ids or task.kpi_id in kpi_ids]
+
+        def one(task: Any) -> Any:
+            try:
+                return task.execute({**self.context("trigger_kpi"), "task": task})
+            except (AggregatorError, AirflowSkipException) as error:
+                return error
+
+        with ThreadPoolExecutor(8) as threads:
+            return dict(zip([task.kpi_id for task in instances], threads.map(one, instances), strict=True))
+
+    def settle(self) -> dict[str, Any]:
+        return self.dag.get_task("settle_job").execute(self.context("settle_job"))
+
+    def clear(self) -> None:
+        self.clears += 1
+        self.xcoms.clear()
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch) -> None:
+    monkeypatch.setattr(hook_module.N8nHook.__init__, "__kwdefaults__", WITHOUT_WAITING)
+
+
+WITHOUT_WAITING = {**(hook_module.N8nHook.__init__.__kwdefaults__ or {}), "sleep": lambda _: None, "timeouts": (2, 1)}
+
+
+@pytest.fixture
+def n8n_of_kpis(n8n: N8nControl, monkeypatch) -> N8nControl:
+    """An n8n that the connection allows."""
+    allow(monkeypatch, n8n.url)
+    return n8n
+
+
+@pytest.fixture
+def registry(monkeypatch, n8n_of_kpis: N8nControl) -> Any:
+    """Set the registry to these ids, or entries."""
+
+    def set_to(*kpis: str | dict[str, Any]) -> None:
+        entries = [entry(n8n_of_kpis, kpi) if isinstance(kpi, str) else kpi for kpi in kpis]
+        monkeypatch.setenv("AIRFLOW_VAR_KPI-REGISTRY", json.dumps({"kpis": entries}))
+
+    return set_to
+
+
+@pytest.fixture
+def dag(dag_bag: DagBag, kpi_db: psycopg.Connection) -> Any:
+    return dag_bag.dags["kpi_dispatch"]
+
+
+def allow(monkeypatch, *origins: str) -> None:
+    connection = {"conn_type": "http", "password": KEY, "extra": {"allowed_origins": origins}}
+    monkeypatch.setenv("AIRFLOW_CONN_N8N", json.dumps(connection))
+
+
+def entry(n8n: N8nControl, kpi_id: str, url: str | None = None, **more: Any) -> dict[str, Any]:
+    """A registry's entry; its workflow is there."""
+    n8n.register({kpi_id: Workflow()})
+    url = url or n8n.webhook(kpi_id)
+    return {"id": kpi_id, "name": f"Name of {kpi_id}", "type": "price", "active": True, "webhookUrl": url, **more}
+
+
+def statuses(connection: psycopg.Connection) -> dict[str, str]:
+    return dict(connection.execute("select kpi_id, status from kpi.job_kpis").fetchall())
+
+
+def executed(n8n: N8nControl) -> dict[str, int]:
+    paths = [execution["path"] for execution in n8n.executions()]
+    return {path: paths.count(path) for path in sorted(set(paths))}
+
+
+class TestRun:
+    def test_every_kpi_is_sent_once_with_the_payload_of_the_product(self, dag, registry, n8n, kpi_db) -> None:
+        registry("btc", entry(n8n, "eth", description="Ether"), entry(n8n, "off", active=False))
+        run = Run(dag)
+        assert run.plan() == ["btc", "eth"]
+        assert statuses(kpi_db) == {"btc": "pending", "eth": "pending"}
+        assert n8n.requests() == []
+
+        returned = run.send()
+
+        assert returned["btc"] == {"kpiId": "btc", "status": "triggered", "retryCount": 0}
+        (execution,) = n8n.executions("eth")
+        trace_id = execution["body"]["traceId"]
+        assert execution["body"] == {
+            "traceId": trace_id,
+            "kpiId": "eth",
+            "timestamp": "2026-11-15T12:00:00Z",
+            "kpiType": "price",
+            "metadata": {
+                "schedulerWorker": "scheduler-worker",
+                "environment": "development",
+                "kpiName": "Name of eth",
+                "kpiDescription": "Ether",
+            },
+        }
+        assert trace_id.startswith("trace_20261115_120000_")
+        assert execution["idempotency_key"] == f"{trace_id}/eth"
+        assert run.settle()["kpis"] == {"triggered": 2}
+        record = kpi_db.execute("select record from kpi.job_records").fetchone()[0]
+        assert record["status"] == "triggered"
+
+    def test_templates_in_a_registry_are_data(self, dag, registry, n8n, kpi_db) -> None:
+        evil = "{{ var.value.secret }} {{ $json.x }} {% raw %}"
+        registry(
+            entry(n8n, "a", name=evil, description=evil, metadata={"x": evil}),
+            entry(n8n, "ä/🦊 {{ 7*7 }}", n8n.webhook("b")),
+        )
+        n8n.register({"b": Workflow()})
+        run = Run(dag)
+        run.plan()
+        for task in run.instances():
+            context = {**run.context("trigger_kpi"), "task": task}
+            task.render_template_fields(context)
+            task.execute(context)
+        assert n8n.executions("a")[0]["body"]["metadata"]["kpiName"] == evil
+        assert n8n.executions("b")[0]["body"]["kpiId"] == "ä/🦊 {{ 7*7 }}"
+
+    def test_empty_registry_is_a_run_that_says_so(self, dag, registry, capfd) -> None:
+        registry()
+        run = Run(dag)
+        assert run.plan() == []
+        assert run.settle()["status"] == "completed"
+        assert "NO KPI is to be sent" in "".join(capfd.readouterr())
+
+    @pytest.mark.parametrize("text", [None, "{", "[]"])
+    def test_registry_that_is_none_fails_the_run_without_a_job(
+        self, dag, kpi_db, n8n_of_kpis, monkeypatch, text
+    ) -> None:
+        monkeypatch.delenv("AIRFLOW_VAR_KPI-REGISTRY", raising=False)
+        if text is not None:
+            monkeypatch.setenv("AIRFLOW_VAR_KPI-REGISTRY", text)
+        run = Run(dag)
+        with pytest.raises(RegistryError):
+            run.plan()
+        with pytest.raises(HardError, match="There is no job"):
+            run.settle()
+        assert kpi_db.execute("select count(*) from kpi.jobs").fetchone() == (0,)
+
+    def test_dropped_entries_are_named_and_the_others_sent(self, dag, registry, n8n, capfd) -> None:
+        registry("btc", "btc", {"id": "x", "active": True}, entry(n8n, "js", "javascript:alert(1)"))
+        assert Run(dag).plan() == ["btc"]
+        log = "".join(capfd.readouterr())
+        assert [f"DROPPED from the registry, and not sent: {name}" in log for name in ("btc", "x", "js")] == [True] * 3
+
+    def test_job_that_cannot_be_written_means_no_call(self, dag, registry, n8n, monkeypatch) -> None:
+        registry("btc")
+        run = Run(dag)
+        run.execute("read_registry")
+        monkeypatch.setenv("AIRFLOW_CONN_KPI_DB", "postgresql://nobody@127.0.0.1:1/none")
+        with pytest.raises(TransientError):
+            run.execute("create_job")
+        assert n8n.requests() == []
+
+
+class TestExactlyOnce:
+    def test_clear_of_the_run_sends_only_what_was_not_accepted(self, dag, registry, n8n, kpi_db) -> None:
+        registry("good", "bad")
+        n8n.faults({"bad": [Fault(status=422, body="No")]})
+        run = Run(dag)
+        run.plan()
+        run.send()
+        with pytest.raises(HardError, match=r"is partial: bad is failed \(.*answered 422: No"):
+            run.settle()
+        run.clear()
+        assert run.plan() == ["good", "bad"]
+        assert run.send()["good"]["status"] == "triggered"
+        assert run.settle()["status"] == "triggered"
+        assert executed(n8n) == {"bad": 1, "good": 1}
+
+    def test_clear_of_one_kpi_uses_the_registry_as_it_is_then(self, dag, registry, n8n, kpi_db) -> None:
+        registry("good", entry(n8n, "bad", n8n.webhook("wrong")))
+        run = Run(dag)
+        run.plan()
+        assert 'The requested webhook "POST wrong" is not registered' in str(run.send()["bad"])
+        registry("good", "bad")
+        run.clears += 1
+        assert run.send("bad")["bad"]["status"] == "triggered"
+        assert executed(n8n) == {"bad": 1, "good": 1}
+
+    def test_killed_before_the_claim_is_sent_by_the_next_try(self, dag, registry, n8n) -> None:
+        registry("btc")
+        run = Run(dag)
+        run.plan()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(jobs, "claim", killed)
+            with pytest.raises(Killed):
+                run.send()
+        assert run.send()["btc"]["status"] == "triggered"
+        assert executed(n8n) == {"btc": 1}
+
+    def test_killed_after_the_request_is_unknown_and_not_sent_again(self, dag, registry, n8n, kpi_db) -> None:
+        registry("btc")
+        run = Run(dag)
+        run.plan()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(jobs, "record", killed)
+            with pytest.raises(Killed):
+                run.send()
+        assert statuses(kpi_db) == {"btc": "sending"}
+        for _ in range(2):
+            assert "may have been sent by an earlier try" in str(run.send()["btc"])
+        assert executed(n8n) == {"btc": 1}
+        with pytest.raises(HardError, match="btc is unknown"):
+            run.settle()
+
+    @pytest.mark.parametrize("fault", [Fault(truncate_after_bytes=0), Fault(delay_seconds=2)], ids=["dropped", "slow"])
+    def test_lost_answer_is_unknown_and_not_sent_again(self, dag, registry, n8n, kpi_db, fault: Fault) -> None:
+        registry("btc")
+        n8n.faults({"btc": [fault]})
+        run = Run(dag)
+        run.plan()
+        assert isinstance(run.send()["btc"], N8nUnknownError)
+        run.clears += 1
+        assert isinstance(run.send()["btc"], HardError)
+        assert executed(n8n) == {"btc": 1}
+        assert statuses(kpi_db) == {"btc": "unknown"}
+
+    def test_two_tries_at_once_send_one_request(self, dag, registry, n8n) -> None:
+        registry("btc")
+        n8n.faults({"btc": [Fault(delay_seconds=0.5)]})
+        run = Run(dag)
+        run.plan()
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(lambda _: run.send(), range(4)))
+        assert executed(n8n) == {"btc": 1}
+
+    def test_second_run_of_the_day_sends_what_the_first_has_not(self, dag, registry, n8n) -> None:
+        registry("good", "bad")
+        n8n.faults({"bad": [Fault(status=422)]})
+        first, second = Run(dag), Run(dag, NOON + timedelta(hours=3), name="manual")
+        first.plan()
+        first.send()
+        assert second.plan() == ["bad"]
+        second.send()
+        assert executed(n8n) == {"bad": 1, "good": 1}
+        first.clear()
+        assert first.plan() == ["good"]
+        assert Run(dag, NOON + timedelta(days=1)).plan() == ["good", "bad"]
+
+    def test_resend_sends_again_once_for_each_clear(self, dag, registry, n8n) -> None:
+        registry("a", "b")
+        first, again = Run(dag), Run(dag, NOON + timedelta(hours=3), name="manual", resend=True, kpis=["a"])
+        first.plan()
+        first.send()
+        assert again.plan() == ["a"]
+        again.send()
+        again.send()  # a retry
+        assert executed(n8n) == {"a": 2, "b": 1}
+        again.clears += 1
+        again.send()
+        assert executed(n8n) == {"a": 3, "b": 1}
+
+    def test_day_that_is_over_sends_nothing_unless_asked(self, dag, registry, n8n, kpi_db) -> None:
+        registry("btc")
+        late = Run(dag, started=NOON + timedelta(hours=12))
+        with pytest.raises(AirflowSkipException, match="The run is that of 2026-11-15, and 2026-11-16 has begun"):
+            late.plan()
+        with pytest.raises(AirflowSkipException):
+            late.settle()
+        assert kpi_db.execute("select count(*) from kpi.jobs").fetchone() == (0,)
+        assert Run(dag, started=NOON + timedelta(hours=11)).plan() == ["btc"]
+        asked = Run(dag, NOON - timedelta(days=9), started=NOON, name="backfill", resend=True)
+        assert asked.plan() == ["btc"]
+
+    def test_run_that_was_sent_can_be_cleared_on_a_later_day(self, dag, registry, n8n) -> None:
+        registry("btc")
+        n8n.faults({"btc": [Fault(status=422)]})
+        run = Run(dag)
+        run.plan()
+        run.send()
+        run.clear()
+        run.started += timedelta(days=30)
+        assert run.plan() == ["btc"]
+        run.send()
+        assert executed(n8n) == {"btc": 1}
+
+
+def test_ten_ways_to_fail_stop_none_of_the_forty_others(dag, registry, n8n, kpi_db, monkeypatch) -> None:
+    good = [f"good-{number}" for number in range(40)]
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        refused = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    allow(monkeypatch, n8n.url, refused)
+    faults = {
+        "timeout": [Fault(delay_seconds=2)],
+        "booting": [BOOTING],
+        "forbidden": [Fault(status=403, body="Authorization data is wrong!")],
+        "busy": [Fault(status=503, body="Database is not ready!")],
+        "limited": [Fault(status=429, headers={"Retry-After": "1"})],
+        "moved": [Fault(status=302, headers={"Location": "http://169.254.169.254/latest"})],
+    }
+    words = {
+        "refused": "cannot be connected to: [Errno 111] Connection refused",
+        "dns": "cannot be resolved",
+        "timeout": "no answer came (ReadTimeout)",
+        "inactive": 'answered 404: The requested webhook "POST inactive" is not registered',
+        "forbidden": "answered 403: Authorization data is wrong!",
+        "error": "answered 500: Error in workflow",
+        "moved": "a redirect to 169.254.169.254, which is not followed",
+    }
+    registry(
+        *good,
+        *faults,
+        entry(n8n, "refused", f"{refused}/webhook/x"),
+        entry(n8n, "dns", "https://n8n.invalid/webhook/x"),
+        "inactive",
+        "error",
+    )
+    n8n.faults(faults)
+    n8n.register({"inactive": Workflow(active=False), "error": Workflow(fails=True)})
+    run = Run(dag)
+    assert len(run.plan()) == 50
+
+    run.send()
+
+    healed = {"booting", "busy", "limited"}
+    assert {kpi for kpi, status in statuses(kpi_db).items() if status == "triggered"} == {*good, *healed}
+    assert {kpi: count for kpi, count in executed(n8n).items() if count != 1} == {}
+    errors = dict(kpi_db.execute("select kpi_id, error from kpi.job_kpis where error is not null").fetchall())
+    assert errors.keys() == words.keys()
+    assert [kpi for kpi, text in words.items() if text not in errors[kpi]] == []
+    counts = dict(kpi_db.execute("select kpi_id, retry_count from kpi.job_kpis where retry_count > 0").fetchall())
+    assert counts == {"booting": 2, "busy": 1, "limited": 1, "dns": 3, "refused": 3}
+    with pytest.raises(HardError) as caught:
+        run.settle()
+    assert [kpi for kpi, text in words.items() if f"{kpi} is " not in str(caught.value)] == []
+    assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://169.254.169.254/latest",
+        "http://127.0.0.1:9/",
+        "http://[::1]:9/",
+        "http://2130706433:9/",
+        "http://0x7f.1:9/",
+    ],
+)
+def test_hostile_url_is_called_by_nobody(dag, registry, n8n, kpi_db, url: str) -> None:
+    registry(entry(n8n, "evil", url), "good")
+    run = Run(dag)
+    run.plan()
+    assert "no public address" in str(run.send()["evil"])
+    assert statuses(kpi_db) == {"evil": "failed", "good": "triggered"}
+
+
+def test_reports_are_awaited_until_they_are_too_late(dag, registry, n8n, kpi_db) -> None:
+    registry("quick", entry(n8n, "slow", reportBack=True), entry(n8n, "done", reportBack=True))
+    run = Run(dag)
+    run.plan()
+    run.send()
+    (trace_id,) = kpi_db.execute("select trace_id from kpi.jobs").fetchone()
+    jobs.report(kpi_db, trace_id, "done", "completed")
+    with pytest.raises(TaskDeferred):
+        run.settle()
+    kpi_db.execute("update kpi.job_kpis set sent_at = sent_at - interval '31 minutes'")
+    with pytest.raises(HardError, match=r"slow is timeout \(n8n did not report back within 30 minutes"):
+        run.settle()
+    assert statuses(kpi_db) == {"quick": "triggered", "slow": "timeout", "done": "completed"}
+
+
+def test_kpi_that_left_the_registry_is_not_sent(dag, registry, n8n) -> None:
+    registry("a", "b")
+    run = Run(dag)
+    run.plan()
+    registry("a")
+    assert "b is not in the registry any more" in str(run.send()["b"])
+    with suppress(HardError):
+        run.settle()
+    assert executed(n8n) == {"a": 1}
+
+
+@pytest.mark.parametrize("number", [0, 1, 1023, 1024, 1025, 1501, 2049, 100_003])
+def test_any_number_of_kpis_makes_pages_that_airflow_maps_over(number: int) -> None:
+    ids = [str(id_) for id_ in range(number)]
+    made = pages(ids, 1024)
+    assert [id_ for page in made for id_ in page] == ids
+    assert all(len(page) <= 1024 for page in [made, *made])
+    assert len({len(page) for page in made[:-1]}) <= 1
+    if made:
+        assert len(made) * len(made[0]) - number < len(made)
+
+
+def test_places_behind_the_last_page_are_skipped(dag, registry, n8n, monkeypatch) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__MAX_MAP_LENGTH", "3")
+    registry(*"abcdefg")
+    run = Run(dag)
+    assert sorted(run.plan()) == [*"abcdefg", "–", "–"]
+    run.send()
+    assert executed(n8n) == dict.fromkeys("abcdefg", 1)
+
+
+class Killed(BaseException):
+    """What ends a process is no error that it could handle."""
+
+
+def killed(*_: Any, **__: Any) -> None:
+    raise Killed

@@ -1,0 +1,112 @@
+"""The stand-in answers as n8n was recorded to, and says what it executed."""
+
+from __future__ import annotations
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from dev.analytics_engine.faults import Fault
+from dev.n8n.app import Workflow
+from dev.n8n.client import KEY, REPORT_SECRET, running
+from dev.n8n.fixtures import KEY as RIGHT
+from dev.sample import kpis
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dev.n8n.client import N8nControl
+
+
+def call(n8n: N8nControl, path: str, key: str = RIGHT, method: str = "POST") -> httpx.Response:
+    headers = {"Authorization": f"Bearer {key}", "Idempotency-Key": "k"}
+    body = {"traceId": "t", "kpiId": "a/b"}
+    return httpx.request(method, n8n.webhook(path), json=body, headers=headers, timeout=5)
+
+
+@pytest.mark.parametrize(
+    ("workflow", "status", "answer"),
+    [
+        (Workflow(), 200, {"message": "Workflow was started"}),
+        (Workflow(fails=True), 500, {"message": "Error in workflow"}),
+    ],
+)
+def test_what_runs_is_listed(n8n: N8nControl, workflow: Workflow, status: int, answer: dict[str, Any]) -> None:
+    n8n.register({"w": workflow})
+    response = call(n8n, "w")
+    assert (response.status_code, response.json()) == (status, answer)
+    (execution,) = n8n.executions("w")
+    assert (execution["idempotency_key"], execution["body"]["kpiId"]) == ("k", "a/b")
+
+
+def test_what_is_not_there_is_told_in_json(n8n: N8nControl) -> None:
+    n8n.register({"off": Workflow(active=False), "get": Workflow(method="GET")})
+    for path in ("off", "never", "get"):
+        response = call(n8n, path)
+        assert (response.status_code, response.json()["code"]) == (404, 404)
+        assert "not registered" in response.json()["message"]
+    assert n8n.executions() == []
+
+
+def test_wrong_key_is_told_in_plain_text(n8n: N8nControl) -> None:
+    n8n.register({"w": Workflow(), "open": Workflow(protected=False)})
+    response = call(n8n, "w", key="wrong")
+    assert (response.status_code, response.text) == (403, "Authorization data is wrong!")
+    assert call(n8n, "open", key="wrong").status_code == 200
+
+
+def test_fault_with_a_status_executes_nothing_and_one_without_does(n8n: N8nControl) -> None:
+    n8n.register({"w": Workflow()})
+    n8n.faults({"w": [Fault(status=503), Fault(truncate_after_bytes=0)]})
+    assert call(n8n, "w").status_code == 503
+    with pytest.raises(httpx.RemoteProtocolError):
+        call(n8n, "w")
+    assert (len(n8n.executions()), len(n8n.requests())) == (1, 2)
+
+
+@pytest.mark.slow
+def test_workflow_reports_back(monkeypatch) -> None:
+    reports: list[tuple[str, str, Any]] = []
+    arrived = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            reports.append((self.path, self.headers["Authorization"], json.loads(body)))
+            self.send_response(200)
+            self.end_headers()
+            arrived.set()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        monkeypatch.setenv(REPORT_SECRET, "s")
+        with running(key=RIGHT, reports_to=f"http://127.0.0.1:{server.server_port}/api/kpi") as n8n:
+            n8n.register({"w": Workflow(reports="completed", report_after=0)})
+            call(n8n, "w")
+            assert arrived.wait(10)
+        server.shutdown()
+        thread.join()
+    assert reports == [("/api/kpi/t/a%2Fb", "Bearer s", {"status": "completed", "error": None})]
+    assert KEY != RIGHT
+
+
+def test_importable_workflows_begin_with_a_protected_webhook_of_the_sample(repository: Path) -> None:
+    files = sorted((repository / "dev" / "n8n").glob("*.json"))
+    assert [file.name for file in files] == ["report_back.json", "respond.json"]
+    for file in files:
+        workflow = json.loads(file.read_text())
+        webhook, *others = workflow["nodes"]
+        assert webhook["type"] == "n8n-nodes-base.webhook"
+        assert webhook["parameters"]["authentication"] == "headerAuth"
+        assert webhook["parameters"]["path"] in kpis.NAMES
+        names = {node["name"] for node in workflow["nodes"]}
+        targets = {link["node"] for out in workflow["connections"].values() for links in out["main"] for link in links}
+        assert targets == names - {webhook["name"]} == {node["name"] for node in others}

@@ -1,0 +1,186 @@
+"""KPI dispatch on a real Airflow: started, cleared, killed, backfilled; n8n's own list says how often each KPI ran."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import psycopg
+import pytest
+
+from dev.airflow_api import NotYetError, wait
+from dev.analytics_engine.faults import Fault
+from dev.n8n.app import Workflow
+from dev.sample import kpis
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dev.stack import Stack
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+DAG = "kpi_dispatch"
+TASK = "trigger_kpi"
+EXTRA = ("good", "failing", "killed-after", "killed-before")
+
+
+@pytest.fixture(scope="module")
+def registry(stack: Stack) -> Iterator[None]:
+    """The sample's registry, and KPIs that only these tests choose."""
+    stack.airflow.wait_until_loaded({DAG})
+    before = stack.airflow.get("variables/kpi-registry")
+    entries = json.loads(before["value"])["kpis"]
+    extra = [{**entries[0], "id": id_, "webhookUrl": stack.n8n.webhook(id_)} for id_ in EXTRA]
+    stack.n8n.register({id_: Workflow() for id_ in EXTRA})
+    value = json.dumps({"kpis": [*entries, *extra]})
+    stack.airflow.patch("variables/kpi-registry", key="kpi-registry", value=value)
+    yield
+    stack.airflow.patch("variables/kpi-registry", key="kpi-registry", value=before["value"])
+
+
+@pytest.fixture(scope="module")
+def first_run(stack: Stack, registry: None) -> str:
+    """A run that has sent the sample's KPIs."""
+    return ended(stack, start(stack, *kpis.NAMES))["dag_run_id"]
+
+
+def start(stack: Stack, *chosen: str) -> str:
+    body: dict[str, Any] = {"logical_date": datetime.now(UTC).isoformat(), "conf": {"kpis": chosen}}
+    return str(stack.airflow.post(f"dags/{DAG}/dagRuns", **body)["dag_run_id"])
+
+
+def clear(stack: Stack, run_id: str, **what: Any) -> None:
+    body = {"dry_run": False, "dag_run_id": run_id, "only_failed": False, **what}
+    stack.airflow.post(f"dags/{DAG}/clearTaskInstances", **body)
+
+
+def ended(stack: Stack, run_id: str) -> dict[str, Any]:
+    return stack.airflow.wait_for_run(DAG, run_id, seconds=120)
+
+
+def instances(stack: Stack, run_id: str) -> dict[str, dict[str, Any]]:
+    """The instances by the names that the UI shows."""
+    path = f"dags/{DAG}/dagRuns/{run_id}/taskInstances/{TASK}/listMapped"
+    return {task["rendered_map_index"]: task for task in stack.airflow.get(path, limit=100)["task_instances"]}
+
+
+def instance(stack: Stack, run_id: str, kpi_id: str, *states: str) -> dict[str, Any]:
+    """The instance of one KPI, once it is in one of these states."""
+
+    def found() -> dict[str, Any]:
+        task = instances(stack, run_id).get(kpi_id)
+        if task is None or task["state"] not in states:
+            msg = f"{kpi_id} is {task and task['state']}"
+            raise NotYetError(msg)
+        return task
+
+    task: dict[str, Any] = wait(found, seconds=60)
+    return task
+
+
+def executions(stack: Stack) -> Counter[str]:
+    return Counter(execution["path"] for execution in stack.n8n.executions())
+
+
+def statuses(products: psycopg.Connection) -> dict[str, str]:
+    return dict(products.execute("select kpi_id, status from kpi.job_kpis").fetchall())
+
+
+def test_run_starts_each_workflow_once_in_an_instance_of_its_name(stack: Stack, products, first_run: str) -> None:
+    tasks = instances(stack, first_run)
+    assert {name: task["state"] for name, task in tasks.items()} == dict.fromkeys(kpis.NAMES, "success")
+    assert executions(stack) == Counter([*kpis.NAMES])
+    expected = {id_: "completed" if id_ in kpis.REPORTING else "triggered" for id_ in kpis.NAMES}
+    assert statuses(products) == expected
+    key = stack.environment()["AIRFLOW_CONN_N8N"]
+    assert {request["headers"]["authorization"] for request in stack.n8n.requests()} == {
+        f"Bearer {json.loads(key)['password']}"
+    }
+
+
+def test_clear_and_second_run_of_the_day_send_nothing_again(stack: Stack, first_run: str) -> None:
+    clear(stack, first_run)
+    second = start(stack, *kpis.NAMES)
+    assert ended(stack, second)["state"] == "success"
+    assert ended(stack, first_run)["state"] == "success"
+    assert instances(stack, first_run)["btc-price"]["try_number"] == 2
+    assert executions(stack) == Counter([*kpis.NAMES])
+
+
+def test_killed_after_the_request_is_unknown_and_a_failure_is_sent_again(
+    stack: Stack, products, first_run: str
+) -> None:
+    stack.n8n.faults({"killed-after": [Fault(delay_seconds=25)], "failing": [Fault(status=422, body="No such coin")]})
+    run_id = start(stack, "good", "failing", "killed-after")
+    wait(lambda: started(stack, "killed-after"), seconds=60)
+    psutil.Process(instance(stack, run_id, "killed-after", "running")["pid"]).kill()
+    killed = instance(stack, run_id, "killed-after", "up_for_retry")
+
+    # Not the back-off that follows, but somebody who clears the instance, is what brings the next try.
+    clear(stack, run_id, task_ids=[[TASK, killed["map_index"]]], include_downstream=True)
+
+    assert ended(stack, run_id)["state"] == "failed"
+    assert {name: task["state"] for name, task in instances(stack, run_id).items()} == {
+        "good": "success",
+        "failing": "failed",
+        "killed-after": "failed",
+    }
+    log = stack.airflow.log(DAG, run_id, "settle_job", 1)
+    assert "No such coin" in log
+    clear(stack, run_id, only_failed=True)
+    assert ended(stack, run_id)["state"] == "failed"
+    assert {"good": "triggered", "failing": "triggered", "killed-after": "unknown"}.items() <= statuses(
+        products
+    ).items()
+    assert executions(stack) == Counter([*kpis.NAMES, "good", "failing", "killed-after"])
+
+
+def test_killed_before_the_request_is_sent_once_by_the_next_try(stack: Stack, products, first_run: str) -> None:
+    # Behind this lock the claim waits: nothing is committed, nothing is sent.
+    with psycopg.connect(stack.products_url) as holder:
+        run_id = start(stack, "killed-before")
+        instance(stack, run_id, "killed-before", "scheduled", "queued", "running")
+        holder.execute("lock table kpi.job_kpis in share mode")
+        task = instance(stack, run_id, "killed-before", "running")
+        wait(lambda: claims(products), seconds=60)
+        psutil.Process(task["pid"]).kill()
+        killed = instance(stack, run_id, "killed-before", "up_for_retry")
+    clear(stack, run_id, task_ids=[[TASK, killed["map_index"]]], include_downstream=True)
+    assert ended(stack, run_id)["state"] == "success"
+    assert executions(stack)["killed-before"] == 1
+
+
+def test_backfill_of_an_old_day_sends_nothing(stack: Stack, products, first_run: str) -> None:
+    before = executions(stack)
+    day = datetime.now(UTC) - timedelta(days=3)
+    dates = {"from_date": day.isoformat(), "to_date": (day + timedelta(days=1)).isoformat()}
+    stack.airflow.post("backfills", dag_id=DAG, **dates)
+
+    def over() -> list[dict[str, Any]]:
+        runs = [run for run in stack.airflow.runs(DAG) if run["run_type"] == "backfill"]
+        if not runs or any(run["state"] not in {"success", "failed"} for run in runs):
+            msg = f"{[run['state'] for run in runs]}"
+            raise NotYetError(msg)
+        return runs
+
+    for run in wait(over, seconds=60):
+        task = stack.airflow.get(f"dags/{DAG}/dagRuns/{run['dag_run_id']}/taskInstances/read_registry")
+        assert (task["state"], run["state"]) == ("skipped", "success")
+    assert executions(stack) == before
+
+
+def started(stack: Stack, path: str) -> None:
+    if not stack.n8n.executions(path):
+        msg = f"{path} was not called yet"
+        raise NotYetError(msg)
+
+
+def claims(products: psycopg.Connection) -> None:
+    query = "select from pg_stat_activity where application_name like %s and wait_event_type = 'Lock'"
+    if products.execute(query, [f"{DAG}/{TASK}/%"]).fetchone() is None:
+        msg = "the claim does not wait for the lock yet"
+        raise NotYetError(msg)

@@ -1,0 +1,284 @@
+"""What people, and worse, put into the registry: sent as data, dropped by name, or refused before anything is sent."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import TYPE_CHECKING, Any
+
+import jsonschema
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from aggregator.kpi import jobs, registry
+from aggregator.kpi.registry import Dropped, Kpi, RegistryError, main, parse
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SEED = {
+    "kpis": [
+        {
+            "id": "cmc-btc-price",
+            "name": "Bitcoin Price (CMC)",
+            "description": "Current Bitcoin price from CoinMarketCap",
+            "type": "price",
+            "active": True,
+            "webhookUrl": "https://n8n.example.com/webhook/btc-price",
+            "analysisConfig": {"chartType": "line", "alertThresholds": {"high": 50000, "low": 30000}},
+            "metadata": {"source": "coinmarketcap", "updateFrequency": "daily", "category": "price"},
+        }
+    ],
+    "metadata": {"lastUpdated": "2025-08-14T12:00:00Z", "version": "1.0.0", "totalKPIs": 1, "activeKPIs": 1},
+}
+SECRET = "secret-word"
+
+
+def entry(id_: Any = "a", **more: Any) -> dict[str, Any]:
+    url = "https://n8n.example.com/webhook/w"
+    return {"id": id_, "name": "A", "type": "price", "active": True, "webhookUrl": url, **more}
+
+
+def without(field: str) -> dict[str, Any]:
+    return {name: value for name, value in entry().items() if name != field}
+
+
+def parsed(*entries: Any) -> tuple[list[str], list[Dropped]]:
+    found = parse(json.dumps({"kpis": entries}))
+    return [kpi.id for kpi in found.kpis], found.dropped
+
+
+def test_the_seeds_registry() -> None:
+    assert parse(json.dumps(SEED)) == (
+        [
+            Kpi(
+                id="cmc-btc-price",
+                name="Bitcoin Price (CMC)",
+                description="Current Bitcoin price from CoinMarketCap",
+                type="price",
+                active=True,
+                webhook_url="https://n8n.example.com/webhook/btc-price",
+                report_back=False,
+                analysis_config={"chartType": "line", "alertThresholds": {"high": 50000, "low": 30000}},
+                metadata={"source": "coinmarketcap", "updateFrequency": "daily", "category": "price"},
+            )
+        ],
+        [],
+    )
+
+
+def test_only_active_ones_are_sent_and_of_others_nothing_is_checked() -> None:
+    off, undecided = entry("off", active=False), without("active")
+    assert parsed(off, entry("on"), undecided, {"active": False}, {}) == (["on"], [])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        "",
+        " \n",
+        "{",
+        "[]",
+        "null",
+        "7",
+        '"kpis"',
+        "{}",
+        '{"kpis": null}',
+        '{"kpis": {}}',
+        "{'kpis': []}",
+        '{"kpis": [], }',
+        '{"kpis": [NaN]}',
+        '{"kpis": [Infinity]}',
+        '{"kpis": ["\\ud800"]}',
+        '{"kpis": ["\ud800"]}',
+        '{"kpis": [' + "9" * 5000 + "]}",
+        '{"kpis": ' + "[" * 100_000 + "]" * 100_000 + "}",
+        '{"a":' * 100_000,
+        "<html><body>Not found</body></html>",
+        json.dumps({"kpis": [entry(f"{number}", description="x" * 1000) for number in range(5000)]}),
+    ],
+    ids=lambda text: repr(text)[:30],
+)
+def test_what_is_no_registry_is_refused(text: str | None) -> None:
+    with pytest.raises(RegistryError, match="Nothing was sent") as raised:
+        parse(text)
+    assert len(str(raised.value)) < 300
+
+
+def test_thousands_of_kpis_are_read() -> None:
+    ids, dropped = parsed(*[entry(f"kpi-{number}", description="x" * 300) for number in range(8000)])
+    assert (len(ids), dropped) == (8000, [])
+
+
+INVALID: dict[str, tuple[Any, str]] = {
+    "no id": (without("id"), "id: Field required"),
+    "no name": (without("name"), "name: Field required"),
+    "no type": (without("type"), "type: Field required"),
+    "no webhookUrl": (without("webhookUrl"), "webhookUrl: Field required"),
+    "empty id": (entry(""), "id: String should have at least 1 character"),
+    "blank id": (entry(" \t"), "id: must not be blank"),
+    "number as id": (entry(7), "id: Input should be a valid string"),
+    "long id": (entry("x" * 201), "id: String should have at most 200 characters"),
+    "null name": (entry(name=None), "name: Input should be a valid string"),
+    "text as active": (entry(active=f"yes {SECRET}"), "active: Input should be a valid boolean"),
+    "number as active": (entry(active=1), "active: Input should be a valid boolean"),
+    "text as reportBack": (entry(reportBack="yes"), "reportBack: Input should be a valid boolean"),
+    "text as metadata": (entry(metadata=SECRET), "metadata: Input should be a valid dictionary"),
+    "javascript": (entry(webhookUrl=f"javascript:{SECRET}"), "webhookUrl: URL scheme should be 'http' or 'https'"),
+    "file": (entry(webhookUrl="file:///etc/passwd"), "webhookUrl: URL scheme should be 'http' or 'https'"),
+    "no scheme": (entry(webhookUrl="n8n.example.com/x"), "webhookUrl: Input should be a valid URL"),
+    "no host": (entry(webhookUrl="http://"), "webhookUrl: Input should be a valid URL"),
+    "not an address": (entry(webhookUrl={"$ne": SECRET}), "webhookUrl: Input should be a valid string"),
+    "long address": (
+        entry(webhookUrl="https://n8n.example.com/" + "x" * 2000),
+        "webhookUrl: String should have at most",
+    ),
+    "password": (entry(webhookUrl=f"https://u:{SECRET}@n8n.example.com/x"), "webhookUrl: must not hold credentials"),
+    "user": (entry(webhookUrl=f"https://{SECRET}@n8n.example.com/x"), "webhookUrl: must not hold credentials"),
+    "empty user": (entry(webhookUrl="https://:p@n8n.example.com/x"), "webhookUrl: must not hold credentials"),
+    "NUL in id": (entry("a\0b"), "holds a NUL character"),
+    "NUL in metadata": (entry(metadata={"a": [{"b\0": 1}]}), "holds a NUL character"),
+    "NUL in what nobody reads": (entry(other="\0"), "holds a NUL character"),
+    "text": ("https://n8n.example.com/x", "Input should be a valid dictionary"),
+    "null": (None, "Input should be a valid dictionary"),
+    "list": ([entry()], "Input should be a valid dictionary"),
+}
+
+
+@pytest.mark.parametrize(("invalid", "reason"), INVALID.values(), ids=INVALID)
+def test_invalid_entry_is_dropped_by_name_and_the_others_are_not(invalid: Any, reason: str) -> None:
+    ids, (dropped,) = parsed(entry("before"), invalid, entry("after"))
+    assert ids == ["before", "after"]
+    assert dropped.reason.startswith(reason)
+    assert SECRET not in dropped.reason
+    name = invalid.get("id") if isinstance(invalid, dict) else None
+    assert dropped.name == (repr(name)[1:61].rstrip("'") if isinstance(name, str) and name else "kpis[1]")
+
+
+def test_infinite_number_is_dropped() -> None:
+    text = json.dumps({"kpis": [entry("a", metadata={"n": [0]}), entry("b")]}).replace("[0]", "[1e999]")
+    found = parse(text)
+    assert ([kpi.id for kpi in found.kpis], found.dropped) == (["b"], [("a", "holds a number that is too large")])
+
+
+def test_deep_metadata_is_data() -> None:
+    deep: Any = 1
+    for _ in range(90):
+        deep = [{"deep": deep}]
+    (kpi,) = parse(json.dumps({"kpis": [entry(metadata={"deep": deep})]})).kpis
+    assert kpi.metadata == {"deep": deep}
+
+
+def test_first_of_two_with_the_same_id_counts() -> None:
+    found = parse(json.dumps({"kpis": [entry("a", name="First", active=False), entry("a"), entry("a", name="Third")]}))
+    assert [kpi.name for kpi in found.kpis] == ["A"]
+    assert found.dropped == [("a", "id: stands in the registry already; the first entry counts")]
+
+
+@pytest.mark.parametrize(
+    "id_", ["a/b/c", "🦊", "ümläut", "{{ var.value.secret }}", "={{ $json.x }}", "../..", "a b", "<b>"]
+)
+def test_strange_texts_are_data(id_: str) -> None:
+    found = parse(json.dumps({"kpis": [entry(id_, name=id_, description=id_, metadata={id_: id_})]}))
+    (kpi,) = found.kpis
+    assert (kpi.id, kpi.name, kpi.description, kpi.metadata) == (id_, id_, id_, {id_: id_})
+
+
+@pytest.mark.parametrize(
+    ("given", "understood"),
+    [
+        ("https://n8n.example.com:8443/webhook/a?b=c", "https://n8n.example.com:8443/webhook/a?b=c"),
+        ("http:\\\\169.254.169.254\\latest", "http://169.254.169.254/latest"),
+        ("http://2130706433/x", "http://127.0.0.1/x"),
+        ("http://0x7f.1/x", "http://127.0.0.1/x"),
+        ("HTTPS://N8N.Example.COM/Webhook", "https://n8n.example.com/Webhook"),
+        ("https://n8n。example。com/x", "https://n8n.example.com/x"),
+    ],
+)
+def test_address_is_kept_as_it_is_understood(given: str, understood: str) -> None:
+    (kpi,) = parse(json.dumps({"kpis": [entry(webhookUrl=given)]})).kpis
+    assert kpi.webhook_url == understood
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda parts: st.lists(parts) | st.dictionaries(st.text() | st.sampled_from(list(entry())), parts),
+    max_leaves=20,
+)
+
+
+@pytest.mark.slow
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(entries=st.lists(JSON | st.fixed_dictionaries({name: JSON | st.just(value) for name, value in entry().items()})))
+def test_whatever_is_accepted_can_be_stored_and_the_rest_is_dropped(kpi_db, entries: list[Any]) -> None:
+    try:
+        found = parse(json.dumps({"kpis": entries}))
+    except RegistryError:
+        return
+    kpi_db.execute("delete from kpi.jobs")
+    jobs.create(kpi_db, "trace_20250814_120000_abc12345", found.kpis, dag_id="d", run_id="r", environment="test")
+    stored = kpi_db.execute("select kpi_id from kpi.job_kpis").fetchall()
+    assert sorted(stored) == sorted((kpi.id,) for kpi in found.kpis)
+    assert len(found.kpis) + len(found.dropped) <= len(entries)
+
+
+class TestSchema:
+    def test_is_the_models(self, repository: Path) -> None:
+        stored = (repository / "docs" / "kpi-registry.schema.json").read_text()
+        assert stored == registry.schema_text(), "renew it: python -m aggregator.kpi.registry --schema"
+
+    def test_accepts_what_is_sent_and_refuses_what_is_dropped(self) -> None:
+        validator = jsonschema.Draft202012Validator(registry.json_schema())
+        assert list(validator.iter_errors(SEED)) == []
+        for name in ("no id", "no name", "no type", "no webhookUrl", "javascript", "long id", "text as metadata"):
+            assert list(validator.iter_errors({"kpis": [INVALID[name][0]]})), name
+
+    def test_table_of_the_documentation_names_every_field(self, repository: Path) -> None:
+        text = (repository / "docs" / "kpi.md").read_text()
+        fields = registry.json_schema()["$defs"]["Kpi"]["properties"]
+        for name, field in fields.items():
+            assert f"| `{name}` | " in text
+            assert f"| {field['description']} |" in text
+
+
+class TestCommand:
+    @pytest.fixture
+    def file(self, tmp_path: Path) -> Path:
+        path = tmp_path / "registry.json"
+        path.write_text(json.dumps(SEED))
+        return path
+
+    def test_what_would_be_sent(self, file: Path, capsys) -> None:
+        assert main([str(file)]) == 0
+        said = capsys.readouterr().out
+        assert "1 KPIs are sent" in said
+        assert "cmc-btc-price" in said
+        assert "n8n.example.com" in said
+        assert "webhook/btc-price" not in said
+
+    def test_what_would_be_dropped(self, file: Path, capsys) -> None:
+        file.write_text(json.dumps({"kpis": [entry("[red]a[/]"), entry("b", webhookUrl=f"ftp://{SECRET}")]}))
+        assert main([str(file)]) == 1
+        said = capsys.readouterr().out
+        assert "[red]a[/]" in said
+        assert "dropped b: webhookUrl: URL scheme should be 'http' or 'https'" in said
+        assert SECRET not in said
+
+    def test_standard_input(self, monkeypatch, capsys) -> None:
+        monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(SEED)))
+        assert main(["-"]) == 0
+        assert "cmc-btc-price" in capsys.readouterr().out
+
+    def test_variable(self, monkeypatch, capsys) -> None:
+        monkeypatch.setenv("AIRFLOW_VAR_KPI-REGISTRY", json.dumps(SEED))
+        assert main([]) == 0
+        assert "cmc-btc-price" in capsys.readouterr().out
+
+    @pytest.mark.parametrize("content", [b"{", b"\xff"])
+    def test_what_cannot_be_read_is_one_line(self, file: Path, capsys, content: bytes) -> None:
+        file.write_bytes(content)
+        assert main([str(file)]) == 1
+        assert main([str(file.parent / "missing")]) == 1
+        assert capsys.readouterr().err.count("\n") == 2

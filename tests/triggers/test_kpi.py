@@ -1,0 +1,103 @@
+"""The wait for reports ends with the last of them, or with their time, and outlives a database that is away."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from aggregator.kpi import jobs
+from aggregator.kpi.registry import Kpi
+from aggregator.triggers import kpi as module
+from aggregator.triggers.kpi import KpiReportsTrigger
+
+if TYPE_CHECKING:
+    from airflow.triggers.base import TriggerEvent
+
+TRACE = "trace_20250814_120000_abc12345"
+
+
+@pytest.fixture
+def job(kpi_db: psycopg.Connection) -> psycopg.Connection:
+    """A connection to the database of a job that awaits the report of ``a``."""
+    url = "https://n8n.example.com/webhook/w"
+    kpis = [
+        Kpi(id=id_, name=id_, type="price", active=True, webhook_url=url, report_back=id_ == "a") for id_ in ("a", "b")
+    ]
+    jobs.create(kpi_db, TRACE, kpis, dag_id="d", run_id="r", environment="test")
+    for id_ in ("a", "b"):
+        jobs.claim(kpi_db, TRACE, id_, "me")
+        jobs.record(kpi_db, TRACE, id_, "me", "triggered")
+    jobs.settle(kpi_db, TRACE)
+    return kpi_db
+
+
+def trigger(**different: Any) -> KpiReportsTrigger:
+    """As Airflow makes it, from what it has stored."""
+    settings = {"conn_id": "kpi_db", "trace_id": TRACE, "timeout_minutes": 30, "poll_every": 0.01, **different}
+    path, arguments = KpiReportsTrigger(**settings).serialize()
+    assert path == "aggregator.triggers.kpi.KpiReportsTrigger"
+    return KpiReportsTrigger(**arguments)
+
+
+async def said(text: str, caplog: pytest.LogCaptureFixture) -> None:
+    while text not in caplog.text:  # noqa: ASYNC110 - a log has no event
+        await asyncio.sleep(0.01)
+
+
+async def ended(waiting: KpiReportsTrigger) -> list[TriggerEvent]:
+    return [event async for event in waiting.run()]
+
+
+def test_ends_with_the_report(job) -> None:
+    async def wait_and_report() -> list[TriggerEvent]:
+        waiting = asyncio.create_task(ended(trigger()))
+        done, _ = await asyncio.wait([waiting], timeout=0.3)
+        assert not done
+        jobs.report(job, TRACE, "a", "failed", "No coin")
+        return await asyncio.wait_for(waiting, 30)
+
+    assert [event.payload for event in asyncio.run(wait_and_report())] == [TRACE]
+
+
+def test_ends_with_the_time_for_it(job) -> None:
+    job.execute("update kpi.job_kpis set sent_at = now() - interval '31 minutes'")
+    assert len(asyncio.run(ended(trigger()))) == 1
+
+
+def test_only_looks(job) -> None:
+    job.execute("update kpi.job_kpis set sent_at = now() - interval '31 minutes'")
+    before = job.execute("select kpi_id, xmin, xmax from kpi.job_kpis order by kpi_id").fetchall()
+    asyncio.run(ended(trigger()))
+    assert job.execute("select kpi_id, xmin, xmax from kpi.job_kpis order by kpi_id").fetchall() == before
+
+
+def test_database_that_is_away_is_asked_again(job, kpi_database_url, monkeypatch, caplog) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_KPI_DB", "postgresql://u@127.0.0.1:1/kpi")
+    jobs.report(job, TRACE, "a", "completed")
+
+    async def wait_and_mend() -> list[TriggerEvent]:
+        waiting = asyncio.create_task(ended(trigger()))
+        await said("Looking again", caplog)
+        assert not waiting.done()
+        monkeypatch.setenv("AIRFLOW_CONN_KPI_DB", kpi_database_url)
+        return await asyncio.wait_for(waiting, 30)
+
+    assert len(asyncio.run(wait_and_mend())) == 1
+
+
+def test_look_that_hangs_ends(job, kpi_database_url, monkeypatch, caplog) -> None:
+    monkeypatch.setattr(module, "TIMEOUT", timedelta(milliseconds=100))
+    jobs.report(job, TRACE, "a", "completed")
+
+    async def wait_and_unlock() -> list[TriggerEvent]:
+        with psycopg.connect(kpi_database_url) as other:
+            other.execute("lock table kpi.job_kpis")
+            waiting = asyncio.create_task(ended(trigger()))
+            await said("Looking again", caplog)
+        return await asyncio.wait_for(waiting, 30)
+
+    assert len(asyncio.run(wait_and_unlock())) == 1
