@@ -307,7 +307,8 @@ class Stack:
         redis = ["redis-server", "--port", "0", "--unixsocket", str(self._redis_socket), "--unixsocketperm", "700"]
         worker = ["airflow", "celery", "worker", "--skip-serve-logs", "--celery-hostname"]
         return {
-            "redis": [*redis, "--save", "", "--dir", str(self.home)],
+            # A title of its own would overwrite the environment, in which the stack's mark stands.
+            "redis": [*redis, "--save", "", "--dir", str(self.home), "--set-proc-title", "no"],
             **{name: [*worker, name] for name in self.workers},
         }
 
