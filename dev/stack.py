@@ -256,6 +256,9 @@ class Stack:
             REPORT_SECRET: secret("scheduler_api_key", secrets.token_hex),
             "CRON_SECRET": secret("cron_secret", secrets.token_hex),
             "SCHEDULER_API_KEY": secret("scheduler_api_key", secrets.token_hex),
+            # The defaults were made for a Worker's CPU limit, and starve.
+            "MAX_TASKS_PER_RUN": "100000",
+            "MAX_WINDOWS_PER_TASK": "5000",
             **postgres_environment(self.products_url),
             **self.configuration,
         }

@@ -218,3 +218,47 @@ def _ask(query: str, columns: Mapping[str, pa.DataType], rows: Events, **paramet
     with duckdb.connect() as engine:
         engine.register("given", given)
         return engine.execute(query, parameters).fetchall()
+
+
+def bars_of(candles: Iterable[Sequence[Any]], until: datetime) -> dict[tuple[str, str, datetime], tuple[Any, ...]]:
+    """The bars of all windows that are over at ``until``, each directly from the base candles (DuckDB).
+
+    Args:
+        candles: Symbol, base timeframe, moment, open, high, low, close (two decimals), volume (three) and trades.
+        until: A moment.
+
+    Returns:
+        By symbol, timeframe and moment: open, high, low, close, volume, the sum of (high + low + close) times volume,
+        trades, candles and quality.
+    """
+    names = ("symbol", "step", "ts", "open", "high", "low", "close", "volume", "trades")
+    types = [pa.string(), pa.int64(), pa.timestamp("us", "UTC"), *[pa.float64()] * 4, pa.decimal128(18, 3), pa.int64()]
+    rows = [(symbol, {"1m": 1, "5m": 5}[base], *values) for symbol, base, *values in candles]
+    columns = list(zip(*rows, strict=True)) or [()] * len(names)
+    table = pa.table({name: pa.array(column, type_) for name, column, type_ in zip(names, columns, types, strict=True)})
+    with duckdb.connect() as engine:
+        engine.execute("set timezone = 'UTC'")
+        engine.register("candles", table)
+        found = engine.execute(
+            """
+            with windows as (
+                select *, epoch_us(ts) // (minutes * 60000000) * minutes * 60000000 as begins
+                from candles,
+                    (values ('15m', 15::bigint), ('1h', 60), ('4h', 240), ('1d', 1440)) as t(timeframe, minutes)
+            )
+            select symbol, timeframe, make_timestamptz(begins), arg_min(open, ts), max(high), min(low),
+                arg_max(close, ts), sum(volume),
+                sum((high + low + close)::decimal(18, 2) * volume), sum(trades)::bigint, count(*),
+                case
+                    when count(*) * step = minutes then 2
+                    when 5 * count(*) * step >= 4 * minutes then 1
+                    when 5 * count(*) * step >= 3 * minutes then 0
+                    else -1
+                end
+            from windows
+            where begins + minutes * 60000000 <= epoch_us($until::timestamptz)
+            group by symbol, timeframe, minutes, step, begins
+            """,
+            {"until": until},
+        ).fetchall()
+    return {(symbol, timeframe, ts.astimezone(UTC)): tuple(values) for symbol, timeframe, ts, *values in found}

@@ -21,6 +21,7 @@ class Owner(StrEnum):
     ANALYTICS = "analytics"
     CLICKS = "clicks"
     KPI = "kpi"
+    MARKET_DATA = "market-data"
     TELEMETRY = "telemetry"
 
 
@@ -31,6 +32,7 @@ class Tag(StrEnum):
     CLICKS = "clicks"
     BILLING = "billing"
     ANALYTICS_ENGINE = "analytics-engine"
+    OHLCV = "ohlcv"
     TELEMETRY = "telemetry"
     KPI = "kpi"
     N8N = "n8n"

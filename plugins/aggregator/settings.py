@@ -6,12 +6,14 @@ Secrets of other systems are not among them: those live in Airflow connections o
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, time
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import PositiveInt, SecretStr, ValidationError
+from pydantic import BeforeValidator, PositiveInt, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from aggregator.errors import HardError
+
+_UPPER = BeforeValidator(str.upper)
 
 
 class Settings(BaseSettings):
@@ -37,6 +39,23 @@ class Settings(BaseSettings):
         job_timeout_minutes: How long a KPI's report is waited for, from its request on.
         kpi_jobs_keep_days: How long job records are kept. Runs older than that send nothing unless they say
             ``resend=true``.
+        env_name: ``DEV``, ``TEST``, ``STAGE`` or ``PROD``. OHLCV takes the assets that are ``active``; in ``DEV`` and
+            ``TEST`` also those that are ``test_active``.
+        job_name: Under which name OHLCV keeps its run log and its issues.
+        max_tasks_per_run: OHLCV tasks (a symbol and a timeframe) that a run claims at most. The default is that of the
+            Workers, whose CPU time was limited: from five symbols on it makes some wait, from a hundred on they starve.
+            The local stack and ``docker-compose.yaml`` set 100000.
+        max_windows_per_task: New windows, and stale ones, that a run builds for a task at most; as above. The local
+            stack and ``docker-compose.yaml`` set 5000.
+        running_stale_seconds: Age from which on the lock of an OHLCV task is taken over, by the database's clock.
+        auto_disable_hard_fails: Hard failures in a row after which an OHLCV task is ``disabled``, or ``hard_failed`` if
+            it is mandatory.
+        agg_derivation_version: Stored with each bar. Raise it when bars are derived differently, then rebuild.
+        log_level: Of what OHLCV logs.
+        ohlcv_symbols_per_shard: Symbols for which one task instance builds the bars.
+        candle_retention_days: Candles of months that ended longer ago are dropped, once they are aggregated; their bars
+            stay.
+        ops_runlog_keep: Rows of ``ops.ops_runlog`` that stay: a week of runs.
     """
 
     model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True)
@@ -50,6 +69,17 @@ class Settings(BaseSettings):
     scheduler_api_key: SecretStr | None = None
     job_timeout_minutes: PositiveInt = 30
     kpi_jobs_keep_days: PositiveInt = 90
+    env_name: Annotated[Literal["DEV", "TEST", "STAGE", "PROD"], _UPPER] = "DEV"
+    job_name: str = "agg-master"
+    max_tasks_per_run: PositiveInt = 20
+    max_windows_per_task: PositiveInt = 100
+    running_stale_seconds: PositiveInt = 900
+    auto_disable_hard_fails: PositiveInt = 3
+    agg_derivation_version: PositiveInt = 1
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], _UPPER] = "INFO"
+    ohlcv_symbols_per_shard: PositiveInt = 2500
+    candle_retention_days: PositiveInt | None = None
+    ops_runlog_keep: PositiveInt = 2000
 
     @property
     def start_date(self) -> datetime | None:

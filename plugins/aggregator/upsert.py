@@ -306,7 +306,7 @@ class Upsert:
             try:
                 return IsolatedUpsert(self.from_select(cursor, query, parameters))
             except psycopg.Error as error:
-                if not _blames_rows(error):
+                if not blames_rows(error):
                     raise
             with self._stage(cursor) as stage:
                 return stage.write_isolated(query, parameters, by)
@@ -498,7 +498,7 @@ class _Stage:
                 self._loaded(self._cursor.rowcount)
                 return IsolatedUpsert(self.write())
         except psycopg.Error as error:
-            if not _blames_rows(error):
+            if not blames_rows(error):
                 raise
             refused = error
         if first < last:
@@ -661,7 +661,12 @@ class _Stage:
         self._cursor.execute(sql.SQL(statement).format(**names, **parts), parameters)
 
 
-def _blames_rows(error: psycopg.Error) -> bool:
+def blames_rows(error: psycopg.Error) -> bool:
+    """Whether PostgreSQL refused rows for what they hold: neither the statement is wrong, nor may another try succeed.
+
+    Args:
+        error: What PostgreSQL answered.
+    """
     return not is_transient(error) and error.sqlstate is not None and not error.sqlstate.startswith(_STATEMENT_ITSELF)
 
 

@@ -26,6 +26,7 @@ SCHEDULES = {
     "analytics_score_distribution": ("0 0 * * *", timedelta(hours=4)),
     "analytics_warmup_reset": ("0 0 * * *", timedelta()),
     "click_rollups": ("0 0 * * *", timedelta(hours=1)),
+    "ohlcv_aggregation": ("*/5 * * * *", timedelta(minutes=1)),
     "telemetry_daily": ("0 0 * * *", timedelta(hours=2)),
 }
 """DAG → cron expression of its data intervals, and when after an interval's end its run fires."""

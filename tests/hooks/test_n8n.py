@@ -6,7 +6,6 @@ import json
 import logging
 import socket
 import ssl
-import threading
 import traceback
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -21,6 +20,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from pytest_httpserver import HTTPServer
 
 from aggregator.errors import HardError, is_transient
 from aggregator.hooks import n8n as module
@@ -347,36 +347,16 @@ def resolves_to(monkeypatch: pytest.MonkeyPatch, *addresses: str, then: str | No
 
 @contextmanager
 def tls_server(folder: Any, name: str) -> Iterator[int]:
-    """An HTTPS server whose self-signed certificate is ``name``'s; it answers 200 to whatever is sent."""
+    """An HTTPS server whose self-signed certificate is ``name``'s; it answers 200."""
     certificate, key = self_signed(name)
     (folder / "certificate").write_bytes(certificate)
     (folder / "key").write_bytes(key)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(folder / "certificate", folder / "key")
 
-    def serve(listener: socket.socket) -> None:
-        while True:
-            try:
-                plain, _ = listener.accept()
-            except OSError:
-                return
-            try:
-                with context.wrap_socket(plain, server_side=True) as connection:
-                    received = b""
-                    while not received.endswith(b"}}"):
-                        received += (chunk := connection.recv(65536))
-                        if not chunk:
-                            break
-                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-            except OSError:
-                plain.close()
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=serve, args=[listener])
-        thread.start()
-        yield listener.getsockname()[1]
-        listener.shutdown(socket.SHUT_RDWR)
-    thread.join()
+    with HTTPServer(host="127.0.0.1", ssl_context=context) as server:
+        server.expect_request("/webhook/btc").respond_with_data()
+        yield server.port
 
 
 def self_signed(name: str) -> tuple[bytes, bytes]:

@@ -50,6 +50,11 @@ class OffsetCronTimetable(CronDataIntervalTimetable):
         )
 
     @property
+    def offset(self) -> timedelta:
+        """Time from the end of an interval to its run."""
+        return self._offset
+
+    @property
     def _offset_in_words(self) -> str:
         return pendulum.duration(seconds=self._offset.total_seconds()).in_words(locale="en")
 

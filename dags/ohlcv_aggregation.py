@@ -1,0 +1,58 @@
+"""
+### What
+Bars of 15m, 1h, 4h and 1d for every active symbol of `ohlcv.assets`, in `ohlcv.bars`: from base candles of 1m or 5m in
+`ohlcv.candles`, each timeframe from the one before it. `quality` says how complete a bar's candles are. Candles that
+come late, or are corrected or deleted, have exactly their windows built again. A symbol whose candles make no bar stops
+at that window while the others go on; it is named in `ohlcv.frontier` and `ops.ops_issues`, and does not fail the run.
+
+### Window
+Five minutes. A run takes every window that was over, for half a minute at least, a minute after its interval's end, and
+was not built yet; how many, `MAX_TASKS_PER_RUN` and `MAX_WINDOWS_PER_TASK` say. `ohlcv.tasks` remembers how far it is.
+
+### Re-run
+Safe at any time. Clear the run: the windows that ended in its interval are built again. To rebuild days, start a run
+with the params `startDate` and `endDate` (both inclusive; one alone is that day), `symbols` and `timeframes`; with
+`dryRun`, the default, it reports what would change. Equal bars are not rewritten, and bars whose candles are behind the
+retention are left alone. `python -m aggregator.ohlcv reset` takes disabled tasks up again.
+
+### Deadline
+Five minutes.
+
+### Owner
+market-data
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow.sdk import DAG, Param, TriggerRule
+
+from aggregator.defaults import Owner, Tag, dag_args, default_args, schedule
+from aggregator.operators.ohlcv import OhlcvAggregateOperator, OhlcvFinishOperator, OhlcvPlanOperator
+
+DATE = {"type": ["null", "string"], "format": "date"}
+
+with DAG(
+    dag_id="ohlcv_aggregation",
+    description="Bars of 15m, 1h, 4h and 1d from base candles, every five minutes",
+    doc_md=__doc__,
+    schedule=schedule("*/5 * * * *", offset=timedelta(minutes=1)),
+    max_active_runs=2,
+    # The next run is another try.
+    default_args=default_args(Owner.MARKET_DATA, retries=2, retry_delay=timedelta(seconds=30)),
+    tags=[Tag.OHLCV],
+    params={
+        "startDate": Param(None, **DATE, description="Rebuild from this UTC day; empty: an ordinary run"),
+        "endDate": Param(None, **DATE, description="Last UTC day of the rebuild; empty: the first"),
+        "symbols": Param(None, type=["null", "array"], description="Of these symbols only, one a line"),
+        "timeframes": Param(None, type=["null", "array"], description="Of these only: 15m, 1h, 4h, 1d"),
+        "dryRun": Param(default=True, type="boolean", description="Report what a rebuild would change, change nothing"),
+    },
+    **dag_args(),
+):
+    plan = OhlcvPlanOperator(task_id="plan", conn_id="market_db")
+    aggregate = OhlcvAggregateOperator.partial(
+        task_id="aggregate", conn_id="market_db", execution_timeout=timedelta(minutes=30)
+    ).expand(shard=plan.output)
+    aggregate >> OhlcvFinishOperator(task_id="finish", conn_id="market_db", trigger_rule=TriggerRule.ALL_DONE)

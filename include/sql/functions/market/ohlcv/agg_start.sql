@@ -1,0 +1,21 @@
+-- Called from psql; the DAG claims many at once by the same ohlcv.claim_tasks.
+create or replace function ohlcv.agg_start(p_symbol text, p_timeframe text, p_owner text)
+returns table (cursor timestamptz)
+language plpgsql
+volatile
+set search_path = ''
+as $$
+#variable_conflict use_column
+begin
+    if ohlcv.claim_tasks(p_owner, array[p_symbol], array[p_timeframe]) = 1 then
+        return query
+        select task.cursor
+        from ohlcv.tasks as task
+        where task.symbol = p_symbol collate "C" and task.timeframe = p_timeframe collate "C";
+    end if;
+end
+$$;
+
+comment on function ohlcv.agg_start(text, text, text) is
+'Claims an idle task for an owner; returns one row with its cursor, or none if it is not idle';
+revoke all on function ohlcv.agg_start(text, text, text) from public;

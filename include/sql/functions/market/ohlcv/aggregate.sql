@@ -1,0 +1,228 @@
+-- Called by ohlcv.catchup_aggregation_range for one task and by include/sql/ohlcv/aggregate.sql for many: builds what
+-- their owner's tasks of one timeframe have to build, and changes no task. What it finds goes to ohlcv.finish_tasks.
+create or replace function ohlcv.aggregate(
+    p_owner text,
+    p_timeframe text,
+    p_symbols text[],
+    p_as_of timestamptz,
+    p_max_windows integer,
+    p_derivation_version integer
+)
+returns setof ohlcv.task_result
+language plpgsql
+volatile
+set search_path = ''
+set jit = off
+as $$
+begin
+    -- Held to the end of the transaction: a lock that is old by then is not taken over under a worker that still works.
+    perform
+    from ohlcv.tasks as task
+    inner join unnest(p_symbols) as given (symbol) on task.symbol = given.symbol collate "C"
+    where task.timeframe = p_timeframe and task.owner = p_owner and task.status = 'running'
+    order by task.symbol
+    for no key update of task;
+
+    return query
+    with claimed as materialized (
+        select
+            task.symbol,
+            task.source_timeframe,
+            task.size,
+            source.is_base,
+            coalesce(task.cursor, date_bin(task.size, task.starts_at, timestamptz '2000-01-01 00:00+00')) as cursor,
+            case
+                when p_as_of is not null
+                    then least(
+                        date_bin(task.size, p_as_of - task.delay, timestamptz '2000-01-01 00:00+00'),
+                        case
+                            when not source.is_base
+                                then date_bin(
+                                    task.size,
+                                    coalesce(finer.built_until, '-infinity'),
+                                    timestamptz '2000-01-01 00:00+00'
+                                )
+                        end
+                    )
+            end as horizon
+        from ohlcv.tasks as task
+        inner join unnest(p_symbols) as given (symbol) on task.symbol = given.symbol collate "C"
+        inner join ohlcv.timeframes as source on task.source_timeframe = source.timeframe
+        left join ohlcv.tasks as finer on task.symbol = finer.symbol and task.source_timeframe = finer.timeframe
+        where
+            task.timeframe = p_timeframe and task.owner = p_owner and task.status = 'running'
+    ),
+
+    noted as (
+        select
+            stale.ctid as place,
+            dense_rank() over (partition by stale.symbol order by stale.window_start) as position
+        from claimed
+        inner join ohlcv.stale_windows as stale on claimed.symbol = stale.symbol and stale.timeframe = p_timeframe
+    ),
+
+    taken as (
+        delete from ohlcv.stale_windows as stale
+        using noted
+        where stale.ctid = noted.place and noted.position <= p_max_windows
+        returning stale.symbol, stale.window_start
+    ),
+
+    planned as materialized (
+        select
+            claimed.*,
+            edge.starts_at,
+            edge.ends_at,
+            case
+                when edge.ends_at is null then claimed.cursor
+                when edge.starts_at >= edge.ends_at then greatest(claimed.cursor, claimed.horizon)
+                when last_row.ts >= edge.ends_at then edge.ends_at
+                else date_bin(claimed.size, last_row.ts, timestamptz '2000-01-01 00:00+00') + claimed.size
+            end as new_cursor
+        from claimed
+        left join lateral (
+            (
+                select candle.ts
+                from ohlcv.candles as candle
+                where
+                    claimed.is_base
+                    and candle.symbol = claimed.symbol
+                    and candle.timeframe = claimed.source_timeframe
+                    and candle.ts >= coalesce(claimed.cursor, '-infinity')
+                order by candle.ts
+                limit 1
+            )
+            union all
+            (
+                select bar.ts
+                from ohlcv.bars as bar
+                where
+                    not claimed.is_base
+                    and bar.symbol = claimed.symbol
+                    and bar.timeframe = claimed.source_timeframe
+                    and bar.ts >= coalesce(claimed.cursor, '-infinity')
+                order by bar.ts
+                limit 1
+            )
+        ) as first_row on claimed.horizon > coalesce(claimed.cursor, '-infinity')
+        left join lateral (
+            (
+                select candle.ts
+                from ohlcv.candles as candle
+                where
+                    claimed.is_base
+                    and candle.symbol = claimed.symbol
+                    and candle.timeframe = claimed.source_timeframe
+                    and candle.ts >= first_row.ts
+                order by candle.ts desc
+                limit 1
+            )
+            union all
+            (
+                select bar.ts
+                from ohlcv.bars as bar
+                where
+                    not claimed.is_base
+                    and bar.symbol = claimed.symbol
+                    and bar.timeframe = claimed.source_timeframe
+                    and bar.ts >= first_row.ts
+                order by bar.ts desc
+                limit 1
+            )
+        ) as last_row on first_row.ts is not null
+        cross join lateral (
+            select
+                first_window.ts as starts_at,
+                least(first_window.ts + p_max_windows * claimed.size, claimed.horizon) as ends_at
+            from date_bin(claimed.size, first_row.ts, timestamptz '2000-01-01 00:00+00') as first_window (ts)
+            where first_window.ts is not null
+            union all
+            select null, null
+            where first_row.ts is null
+        ) as edge
+    ),
+
+    ranges as (
+        select array_agg(range) as ranges
+        from (
+            select row(
+                taken.symbol,
+                claimed.source_timeframe,
+                taken.window_start,
+                taken.window_start + claimed.size,
+                true
+            )::ohlcv.source_range as range
+            from (select distinct symbol, window_start from taken) as taken
+            inner join claimed on taken.symbol = claimed.symbol
+            -- What is not built yet is built anyway, and from here on with these candles.
+            where taken.window_start < claimed.cursor
+            union all
+            select row(symbol, source_timeframe, starts_at, ends_at, false)::ohlcv.source_range
+            from planned
+            where starts_at < ends_at
+        ) as every
+    ),
+
+    built as materialized (
+        select bars.*
+        from ranges
+        cross join lateral ohlcv.build_bars(p_timeframe, ranges.ranges, p_derivation_version) as bars
+        where ranges.ranges is not null
+    ),
+
+    reached as (
+        select
+            planned.*,
+            case
+                when built.bad_window is null then planned.new_cursor
+                else greatest(planned.cursor, least(planned.new_cursor, built.bad_window))
+            end as reached_cursor,
+            coalesce(built.new_bars, 0) as new_bars,
+            coalesce(built.poor_bars, 0) as poor_bars,
+            coalesce(built.inserted, 0) as inserted,
+            coalesce(built.updated, 0) as updated,
+            coalesce(built.unchanged, 0) as unchanged,
+            coalesce(built.deleted, 0) as deleted,
+            built.bad_window
+        from planned
+        left join built on planned.symbol = built.symbol collate "C"
+    )
+
+    select
+        reached.symbol::text,
+        p_timeframe,
+        reached.reached_cursor,
+        -- Behind the newest data, empty windows are over for the coarser timeframes, and not for this one.
+        case
+            when reached.bad_window is null and coalesce(reached.ends_at = reached.horizon, true) then reached.horizon
+            else reached.reached_cursor
+        end,
+        reached.inserted + reached.updated + reached.unchanged,
+        reached.poor_bars,
+        coalesce(
+            extract(epoch from reached.reached_cursor - coalesce(reached.cursor, reached.starts_at))
+            / extract(epoch from reached.size) - reached.new_bars,
+            0
+        )::integer,
+        reached.inserted,
+        reached.updated,
+        reached.unchanged,
+        reached.deleted,
+        reached.bad_window,
+        case when reached.bad_window is null then 'success' else 'hard' end,
+        case
+            when reached.bad_window is not null
+                then format(
+                    'The window %s UTC has candles that make no bar: prices have to be finite and above 0, high not '
+                    'below low, volume known and not negative. Nothing from there on was built. Correct or delete '
+                    'them; if the task is disabled by then, reset it.',
+                    to_char(reached.bad_window at time zone 'UTC', 'YYYY-MM-DD HH24:MI')
+                )
+        end
+    from reached;
+end
+$$;
+
+comment on function ohlcv.aggregate(text, text, text[], timestamptz, integer, integer) is
+'Builds the windows that are over at p_as_of (null: none), and stale ones, of an owner''s tasks of one timeframe';
+revoke all on function ohlcv.aggregate(text, text, text[], timestamptz, integer, integer) from public;

@@ -1,0 +1,259 @@
+-- Called by ohlcv.aggregate, for one symbol as for thousands: the one place where bars are computed and written.
+--
+-- A window's open and close are those of its first and last source row. Where these stand at the window's edges, as
+-- they nearly always do, a filter finds them without a sort; only else they are looked up. Bars that are stored already
+-- with equal values are dropped before the insert, so that a replay writes nothing.
+--
+-- Values that make no bar stop their symbol, from the window on in which they are. Nothing else is decided here.
+create or replace function ohlcv.build_bars(
+    p_timeframe text, p_ranges ohlcv.source_range[], p_derivation_version integer
+)
+returns table (
+    symbol text,
+    new_bars integer,
+    poor_bars integer,
+    inserted integer,
+    updated integer,
+    unchanged integer,
+    deleted integer,
+    bad_window timestamptz
+)
+language plpgsql
+volatile
+set search_path = ''
+set work_mem = '64MB'
+set jit = off
+as $$
+declare
+    frame ohlcv.timeframes;
+    coarser ohlcv.timeframes;
+    source text;
+    first_moment timestamptz;
+    last_moment timestamptz;
+    oldest_candle timestamptz := '-infinity';
+begin
+    select * into strict frame from ohlcv.timeframes where timeframe = p_timeframe and not is_base;
+    select * into coarser from ohlcv.timeframes where source_timeframe = p_timeframe;
+    select min(starts_at), max(ends_at) into first_moment, last_moment from unnest(p_ranges);
+    if frame.source_timeframe is null then
+        source := '(
+            select
+                symbol, timeframe, ts, open, high, low, close, volume,
+                (high + low + close)::numeric * volume as price_volume, trades, 1 as candles,
+                (
+                    least(open, high, low, close) > 0 and greatest(open, high, low, close) < ''Infinity''
+                    and open is not null and close is not null and low <= high
+                    and volume >= 0 and volume < ''Infinity'' and coalesce(trades, 0) >= 0
+                ) is true as is_valid
+            from ohlcv.candles
+        )';
+        -- Candles that retention has dropped say nothing about their bars.
+        select coalesce(min(starts_at), '-infinity') into oldest_candle from ohlcv.candle_partitions();
+    else
+        source := '(select *, true as is_valid from ohlcv.bars)';
+    end if;
+
+    return query execute format(
+        $statement$
+        with source_range as materialized (
+            select
+                range.symbol collate "C" as symbol,
+                range.source_timeframe collate "C" as source_timeframe,
+                range.starts_at,
+                range.ends_at,
+                range.is_stale,
+                $2 - timeframe.size as last_offset
+            from unnest($1) as range
+            inner join ohlcv.timeframes as timeframe on range.source_timeframe = timeframe.timeframe
+        ),
+        built as materialized (
+            select
+                range.symbol,
+                date_bin($2, source.ts, timestamptz '2000-01-01 00:00+00') as ts,
+                max(source.open) filter (
+                    where source.ts = date_bin($2, source.ts, timestamptz '2000-01-01 00:00+00')
+                ) as open,
+                max(source.close) filter (
+                    where source.ts
+                        = date_bin($2, source.ts, timestamptz '2000-01-01 00:00+00') + range.last_offset
+                ) as close,
+                min(source.ts) as first_ts,
+                max(source.ts) as last_ts,
+                max(source.high) as high,
+                min(source.low) as low,
+                sum(source.volume) as volume,
+                sum(source.price_volume) as price_volume,
+                sum(source.trades)::bigint as trades,
+                sum(source.candles)::integer as candles,
+                bool_and(source.is_valid) as is_valid
+            from source_range as range
+            cross join lateral (
+                select *
+                from %1$s as row
+                where
+                    row.symbol = range.symbol
+                    and row.timeframe = range.source_timeframe
+                    and row.ts >= range.starts_at
+                    and row.ts < range.ends_at
+                    -- Known when the statement is planned, so that other partitions are left out of it.
+                    and row.ts >= %2$L
+                    and row.ts < %3$L
+                offset 0
+            ) as source
+            group by range.symbol, date_bin($2, source.ts, timestamptz '2000-01-01 00:00+00')
+        ),
+        first_bad as (
+            select built.symbol, min(built.ts) as ts from built where not built.is_valid group by built.symbol
+        ),
+        bar as materialized (
+            select
+                built.symbol,
+                built.ts,
+                coalesce(
+                    built.open,
+                    (
+                        select row.open from %1$s as row
+                        where row.symbol = built.symbol and row.timeframe = task.source_timeframe
+                            and row.ts = built.first_ts
+                    )
+                ) as open,
+                built.high,
+                built.low,
+                coalesce(
+                    built.close,
+                    (
+                        select row.close from %1$s as row
+                        where row.symbol = built.symbol and row.timeframe = task.source_timeframe
+                            and row.ts = built.last_ts
+                    )
+                ) as close,
+                built.volume,
+                built.price_volume,
+                built.trades,
+                built.candles,
+                (extract(epoch from $2) / extract(epoch from base.size))::integer as expected_candles,
+                coalesce(built.ts < task.cursor, false) as was_built,
+                -- A coarser bar may have been made without this one.
+                coalesce(built.ts < task.built_until, false) as was_passed
+            from built
+            inner join ohlcv.tasks as task on built.symbol = task.symbol and task.timeframe = $3
+            inner join ohlcv.assets as asset on built.symbol = asset.symbol
+            inner join ohlcv.timeframes as base on asset.base_timeframe = base.timeframe
+            left join first_bad on built.symbol = first_bad.symbol
+            where first_bad.ts is null or built.ts < first_bad.ts
+        ),
+        compared as materialized (
+            select
+                bar.*,
+                stored.is_stored is true as is_stored,
+                stored.is_stored and stored.is_equal as is_equal
+            from bar
+            left join lateral (
+                select
+                    true as is_stored,
+                    (
+                        old.open, old.high, old.low, old.close, old.volume, old.price_volume, old.trades,
+                        old.candles, old.expected_candles, old.derivation_version
+                    ) is not distinct from (
+                        bar.open, bar.high, bar.low, bar.close, bar.volume, bar.price_volume, bar.trades,
+                        bar.candles, bar.expected_candles, $4
+                    ) as is_equal
+                from ohlcv.bars as old
+                where old.symbol = bar.symbol and old.timeframe = $3 and old.ts = bar.ts
+                offset 0
+            ) as stored on true
+        ),
+        written as (
+            insert into ohlcv.bars (
+                symbol, timeframe, ts, open, high, low, close, volume, price_volume, trades, candles,
+                expected_candles, derivation_version
+            )
+            select
+                symbol, $3, ts, open, high, low, close, volume, price_volume, trades, candles, expected_candles, $4
+            from compared
+            where is_equal is not true
+            order by symbol, ts
+            on conflict (symbol, timeframe, ts) do update
+                set
+                    open = excluded.open,
+                    high = excluded.high,
+                    low = excluded.low,
+                    close = excluded.close,
+                    volume = excluded.volume,
+                    price_volume = excluded.price_volume,
+                    trades = excluded.trades,
+                    candles = excluded.candles,
+                    expected_candles = excluded.expected_candles,
+                    derivation_version = excluded.derivation_version
+        ),
+        emptied as (
+            delete from ohlcv.bars as bar
+            using source_range as range
+            left join first_bad on range.symbol = first_bad.symbol
+            where
+                range.is_stale
+                and range.starts_at >= $5
+                and (first_bad.ts is null or range.starts_at < first_bad.ts)
+                and bar.symbol = range.symbol
+                and bar.timeframe = $3
+                and bar.ts = range.starts_at
+                and not exists (
+                    select from built where built.symbol = range.symbol and built.ts = range.starts_at
+                )
+            returning bar.symbol, bar.ts
+        ),
+        passed_on as (
+            insert into ohlcv.stale_windows (symbol, timeframe, window_start)
+            select distinct changed.symbol, $6, date_bin($7, changed.ts, timestamptz '2000-01-01 00:00+00')
+            from (
+                select symbol, ts from compared where was_passed and is_equal is not true
+                union all
+                select symbol, ts from emptied
+            ) as changed
+            where $6 is not null
+        ),
+        put_back as (
+            insert into ohlcv.stale_windows (symbol, timeframe, window_start)
+            select range.symbol, $3, range.starts_at
+            from source_range as range
+            inner join first_bad on range.symbol = first_bad.symbol
+            where range.is_stale and range.starts_at >= first_bad.ts
+        ),
+        counted as (
+            select
+                symbol,
+                (count(*) filter (where not was_built))::integer as new_bars,
+                (count(*) filter (where 5 * candles < 4 * expected_candles))::integer as poor_bars,
+                (count(*) filter (where not is_stored))::integer as inserted,
+                (count(*) filter (where is_stored and not is_equal))::integer as updated,
+                (count(*) filter (where is_equal))::integer as unchanged
+            from compared
+            group by symbol
+        ),
+        emptied_counted as (
+            select symbol, count(*)::integer as deleted from emptied group by symbol
+        )
+        select
+            touched.symbol,
+            coalesce(counted.new_bars, 0),
+            coalesce(counted.poor_bars, 0),
+            coalesce(counted.inserted, 0),
+            coalesce(counted.updated, 0),
+            coalesce(counted.unchanged, 0),
+            coalesce(emptied_counted.deleted, 0),
+            first_bad.ts
+        from (select distinct symbol from source_range) as touched
+        left join counted on touched.symbol = counted.symbol
+        left join emptied_counted on touched.symbol = emptied_counted.symbol
+        left join first_bad on touched.symbol = first_bad.symbol
+        $statement$,
+        source, first_moment, last_moment
+    )
+    using
+        p_ranges, frame.size, p_timeframe, p_derivation_version, oldest_candle, coarser.timeframe, coarser.size;
+end
+$$;
+
+comment on function ohlcv.build_bars(text, ohlcv.source_range[], integer) is
+'Builds bars of one timeframe for ranges of symbols; returns what became of them, and each symbol''s first bad window';
+revoke all on function ohlcv.build_bars(text, ohlcv.source_range[], integer) from public;

@@ -1,0 +1,42 @@
+-- Called by every run if candles have a retention. Dropping needs the whole table for a moment: it gives up rather than
+-- make ingest wait, and the next run tries again. Candles that a task has not aggregated yet stay.
+create or replace function ohlcv.drop_candle_partitions(p_before timestamptz) returns text[]
+language plpgsql
+volatile
+set search_path = ''
+set lock_timeout = '200ms'
+as $$
+declare
+    old record;
+    dropped text[] := '{}';
+begin
+    for old in select * from ohlcv.candle_partitions() where ends_at <= p_before
+    loop
+        exit when exists (
+            select
+            from ohlcv.assets as asset
+            left join ohlcv.tasks as task
+                on asset.symbol = task.symbol and asset.base_timeframe = task.source_timeframe
+            inner join ohlcv.candles as candle on
+                candle.symbol = asset.symbol
+                and candle.timeframe = asset.base_timeframe
+                and candle.ts >= coalesce(task.cursor, '-infinity')
+                and candle.ts < old.ends_at
+            where
+                (asset.active or asset.test_active)
+                and (task.symbol is null or (task.enabled and task.status in ('idle', 'running')))
+        );
+        begin
+            execute format('drop table ohlcv.%I', old.partition_name);
+            dropped := dropped || old.partition_name;
+        exception when lock_not_available then
+            exit;
+        end;
+    end loop;
+    return dropped;
+end
+$$;
+
+comment on function ohlcv.drop_candle_partitions(timestamptz) is
+'Drops the partitions of months that ended before a moment; their bars stay. Returns their names';
+revoke all on function ohlcv.drop_candle_partitions(timestamptz) from public;

@@ -1,0 +1,31 @@
+-- Called by triggers on ohlcv.candles and its partitions, after each statement. As the owner, so that an ingest role
+-- needs no rights on the log.
+create or replace function ohlcv.log_candle_changes() returns trigger
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+begin
+    if tg_op = 'INSERT' then
+        insert into ohlcv.candle_changes (symbol, timeframe, window_start)
+        select distinct symbol, timeframe, date_bin('15 minutes', ts, timestamptz '2000-01-01 00:00+00')
+        from new_candles;
+    elsif tg_op = 'DELETE' then
+        insert into ohlcv.candle_changes (symbol, timeframe, window_start)
+        select distinct symbol, timeframe, date_bin('15 minutes', ts, timestamptz '2000-01-01 00:00+00')
+        from old_candles;
+    else
+        insert into ohlcv.candle_changes (symbol, timeframe, window_start)
+        select symbol, timeframe, date_bin('15 minutes', ts, timestamptz '2000-01-01 00:00+00')
+        from old_candles
+        union
+        select symbol, timeframe, date_bin('15 minutes', ts, timestamptz '2000-01-01 00:00+00')
+        from new_candles;
+    end if;
+    return null;
+end
+$$;
+
+comment on function ohlcv.log_candle_changes() is 'Notes which windows a statement has touched';
+revoke all on function ohlcv.log_candle_changes() from public;

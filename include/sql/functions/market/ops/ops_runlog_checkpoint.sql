@@ -1,0 +1,18 @@
+-- Called by the tasks of a run as they get on, and from psql.
+create or replace function ops.ops_runlog_checkpoint(
+    p_job_name text, p_run_id text, p_name text, p_details jsonb default '{}'
+)
+returns void
+language sql
+volatile
+set search_path = ''
+as $$
+    update ops.ops_runlog
+    set checkpoints = checkpoints || jsonb_build_array(
+        jsonb_build_object('name', p_name, 'at', clock_timestamp()) || p_details
+    )
+    where job_name = p_job_name and run_id = p_run_id
+$$;
+
+comment on function ops.ops_runlog_checkpoint(text, text, text, jsonb) is 'Adds a checkpoint to the row of a run';
+revoke all on function ops.ops_runlog_checkpoint(text, text, text, jsonb) from public;

@@ -1,0 +1,20 @@
+-- Called by the last task of a run, and from psql.
+create or replace function ops.ops_runlog_finish(
+    p_job_name text, p_run_id text, p_status text, p_totals jsonb default '{}', p_error text default null
+)
+returns boolean
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+    update ops.ops_runlog
+    set status = p_status, totals = p_totals, error = p_error, finished_at = clock_timestamp()
+    where job_name = p_job_name and run_id = p_run_id;
+    return found;
+end
+$$;
+
+comment on function ops.ops_runlog_finish(text, text, text, jsonb, text) is
+'Closes the row of a run as success or failed; false if the run has none';
+revoke all on function ops.ops_runlog_finish(text, text, text, jsonb, text) from public;

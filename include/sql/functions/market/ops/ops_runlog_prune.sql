@@ -1,0 +1,27 @@
+-- Called by the last task of a run, and from psql. Rows of runs that go on stay.
+create or replace function ops.ops_runlog_prune(p_job_name text, p_keep integer) returns integer
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+    pruned integer;
+begin
+    with old as (
+        select runlog.id
+        from ops.ops_runlog as runlog
+        where runlog.job_name = p_job_name and runlog.finished_at is not null
+        order by runlog.id desc
+        offset p_keep
+        for update skip locked
+    )
+
+    delete from ops.ops_runlog using old where ops_runlog.id = old.id;
+    get diagnostics pruned = row_count;
+    return pruned;
+end
+$$;
+
+comment on function ops.ops_runlog_prune(text, integer) is
+'Deletes all but the newest finished rows of a job, with their statistics; returns how many';
+revoke all on function ops.ops_runlog_prune(text, integer) from public;

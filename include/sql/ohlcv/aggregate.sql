@@ -1,0 +1,31 @@
+-- Called by aggregator.ohlcv. Builds what a run has to build of one timeframe for some symbols, and releases the tasks.
+-- Answers with the totals, and the symbols whose candles make no bar.
+with results as materialized (
+    select result
+    from ohlcv.aggregate(
+        %(run_id)s,
+        %(timeframe)s,
+        %(symbols)s::text[],
+        %(as_of)s,
+        %(max_windows)s,
+        %(derivation_version)s
+    ) as result
+),
+
+finished as materialized (
+    select ohlcv.finish_tasks(%(job_name)s, %(run_id)s, array_agg(result), %(max_hard_fails)s) as tasks
+    from results
+    having count(*) > 0
+)
+
+select
+    coalesce((select finished.tasks from finished), 0) as tasks,
+    coalesce(sum((result).bars), 0)::integer as bars,
+    coalesce(sum((result).poor_bars), 0)::integer as poor_bars,
+    coalesce(sum((result).skipped_windows), 0)::integer as skipped_windows,
+    coalesce(sum((result).inserted), 0)::integer as inserted,
+    coalesce(sum((result).updated), 0)::integer as updated,
+    coalesce(sum((result).unchanged), 0)::integer as unchanged,
+    coalesce(sum((result).deleted), 0)::integer as deleted,
+    coalesce(array_agg((result).symbol) filter (where (result).outcome = 'hard'), '{}') as failed
+from results

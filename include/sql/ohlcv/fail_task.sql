@@ -1,0 +1,11 @@
+-- Called by aggregator.ohlcv for a task that PostgreSQL refused by itself. Answers with the task's status.
+select ohlcv.agg_finish(%(run_id)s, result, %(max_hard_fails)s, %(job_name)s) as status
+from jsonb_populate_record(
+    null::ohlcv.task_result,
+    jsonb_build_object(
+        'symbol', %(symbol)s::text,
+        'timeframe', %(timeframe)s::text,
+        'outcome', 'hard',
+        'error', %(error)s::text
+    )
+) as result

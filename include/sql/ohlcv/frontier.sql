@@ -1,0 +1,15 @@
+-- Called by aggregator.ohlcv frontier. How far the tasks are, those that need somebody first.
+select
+    symbol,
+    timeframe,
+    cursor,
+    newest_source,
+    lag,
+    status,
+    last_error
+from ohlcv.frontier
+where
+    (%(symbols)s::text[] is null or symbol = any(%(symbols)s::text[]))
+    and (%(timeframes)s::text[] is null or timeframe = any(%(timeframes)s::text[]))
+order by status in ('disabled', 'hard_failed') desc, last_error asc nulls last, lag desc nulls last, symbol asc
+limit 50

@@ -1,0 +1,504 @@
+"""One run of ``ohlcv_aggregation``, step by step, and the commands for its tasks (spec: OHLCV).
+
+Everything about candles and bars is done by the functions in ``include/sql/functions/market``; only ids and counts come
+here. How the steps fit together, and why nothing is lost between them, is in ``docs/ohlcv.md``.
+
+    python -m aggregator.ohlcv frontier [--symbol …] [--timeframe …]
+    python -m aggregator.ohlcv reset [--symbol …] [--timeframe …]
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import UTC, datetime, time, timedelta
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import psycopg
+import tenacity
+from more_itertools import chunked
+from psycopg.types.json import Jsonb
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.alias_generators import to_camel
+
+from aggregator.errors import AggregatorError, HardError, TransientError
+from aggregator.hooks.postgres import PostgresTransactionHook, describe
+from aggregator.paths import SQL
+from aggregator.telemetry import Day, problems
+from aggregator.upsert import blames_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
+
+    from psycopg.rows import TupleRow
+
+    from aggregator.settings import Settings
+
+    Cursor = psycopg.Cursor[TupleRow]
+    Transaction = Callable[[], AbstractContextManager[Cursor]]
+
+log = logging.getLogger(__name__)
+
+CONNECTION = "market_db"
+
+TIMEFRAMES = ("15m", "1h", "4h", "1d")
+"""Of bars, the finest first: each is made of the one before it."""
+
+NAMED_AT_MOST = 20
+"""Failed symbols that the log names; the run log and ``ops.ops_issues`` have them all."""
+
+SYMBOLS_A_CHUNK = 50
+DAYS_A_CHUNK = 31
+"""What a rebuild does in one transaction: some seconds of work."""
+
+BUSY_FOR = timedelta(minutes=2)
+"""For how long a rebuild waits for a tick that works on the same tasks."""
+
+COMMAND_TIMEOUT = timedelta(seconds=30)
+
+_UNLIMITED = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every step of a run is told.
+
+    Attributes:
+        run_id: Owner of the tasks it claims.
+        data_interval_start: Beginning of the run's interval.
+        data_interval_end: End of it.
+        as_of: The run's own moment, which decides which windows are over; the clock has no part in it.
+        settings: Limits and names.
+    """
+
+    run_id: str
+    data_interval_start: datetime
+    data_interval_end: datetime
+    as_of: datetime
+    settings: Settings
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """For the placeholders of the statements."""
+        settings = self.settings
+        return {
+            "run_id": self.run_id,
+            "data_interval_start": self.data_interval_start,
+            "data_interval_end": self.data_interval_end,
+            "as_of": self.as_of,
+            "job_name": settings.job_name,
+            "env_name": settings.env_name,
+            "max_tasks": settings.max_tasks_per_run,
+            "max_windows": settings.max_windows_per_task,
+            "seconds": settings.running_stale_seconds,
+            "max_hard_fails": settings.auto_disable_hard_fails,
+            "derivation_version": settings.agg_derivation_version,
+            "keep": settings.ops_runlog_keep,
+        }
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What was done.
+
+    Attributes:
+        tasks: Tasks that were worked on and released.
+        bars: Bars that were built, stored anew or not.
+        poor_bars: Those of quality 0 or -1.
+        skipped_windows: Windows without a candle that were passed.
+        inserted: Bars that are new.
+        updated: Bars that differ from what was stored.
+        unchanged: Bars that are as they were, and were not written.
+        deleted: Bars whose candles were deleted.
+        failed: Tasks that failed hard.
+    """
+
+    tasks: int = 0
+    bars: int = 0
+    poor_bars: int = 0
+    skipped_windows: int = 0
+    inserted: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    deleted: int = 0
+    failed: int = 0
+
+    def __add__(self, other: Totals) -> Totals:
+        """Both together."""
+        return Totals(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
+
+
+class RebuildParams(BaseModel):
+    """The params of a run; without a day it is no rebuild.
+
+    Attributes:
+        start_date: First UTC day. Given alone, it is the last one, too.
+        end_date: Last UTC day. Given alone, it is the first one, too.
+        symbols: Of which symbols; null: all.
+        timeframes: Of which timeframes; null: all. What they change in coarser ones follows with the next run.
+        dry_run: Do everything, report what it changes, and roll it back.
+    """
+
+    model_config = ConfigDict(alias_generator=to_camel, frozen=True)
+
+    start_date: Day = None
+    end_date: Day = None
+    symbols: list[str] | None = Field(None, min_length=1)
+    timeframes: list[Literal["15m", "1h", "4h", "1d"]] | None = Field(None, min_length=1)
+    dry_run: bool = True
+
+    @classmethod
+    def read(cls, params: Mapping[str, Any]) -> Self:
+        """The params of a run, checked.
+
+        Args:
+            params: As Airflow has them.
+
+        Raises:
+            HardError: They are wrong; the text names each.
+        """
+        try:
+            return cls.model_validate(dict(params))
+        except ValidationError as error:
+            msg = f"The params of this run are wrong: {problems(error.errors())}. Nothing was done."
+            raise HardError(msg) from None
+
+    @model_validator(mode="after")
+    def _check_range(self) -> Self:
+        first, last = self.start_date or self.end_date, self.end_date or self.start_date
+        if first and last and first > last:
+            msg = f"startDate {first} is after endDate {last}"
+            raise ValueError(msg)
+        if not first and (self.symbols or self.timeframes):
+            msg = "a rebuild of symbols or timeframes needs startDate"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def wanted(self) -> bool:
+        """Whether the run is a rebuild."""
+        return bool(self.start_date or self.end_date)
+
+    @property
+    def range(self) -> tuple[datetime, datetime]:
+        """The days of a rebuild as ``[start, end)``."""
+        first, last = self.start_date or self.end_date, self.end_date or self.start_date
+        if not first or not last:
+            msg = "The run has no days to rebuild."
+            raise ValueError(msg)
+        return datetime.combine(first, time(), UTC), datetime.combine(last, time(), UTC) + timedelta(days=1)
+
+
+def prepare_partitions(cursor: Cursor, run: Run) -> None:
+    """Make the partitions of the months ahead, and drop those behind the retention.
+
+    Args:
+        cursor: In a transaction of its own: it locks what ingest needs, for a moment.
+        run: The run.
+    """
+    cursor.execute(_statement("ohlcv/add_partitions.sql"), run.parameters)
+    days = run.settings.candle_retention_days
+    if days is not None:
+        ((dropped,),) = cursor.execute(_statement("ohlcv/drop_partitions.sql"), {**run.parameters, "days": days})
+        if dropped:
+            log.info("Candles behind the retention of %d days were dropped: %s", days, ", ".join(dropped))
+
+
+def plan(cursor: Cursor, run: Run) -> list[dict[str, int]]:
+    """Open the run log, find out what has to be done, and claim it.
+
+    A run that had finished before has been cleared: the windows that ended in its interval are built again.
+
+    Args:
+        cursor: In one transaction.
+        run: The run.
+
+    Returns:
+        One ``{"shard": number, "of": shards}`` for each task instance to follow; none if nothing is due.
+    """
+
+    def number(file: str) -> Any:
+        ((value,),) = cursor.execute(_statement(file), run.parameters).fetchall()
+        return value
+
+    was_finished = number("ohlcv/start_run.sql")
+    counts = {
+        "synchronised": number("ohlcv/sync_tasks.sql"),
+        "recovered": number("ohlcv/recover_stale_locks.sql"),
+        "stale": number("ohlcv/drain_candle_changes.sql"),
+        "rebuilt": number("ohlcv/mark_run_stale.sql") if was_finished else 0,
+    }
+    claimed = number("ohlcv/claim_due_tasks.sql")
+    found = cursor.execute(_statement("ohlcv/claimed_symbols.sql"), {**run.parameters, "shards": 1, "shard": 0})
+    symbols = {symbol for _, shard in found for symbol in shard}
+    shards = -(-len(symbols) // run.settings.ohlcv_symbols_per_shard)
+    checkpoint(cursor, run, "planned", **counts, claimed=claimed, symbols=len(symbols), shards=shards)
+    log.info(
+        "As of %s: %d tasks of %d symbols claimed, in %d shards; %s", run.as_of, claimed, len(symbols), shards, counts
+    )
+    if counts["stale"] is None:
+        log.warning("Somebody holds a claim in an open transaction. Changed candles wait for the next run.")
+    return [{"shard": shard, "of": shards} for shard in range(shards)]
+
+
+def plan_rebuild(cursor: Cursor, run: Run) -> list[dict[str, int]]:
+    """Open the run log of a rebuild, whose work is one task instance's.
+
+    Args:
+        cursor: In one transaction.
+        run: The run.
+
+    Returns:
+        One shard.
+    """
+    cursor.execute(_statement("ohlcv/start_run.sql"), run.parameters)
+    cursor.execute(_statement("ohlcv/sync_tasks.sql"))
+    checkpoint(cursor, run, "planned", shards=1)
+    return [{"shard": 0, "of": 1}]
+
+
+def aggregate(cursor: Cursor, run: Run, *, shard: int, of: int) -> Totals:
+    """Build what the run has claimed, each timeframe by one statement, and release the tasks, all in one transaction.
+
+    A try that finds tasks of an earlier try does them; a task whose lock was taken over is left alone.
+
+    Args:
+        cursor: In one transaction.
+        run: The run.
+        shard: Number of the shard.
+        of: How many shards there are.
+
+    Returns:
+        What was done.
+
+    Raises:
+        psycopg.Error: PostgreSQL could not do it at all; nothing is stored.
+    """
+    claimed = cursor.execute(
+        _statement("ohlcv/claimed_symbols.sql"), {**run.parameters, "shard": shard, "shards": of}
+    ).fetchall()
+    totals = Totals()
+    for timeframe, symbols in claimed:
+        totals += _build(cursor, run, timeframe, symbols)
+    checkpoint(cursor, run, "aggregated", shard=shard, **asdict(totals))
+    log.info("Shard %d of %d: %s", shard + 1, of, asdict(totals))
+    return totals
+
+
+def _build(cursor: Cursor, run: Run, timeframe: str, symbols: Sequence[str], **different: Any) -> Totals:
+    """Build the bars of a timeframe; what PostgreSQL refuses is halved until the culprits stand alone."""
+    parameters = {**run.parameters, "timeframe": timeframe, "symbols": symbols, **different}
+    try:
+        with cursor.connection.transaction():
+            (row,) = cursor.execute(_statement("ohlcv/aggregate.sql"), parameters).fetchall()
+    except psycopg.Error as error:
+        if not blames_rows(error):
+            raise
+        if len(symbols) > 1:
+            half = len(symbols) // 2
+            return _build(cursor, run, timeframe, symbols[:half], **different) + _build(
+                cursor, run, timeframe, symbols[half:], **different
+            )
+        reason = describe(error)
+        cursor.execute(_statement("ohlcv/fail_task.sql"), {**parameters, "symbol": symbols[0], "error": reason})
+        log.warning("FAILED: %s of %r: %s", timeframe, symbols[0], reason)
+        return Totals(tasks=1, failed=1)
+    *counts, failed = row
+    if failed:
+        log.warning(
+            "FAILED: %s of %s: candles that make no bar; ops.ops_issues and ohlcv.frontier have the windows.",
+            timeframe,
+            ", ".join(map(repr, failed[:NAMED_AT_MOST])) + (" …" if len(failed) > NAMED_AT_MOST else ""),
+        )
+    return replace(Totals(*counts), failed=len(failed))
+
+
+def rebuild(transaction: Transaction, run: Run, params: RebuildParams) -> Totals:
+    """Build the windows of some days again, in chunks of one transaction each; another try goes on after the last one.
+
+    Args:
+        transaction: Opens a transaction.
+        run: The run.
+        params: What to build, and whether to keep it.
+
+    Returns:
+        What was done, or what would be.
+
+    Raises:
+        TransientError: A tick works on the same tasks for longer than `BUSY_FOR`.
+        HardError: None of the symbols has tasks.
+    """
+    with transaction() as cursor:
+        given = {"symbols": params.symbols, **run.parameters}
+        symbols = [symbol for (symbol,) in cursor.execute(_statement("ohlcv/symbols.sql"), given)]
+        ((done,),) = cursor.execute(_statement("ohlcv/rebuilt_chunks.sql"), run.parameters).fetchall()
+    if unknown := sorted(set(params.symbols or ()) - set(symbols)):
+        msg = f"There are no tasks of the symbols {', '.join(map(repr, unknown[:NAMED_AT_MOST]))}. Nothing was built."
+        raise HardError(msg)
+    totals = Totals()
+    chunks = list(_chunks(symbols, params))
+    for number, chunk in enumerate(chunks, start=1):
+        if number <= done:
+            continue
+        totals += _rebuild_chunk(transaction, run, params, chunk, number)
+        log.info("Chunk %d of %d: %s", number, len(chunks), asdict(totals))
+    return totals
+
+
+def _chunks(symbols: Collection[str], params: RebuildParams) -> Iterator[dict[str, Any]]:
+    start, end = params.range
+    for some in chunked(symbols, SYMBOLS_A_CHUNK):
+        first = start
+        while first < end:
+            last = min(first + timedelta(days=DAYS_A_CHUNK), end)
+            yield {
+                "symbols": some,
+                "starts_at": first,
+                "ends_at": last,
+                "timeframes": list(params.timeframes or TIMEFRAMES),
+            }
+            first = last
+
+
+@tenacity.retry(
+    retry=tenacity.retry_if_exception_type(TransientError),
+    wait=tenacity.wait_fixed(2),
+    stop=tenacity.stop_after_delay(BUSY_FOR),
+    reraise=True,
+)
+def _rebuild_chunk(
+    transaction: Transaction, run: Run, params: RebuildParams, chunk: dict[str, Any], number: int
+) -> Totals:
+    totals = Totals()
+    with transaction() as cursor:
+        with cursor.connection.transaction(force_rollback=params.dry_run):
+            given = {**run.parameters, **chunk}
+            ((claimed, wanted),) = cursor.execute(_statement("ohlcv/claim_tasks.sql"), given).fetchall()
+            if claimed < wanted:
+                msg = f"{wanted - claimed} tasks of the symbols to rebuild are worked on by another run."
+                raise TransientError(msg)
+            cursor.execute(_statement("ohlcv/mark_range_stale.sql"), given)
+            shard = {**run.parameters, "shard": 0, "shards": 1}
+            for timeframe, symbols in cursor.execute(_statement("ohlcv/claimed_symbols.sql"), shard).fetchall():
+                totals += _build(cursor, run, timeframe, symbols, as_of=None, max_windows=_UNLIMITED)
+        if not params.dry_run:
+            checkpoint(cursor, run, "rebuilt", chunk=number, **asdict(totals))
+    return totals
+
+
+def finish(cursor: Cursor, run: Run) -> dict[str, Any]:
+    """Close the run log, whatever happened before, and free what is still claimed.
+
+    Args:
+        cursor: In one transaction.
+        run: The run.
+
+    Returns:
+        The run's totals, and ``complete``: whether every step was done.
+    """
+    ((released,),) = cursor.execute(_statement("ohlcv/release_tasks.sql"), run.parameters).fetchall()
+    outcome = cursor.execute(_statement("ohlcv/run_outcome.sql"), run.parameters).fetchone()
+    if outcome is None:
+        return {"complete": False}
+    planned, done, *counts = outcome
+    names = [field.name for field in fields(Totals) if field.name != "tasks"]
+    totals = dict(zip(names, counts, strict=True))
+    complete = planned is not None and done >= planned and not released
+    error = None if complete else f"{planned or 0} shards planned, {done} done, {released} tasks released"
+    cursor.execute(
+        _statement("ohlcv/finish_run.sql"),
+        {
+            **run.parameters,
+            "status": "success" if complete else "failed",
+            "totals": Jsonb(totals),
+            "error": error,
+        },
+    )
+    return {**totals, "complete": complete}
+
+
+def checkpoint(cursor: Cursor, run: Run, name: str, **details: Any) -> None:
+    """Note in the run log how far the run is.
+
+    Args:
+        cursor: In the transaction of what was done.
+        run: The run.
+        name: Of the step.
+        details: Counts.
+    """
+    given = {**run.parameters, "name": name, "details": Jsonb(details)}
+    cursor.execute(_statement("ohlcv/checkpoint.sql"), given)
+
+
+def _statement(file: str) -> str:
+    return (SQL / file).read_text()
+
+
+def _execute(file: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    hook = PostgresTransactionHook(CONNECTION)
+    with hook.transaction(timeout=COMMAND_TIMEOUT, application_name="aggregator/ohlcv") as cursor:
+        return cursor.execute(_statement(file), parameters).fetchall()
+
+
+def show_frontier(tasks: Mapping[str, Sequence[str] | None]) -> int:
+    """Print how far the tasks are, those that need somebody first.
+
+    Args:
+        tasks: ``symbols`` and ``timeframes``; null: all.
+
+    Returns:
+        0, the exit code.
+    """
+    from rich.console import Console  # noqa: PLC0415  # tasks print nothing
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    table = Table("symbol", "timeframe", "cursor", "newest source", "lag", "status", "last error")
+    for row in _execute("ohlcv/frontier.sql", tasks):
+        table.add_row(*(Text("" if value is None else str(value)) for value in row))
+    Console().print(table)
+    return 0
+
+
+def reset(tasks: Mapping[str, Sequence[str] | None]) -> int:
+    """Make disabled and hard-failed tasks idle again, so that the next run takes them.
+
+    Args:
+        tasks: ``symbols`` and ``timeframes``; null: all.
+
+    Returns:
+        The exit code: 0, or 1 if there is none.
+    """
+    found = _execute("ohlcv/reset_tasks.sql", tasks)
+    for symbol, timeframe, was in found:
+        print(f"{symbol} {timeframe}: was {was}, idle again")
+    if not found:
+        print("No task is disabled or hard_failed.", file=sys.stderr)
+    return 0 if found else 1
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Show or reset tasks.
+
+    Returns:
+        The exit code: 0, or 1 after an error, which is printed.
+    """
+    parser = argparse.ArgumentParser(prog="python -m aggregator.ohlcv", description="The tasks of ohlcv_aggregation.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, words in {"frontier": "how far they are", "reset": "make disabled and hard_failed ones idle"}.items():
+        command = commands.add_parser(name, help=words)
+        command.add_argument("--symbol", nargs="+", dest="symbols", help="which; all if none is given")
+        command.add_argument("--timeframe", nargs="+", dest="timeframes", choices=TIMEFRAMES, help="likewise")
+    given = vars(parser.parse_args(arguments))
+    try:
+        return (reset if given.pop("command") == "reset" else show_frontier)(given)
+    except AggregatorError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,161 @@
+"""The three steps of an OHLCV run: plan, aggregate, finish."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+
+from aggregator import settings
+from aggregator.data_interval import data_interval
+from aggregator.errors import HardError
+from aggregator.timetables.offset_cron import OffsetCronTimetable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from airflow.sdk import Context
+
+    from aggregator.ohlcv import Run
+
+
+class OhlcvPlanOperator(BaseOperator):
+    """Find out what is due, claim it, and divide it into shards of symbols (spec: OHLCV).
+
+    Tasks are synchronised with the asset registry first, stale locks recovered, and changed candles looked through.
+    With days in its params, the run is a rebuild instead and claims nothing yet. A run that is cleared builds the
+    windows again that ended in its interval.
+
+    Args:
+        conn_id: Airflow connection of the database.
+        **kwargs: As for every operator.
+    """
+
+    ui_color = "#e2ecf7"
+
+    def __init__(self, *, conn_id: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.conn_id = conn_id
+
+    def execute(self, context: Context) -> list[dict[str, int]]:
+        """Plan the run.
+
+        Returns:
+            ``{"shard": number, "of": shards}`` for each task instance to follow.
+
+        Raises:
+            HardError: The params are wrong, or PostgreSQL refused a statement.
+            TransientError: The database could not be reached or was busy; nothing was claimed.
+        """
+        from aggregator import ohlcv
+        from aggregator.hooks.postgres import PostgresTransactionHook
+
+        params = ohlcv.RebuildParams.read(context["params"])
+        run = _run(context)
+        hook = PostgresTransactionHook(self.conn_id)
+        with hook.task_transaction(context) as cursor:
+            ohlcv.prepare_partitions(cursor, run)
+        with hook.task_transaction(context) as cursor:
+            return (ohlcv.plan_rebuild if params.wanted else ohlcv.plan)(cursor, run)
+
+
+class OhlcvAggregateOperator(BaseOperator):
+    """Build the bars of one shard's symbols in one transaction, and release their tasks (spec: OHLCV).
+
+    A symbol whose candles make no bar, or which PostgreSQL refuses, does not stop the others, nor does it fail the
+    task: it is named in its state, in ``ops.ops_issues`` and in the log, and disabled if that goes on.
+
+    Args:
+        conn_id: Airflow connection of the database.
+        shard: One shard, as :class:`OhlcvPlanOperator` returns them.
+        **kwargs: As for every operator.
+    """
+
+    template_fields: Sequence[str] = ("shard",)
+    ui_color = "#e2ecf7"
+
+    def __init__(self, *, conn_id: str, shard: Mapping[str, int], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.conn_id = conn_id
+        self.shard = shard
+
+    def execute(self, context: Context) -> dict[str, int]:
+        """Build the bars, or with days in the params rebuild those of the days.
+
+        Returns:
+            What was done, by count.
+
+        Raises:
+            HardError: PostgreSQL refused a statement for what it says; nothing is stored, of a rebuild only its earlier
+                chunks.
+            TransientError: The database was lost or busy; likewise.
+        """
+        from aggregator import ohlcv
+        from aggregator.hooks.postgres import PostgresTransactionHook
+
+        params = ohlcv.RebuildParams.read(context["params"])
+        run = _run(context)
+        transaction = partial(PostgresTransactionHook(self.conn_id).task_transaction, context)
+        if params.wanted:
+            totals = ohlcv.rebuild(transaction, run, params)
+            self.log.info("%s: %s", "Dry run, rolled back" if params.dry_run else "Rebuilt", asdict(totals))
+            with transaction() as cursor:
+                ohlcv.checkpoint(cursor, run, "aggregated", **self.shard, dry_run=params.dry_run, **asdict(totals))
+            return asdict(totals)
+        with transaction() as cursor:
+            return asdict(ohlcv.aggregate(cursor, run, **self.shard))
+
+
+class OhlcvFinishOperator(BaseOperator):
+    """Close the run log, whatever became of the tasks before it, and fail the run if they failed (spec: OHLCV).
+
+    Args:
+        conn_id: Airflow connection of the database.
+        **kwargs: As for every operator.
+    """
+
+    ui_color = "#e2ecf7"
+
+    def __init__(self, *, conn_id: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.conn_id = conn_id
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Finish the run.
+
+        Returns:
+            The run's totals.
+
+        Raises:
+            HardError: A task before this one failed; its claims are free for the next run.
+            TransientError: The database could not be reached or was busy.
+        """
+        from aggregator import ohlcv
+        from aggregator.hooks.postgres import PostgresTransactionHook
+
+        with PostgresTransactionHook(self.conn_id).task_transaction(context) as cursor:
+            totals = ohlcv.finish(cursor, _run(context))
+        if not totals.pop("complete"):
+            msg = (
+                "A task of this run failed, see its log; what it had claimed is free, and the next run does it. "
+                f"Stored: {totals}."
+            )
+            raise HardError(msg)
+        self.log.info("The whole run: %s", totals)
+        return totals
+
+
+def _run(context: Context) -> Run:
+    from aggregator import ohlcv
+
+    given = settings.load()
+    logging.getLogger(ohlcv.__name__).setLevel(given.log_level)
+    interval = data_interval(context)
+    timetable = context["dag"].timetable
+    if not isinstance(timetable, OffsetCronTimetable):
+        msg = f"DAG {context['dag'].dag_id} has no OffsetCronTimetable; give it one as its schedule."
+        raise HardError(msg)
+    return ohlcv.Run(context["run_id"], interval.start, interval.end, interval.end + timetable.offset, given)

@@ -1,0 +1,448 @@
+"""Ticks on a real PostgreSQL, beside an engine that is not ours."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from aggregator import ohlcv
+from aggregator.migrations import migrate
+from tests.market_data import (
+    DAY,
+    MINUTE,
+    any_candles,
+    candle,
+    candles,
+    expected,
+    ingest,
+    register,
+    run_of,
+    stored,
+    tasks,
+    tick,
+    transaction,
+    versions,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HOUR = 60 * MINUTE
+SYMBOLS = {"EURUSD": "1m", 'O\'Neil "B"': "5m"}
+EMPTY = "delete from ohlcv.candles; delete from ohlcv.assets; delete from ohlcv.bars; " + "".join(
+    f"truncate {table} cascade;"
+    for table in ("ohlcv.candle_changes", "ohlcv.stale_windows", "ops.ops_runlog", "ops.ops_issues")
+)
+
+
+@pytest.fixture
+def market(database_url: str, connection: psycopg.Connection) -> psycopg.Connection:
+    """An autocommit connection to a migrated, empty database, on a server whose time zone has summer time."""
+    migrate(partial(psycopg.connect, database_url), "market")
+    connection.execute(f"alter database {connection.info.dbname} set timezone to 'America/New_York'")
+    connection.execute("set timezone to 'America/New_York'")
+    connection.execute("select ohlcv.add_candle_partitions(%s, %s)", [DAY, DAY + timedelta(days=30)])
+    return connection
+
+
+@pytest.fixture
+def other(database_url: str, market) -> Iterator[psycopg.Connection]:
+    """A second connection, in autocommit."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        yield connection
+
+
+def test_bars_are_those_of_an_independent_engine_and_a_replay_writes_nothing(market) -> None:
+    register(market, SYMBOLS)
+    for symbol, base in SYMBOLS.items():
+        rows = candles(symbol, base, DAY - 3 * HOUR, DAY + 30 * HOUR)
+        ingest(market, [row for number, row in enumerate(rows) if number % 7])
+    as_of = DAY + 30 * HOUR + MINUTE
+
+    done = tick(market, run_of(as_of))
+
+    assert stored(market) == expected(market, as_of)
+    assert {frame for _, frame, _ in stored(market)} == {"15m", "1h", "4h", "1d"}
+    assert (done["inserted"], done["updated"], done["failed"], done["complete"]) == (len(stored(market)), 0, 0, True)
+    before = versions(market)
+    assert tick(market, run_of(as_of))["inserted"] == 0, "the same run, cleared"
+    assert tick(market, run_of(as_of + 5 * MINUTE))["inserted"] == 0, "the next one"
+    assert versions(market) == before
+
+
+class World:
+    """A feed, a second feed whose transaction may stay open, and ticks; hypothesis says what happens next."""
+
+    ACTIONS = ("ingest", "begin", "commit", "roll_back", "delete", "tick", "two_ticks")
+
+    def __init__(self, draw: Any, first: psycopg.Connection, second: psycopg.Connection) -> None:
+        self.draw = draw
+        self.first = first
+        self.second = second
+        self.is_open = False
+        self.moment = DAY + 21 * MINUTE
+
+    def ingest(self) -> None:
+        if not self.is_open:  # it would wait for the other feed
+            ingest(self.first, self.draw(any_candles(SYMBOLS, 2)))
+
+    def begin(self) -> None:
+        if not self.is_open:
+            self.second.execute("begin")
+            ingest(self.second, self.draw(any_candles(SYMBOLS, 2)))
+            self.is_open = True
+
+    def commit(self, how: str = "commit") -> None:
+        if self.is_open:
+            self.second.execute(how)
+            self.is_open = False
+
+    def roll_back(self) -> None:
+        self.commit("rollback")
+
+    def delete(self) -> None:
+        if not self.is_open:
+            share = self.draw(st.integers(1, 3))
+            self.first.execute("delete from ohlcv.candles where extract(minute from ts)::int %% 4 = %s", [share])
+
+    def tick(self) -> None:
+        tick(self.first, self._next_run())
+
+    def two_ticks(self) -> None:
+        """Both plan before either of them aggregates, and the one that planned last aggregates first."""
+        runs = [self._next_run(), self._next_run()]
+        plans = []
+        for run in runs:
+            with transaction(self.first) as cursor:
+                plans.append(ohlcv.plan(cursor, run))
+        for run, plan in reversed(list(zip(runs, plans, strict=True))):
+            for shard in plan:
+                with transaction(self.first) as cursor:
+                    ohlcv.aggregate(cursor, run, **shard)
+            self.ingest()
+        for run in runs:
+            with transaction(self.first) as cursor:
+                assert ohlcv.finish(cursor, run)["complete"]
+
+    def _next_run(self) -> ohlcv.Run:
+        self.moment += self.draw(st.sampled_from([5, 15, 240, 1440])) * MINUTE
+        return run_of(
+            self.moment,
+            max_windows_per_task=self.draw(st.sampled_from([1, 3, 1000])),
+            max_tasks_per_run=self.draw(st.sampled_from([2, 1000])),
+        )
+
+
+@pytest.mark.slow
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+@given(actions=st.lists(st.sampled_from(World.ACTIONS), max_size=14), data=st.data())
+def test_any_interleaving_of_ingest_and_ticks_ends_with_the_bars_of_an_independent_engine(
+    market, other, actions, data
+) -> None:
+    market.execute(EMPTY)
+    register(market, SYMBOLS)
+    world = World(data.draw, market, other)
+    try:
+        for action in actions:
+            getattr(world, action)()
+        world.commit()
+    finally:
+        world.roll_back()
+    last = max(world.moment, DAY + 72 * HOUR + MINUTE)
+    tick(market, run_of(last))
+
+    assert stored(market) == expected(market, last)
+    assert market.execute("select from ohlcv.stale_windows").fetchall() == []
+    before = versions(market)
+    tick(market, run_of(last))
+    assert versions(market) == before
+
+
+def test_candle_whose_transaction_spans_a_tick_is_not_missed(market, other) -> None:
+    register(market, {"A": "1m"})
+    ingest(market, candles("A", "1m", DAY, DAY + 2 * HOUR))
+    with other.transaction():
+        ingest(other, [candle("A", "1m", DAY + 3 * MINUTE, 99)])
+        tick(market, run_of(DAY + 2 * HOUR + MINUTE))
+    tick(market, run_of(DAY + 2 * HOUR + 6 * MINUTE))
+    assert stored(market) == expected(market, DAY + 2 * HOUR + 6 * MINUTE)
+    assert stored(market)["A", "1h", DAY][1] == 100
+
+
+@pytest.mark.slow
+def test_candle_that_is_committed_while_a_single_task_is_aggregated_in_one_transaction_is_not_missed(
+    market, other
+) -> None:
+    register(market, {"A": "1m"})
+    ingest(market, candles("A", "1m", DAY, DAY + HOUR))
+    market.execute("select ohlcv.sync_tasks()")
+    as_of = DAY + HOUR + MINUTE
+    with other.transaction():
+        other.execute("select ohlcv.agg_start('A', '15m', 'me')")
+        results = other.execute(
+            "select r::text from ohlcv.catchup_aggregation_range('A', '15m', 'me', %s) as r", [as_of]
+        ).fetchall()
+        ingest(market, [candle("A", "1m", DAY, 50)])
+        assert market.execute("select ohlcv.drain_candle_changes()").fetchone() == (None,), "not now"
+        other.execute("select ohlcv.agg_finish('me', %s::ohlcv.task_result)", results[0])
+    tick(market, run_of(as_of))
+    assert stored(market) == expected(market, as_of)
+
+
+def test_late_candles_build_exactly_their_windows_again(market) -> None:
+    register(market, {"A": "1m", "B": "1m"})
+    for symbol in "AB":
+        ingest(market, candles(symbol, "1m", DAY, DAY + 26 * HOUR))
+    tick(market, run_of(DAY + 26 * HOUR + MINUTE))
+    before = {tuple(row[:3]): row for row in versions(market)}
+    market.execute("update ohlcv.candles set high = 500 where symbol = 'A' and ts = %s", [DAY + 61 * MINUTE])
+
+    done = tick(market, run_of(DAY + 26 * HOUR + 6 * MINUTE))
+
+    assert stored(market) == expected(market, DAY + 26 * HOUR + 6 * MINUTE)
+    changed = [key for key, row in {tuple(row[:3]): row for row in versions(market)}.items() if before.get(key) != row]
+    assert sorted((symbol, frame) for symbol, frame, _ in changed) == [
+        ("A", frame) for frame in ("15m", "1d", "1h", "4h")
+    ]
+    assert (done["updated"], done["inserted"]) == (4, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "delete from ohlcv.candles where ts < %s",
+        "delete from ohlcv.candles_202603 where ts < %s",
+        "update ohlcv.candles set ts = ts + interval '31 days' where ts < %s",
+        """
+        with moved as (delete from ohlcv.candles where ts < %s returning *)
+        insert into ohlcv.candles
+        select symbol, timeframe, ts + interval '7 days', open, high, low, close, volume, trades from moved
+        """,
+    ],
+)
+def test_deleted_and_moved_candles_take_their_bars_along(market, statement: str) -> None:
+    register(market, {"A": "5m"})
+    ingest(market, candles("A", "5m", DAY, DAY + 9 * HOUR))
+    tick(market, run_of(DAY + 9 * HOUR + MINUTE))
+    market.execute(statement, [DAY + 4 * HOUR])
+    as_of = DAY + timedelta(days=33) + MINUTE
+    done = tick(market, run_of(as_of))
+    assert stored(market) == expected(market, as_of)
+    assert done["deleted"] >= 16 + 4 + 1
+
+
+@pytest.mark.slow
+def test_quiet_market_has_its_coarse_bars_and_takes_late_candles_after_them(market) -> None:
+    register(market, {"A": "1m"})
+    ingest(market, candles("A", "1m", DAY, DAY + 37 * MINUTE))
+    as_of = DAY + 24 * HOUR + MINUTE
+    done = tick(market, run_of(as_of))
+    assert stored(market) == expected(market, as_of)
+    assert ("A", "1d", DAY) in stored(market)
+    assert tasks(market, "timeframe, cursor")[0] == ("15m", DAY + 45 * MINUTE), "the frontier is not passed"
+    assert done["skipped_windows"] == 0
+    ingest(market, [candle("A", "1m", DAY + 20 * HOUR, 77)])
+    done = tick(market, run_of(as_of + 5 * MINUTE))
+    assert stored(market) == expected(market, as_of + 5 * MINUTE)
+    assert done["skipped_windows"] == (80 - 3) + (20 - 1) + (5 - 1)
+
+
+POISON = {
+    "nan": {"close": float("nan")},
+    "infinite": {"high": float("inf")},
+    "minus infinite": {"low": float("-inf")},
+    "zero": {"low": 0.0},
+    "negative": {"open": -1.0},
+    "high below low": {"high": 1.0},
+    "no price": {"open": None},
+    "no volume": {"volume": None},
+    "negative volume": {"volume": -1},
+    "volume that is no number": {"volume": "NaN"},
+    "overflow": {"high": 1.7e308, "close": 1.7e308, "open": 1.7e308, "low": 1.7e308},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", POISON.values(), ids=POISON.keys())
+def test_poisoned_symbol_stops_at_its_window_and_no_other_does(market, what: dict[str, Any], caplog) -> None:
+    symbols = [f"S{number}" for number in range(5)]
+    register(market, dict.fromkeys(symbols, "5m"))
+    for symbol in symbols:
+        ingest(market, candles(symbol, "5m", DAY, DAY + HOUR))
+    bad = DAY + 20 * MINUTE
+    ingest(market, [candle("S3", "5m", bad, **what)])
+    as_of = DAY + HOUR + MINUTE
+
+    done = tick(market, run_of(as_of))
+
+    assert (done["complete"], done["failed"]) == (True, 1)
+    assert {key: bar for key, bar in stored(market).items() if key[0] != "S3"} == expected(market, as_of, but="S3")
+    overflowed = what == POISON["overflow"]
+    first = [] if overflowed else [("S3", "15m", DAY)]
+    assert [key for key in stored(market) if key[0] == "S3"] == first
+    ((status, streak, error, cursor),) = tasks(
+        market, "status, hard_fails, last_error, cursor", "symbol = 'S3' and timeframe = '15m'"
+    )
+    assert (status, streak, cursor) == ("idle", 1, None if overflowed else DAY + 15 * MINUTE)
+    assert ("22003" if overflowed else "2026-03-08 00:15 UTC") in error
+    assert market.execute("select symbol, timeframe, status from ops.ops_issues").fetchall() == [("S3", "15m", "idle")]
+    assert "S3" in caplog.text
+
+    tick(market, run_of(as_of + 5 * MINUTE))
+    tick(market, run_of(as_of + 10 * MINUTE))
+    assert tasks(market, "status, hard_fails", "symbol = 'S3' and timeframe = '15m'") == [("disabled", 3)]
+    ingest(market, [candle("S3", "5m", bad, 33)])
+    assert tick(market, run_of(as_of + 15 * MINUTE))["bars"] == 0, "it waits for somebody"
+    market.execute("select ohlcv.reset_tasks('{S3}')")
+    tick(market, run_of(as_of + 20 * MINUTE))
+    assert stored(market) == expected(market, as_of + 20 * MINUTE)
+    assert tasks(market, "status, hard_fails, last_error", "symbol = 'S3' and timeframe = '15m'") == [("idle", 0, None)]
+
+
+@pytest.mark.slow
+def test_correction_that_makes_no_bar_keeps_the_bar_until_it_is_mended(market) -> None:
+    register(market, {"A": "5m"}, mandatory=True)
+    ingest(market, candles("A", "5m", DAY, DAY + 2 * HOUR))
+    moment = DAY + 2 * HOUR + MINUTE
+    tick(market, run_of(moment))
+    before = stored(market)
+    ingest(market, [candle("A", "5m", DAY, volume=None)])
+    for _ in range(3):
+        moment += 5 * MINUTE
+        tick(market, run_of(moment))
+    assert stored(market) == before
+    assert tasks(market, "status", "timeframe = '15m'") == [("hard_failed",)]
+    ingest(market, [candle("A", "5m", DAY, 44)])
+    market.execute("select ohlcv.reset_tasks()")
+    tick(market, run_of(moment + 5 * MINUTE))
+    assert stored(market) == expected(market, moment + 5 * MINUTE) != before
+
+
+def test_refused_bars_do_not_stop_the_others(market) -> None:
+    symbols = [f"S{number:02}" for number in range(40)]
+    register(market, dict.fromkeys(symbols, "5m"))
+    for symbol in symbols:
+        ingest(market, candles(symbol, "5m", DAY, DAY + HOUR))
+    market.execute("alter table ohlcv.bars add check (symbol not in ('S07', 'S31') or timeframe <> '1h')")
+    done = tick(market, run_of(DAY + HOUR + MINUTE))
+    assert (done["failed"], done["inserted"]) == (2, 40 * 4 + 38)
+    errors = tasks(market, "symbol, last_error", "last_error is not null")
+    assert [symbol for symbol, _ in errors] == ["S07", "S31"]
+    assert "23514 check_violation" in errors[0][1]
+    assert "Failing row" not in errors[0][1]
+
+
+@pytest.mark.slow
+class TestLocks:
+    @pytest.fixture(autouse=True)
+    def candles(self, market) -> None:
+        register(market, {"A": "5m", "B": "5m"})
+        for symbol in "AB":
+            ingest(market, candles(symbol, "5m", DAY, DAY + HOUR))
+
+    AS_OF = DAY + HOUR + MINUTE
+
+    def plan(self, connection, run: ohlcv.Run) -> list[dict[str, int]]:
+        with transaction(connection) as cursor:
+            return ohlcv.plan(cursor, run)
+
+    def aggregate(self, connection, run: ohlcv.Run) -> ohlcv.Totals:
+        with transaction(connection) as cursor:
+            return ohlcv.aggregate(cursor, run, shard=0, of=1)
+
+    def test_two_ticks_share_what_is_due_and_neither_waits(self, market, other) -> None:
+        one, two = run_of(self.AS_OF, "one", max_tasks_per_run=3), run_of(self.AS_OF, "two")
+        assert self.plan(market, one)
+        with other.transaction(), other.cursor() as cursor:
+            cursor.execute("set local lock_timeout = '1s'")
+            assert ohlcv.plan(cursor, two)
+        assert (self.aggregate(market, one).tasks, self.aggregate(other, two).tasks) == (3, 5)
+        tick(market, run_of(self.AS_OF + 5 * MINUTE))
+        assert stored(market) == expected(market, self.AS_OF)
+
+    def test_claims_of_a_run_that_died_are_taken_over_when_they_are_old_and_its_late_worker_stores_nothing(
+        self, market, other
+    ) -> None:
+        dead = run_of(self.AS_OF, "dead")
+        self.plan(market, dead)
+        assert self.plan(market, run_of(self.AS_OF, "next")) == []
+        market.execute("update ohlcv.tasks set claimed_at = claimed_at - interval '901 seconds'")
+        assert self.plan(market, run_of(self.AS_OF, "next")) == [{"shard": 0, "of": 1}]
+        assert self.aggregate(other, dead).tasks == 0
+        assert stored(market) == {}
+        assert self.aggregate(market, run_of(self.AS_OF, "next")).tasks == 8
+        assert stored(market) == expected(market, self.AS_OF)
+
+    def test_old_claim_whose_worker_is_at_work_is_left_to_it(self, market, other) -> None:
+        slow = run_of(self.AS_OF, "slow")
+        self.plan(market, slow)
+        market.execute("update ohlcv.tasks set claimed_at = claimed_at - interval '901 seconds'")
+        with transaction(other) as cursor:
+            ohlcv.aggregate(cursor, slow, shard=0, of=1)
+            assert self.plan(market, run_of(self.AS_OF, "next")) == []
+        assert stored(market) == expected(market, self.AS_OF)
+
+    def test_candle_that_comes_while_another_tick_has_read_and_not_stored_yet_is_not_missed(
+        self, market, other
+    ) -> None:
+        slow = run_of(self.AS_OF, "slow")
+        self.plan(market, slow)
+        with transaction(other) as cursor:
+            ohlcv.aggregate(cursor, slow, shard=0, of=1)
+            ingest(market, [candle("A", "5m", DAY, 99)])
+            self.plan(market, run_of(self.AS_OF, "next"))
+        tick(market, run_of(self.AS_OF + 5 * MINUTE))
+        assert stored(market) == expected(market, self.AS_OF)
+
+    def test_lost_lock_rolls_everything_back(self, market, other) -> None:
+        run = run_of(self.AS_OF, "late")
+        self.plan(market, run)
+        market.execute(
+            "create table public.result as select r from ohlcv.aggregate('late', '15m', '{A}', now(), 9, 1) as r"
+        )
+        market.execute("delete from ohlcv.bars")
+        market.execute("update ohlcv.tasks set owner = 'another' where symbol = 'A' and timeframe = '15m'")
+        with pytest.raises(psycopg.errors.LockNotAvailable, match="1 of 1 tasks do not belong to late"):
+            other.execute("select ohlcv.agg_finish('late', r) from public.result")
+        assert set(tasks(market, "status, total_runs")) == {("running", 0)}
+
+    def test_second_try_of_the_same_run_does_what_the_first_has_claimed(self, market) -> None:
+        run = run_of(self.AS_OF, "again")
+        self.plan(market, run)
+        assert self.plan(market, run) == [{"shard": 0, "of": 1}]
+        assert self.aggregate(market, run).tasks == 8
+
+    def test_run_whose_aggregation_failed_frees_its_claims_and_says_so(self, market) -> None:
+        run = run_of(self.AS_OF, "failed")
+        self.plan(market, run)
+        with transaction(market) as cursor:
+            assert not ohlcv.finish(cursor, run)["complete"]
+        assert set(tasks(market, "status, hard_fails, owner")) == {("idle", 0, None)}
+        assert market.execute("select status, error from ops.ops_runlog").fetchone() == (
+            "failed",
+            "1 shards planned, 0 done, 8 tasks released",
+        )
+
+    def test_plan_that_failed_is_an_incomplete_run(self, market) -> None:
+        with transaction(market) as cursor:
+            assert ohlcv.finish(cursor, run_of(self.AS_OF)) == {"complete": False}
+
+    def test_shards_divide_the_symbols(self, market) -> None:
+        run = run_of(self.AS_OF, ohlcv_symbols_per_shard=1)
+        shards = self.plan(market, run)
+        assert shards == [{"shard": 0, "of": 2}, {"shard": 1, "of": 2}]
+        done = []
+        for shard in shards:
+            with transaction(market) as cursor:
+                done.append(ohlcv.aggregate(cursor, run, **shard).tasks)
+        assert sum(done) == 8
+        assert stored(market) == expected(market, self.AS_OF)
