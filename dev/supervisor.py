@@ -97,6 +97,8 @@ class Supervisor:
                 "redirect_stderr": "true",
                 "stdout_logfile": str(logs / f"{name}.log"),
                 "autorestart": "false" if name in expendable else "true",
+                # What dies sooner is started again, wanted or not.
+                "startsecs": "0" if name in expendable else "1",
                 "stopasgroup": "true",
                 "killasgroup": "true",
                 "stopwaitsecs": str(self.stop_seconds),
@@ -122,9 +124,12 @@ class Supervisor:
         return {name: self.log_end(name) for name, state in states.items() if state in {"BACKOFF", "EXITED", "FATAL"}}
 
     def processes_of(self, program: str) -> list[psutil.Process]:
-        """The processes of a program that runs: its own first, then all that it has started."""
-        process = psutil.Process(self._programs()[program]["pid"])
-        return [process, *process.children(recursive=True)]
+        """The processes of a program: its own first, then all that it has started; none if it does not run."""
+        try:
+            process = psutil.Process(self._programs()[program]["pid"])
+            return [process, *process.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
 
     def _programs(self) -> dict[str, dict[str, Any]]:
         transport = SupervisorTransport(None, None, f"unix://{self._socket_file.read_text()}")
