@@ -488,8 +488,9 @@ def test_places_behind_the_last_page_are_skipped(dag, registry, n8n, monkeypatch
     registry(*"abcdefg")
     run = Run(dag)
     assert sorted(run.plan()) == [*"abcdefg", "–", "–"]
-    run.send()
+    outcomes = run.send()
     assert executed(n8n) == dict.fromkeys("abcdefg", 1)
+    assert isinstance(outcomes["–"], AirflowSkipException)
 
 
 class Killed(BaseException):

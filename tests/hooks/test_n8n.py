@@ -203,6 +203,16 @@ class TestNetwork:
         assert post(hook, f"http://n8n.test:{port}/webhook/btc").retry_count == 0
         assert workflow.requests()[0]["headers"]["host"] == f"n8n.test:{port}"
 
+    def test_proxy_that_would_resolve_the_name_again_is_not_used(self, workflow, hook, connect, monkeypatch) -> None:
+        port = httpx.URL(workflow.url).port
+        connect(f"http://n8n.test:{port}")
+        resolves_to(monkeypatch, "127.0.0.1")
+        with socket.create_server(("127.0.0.1", 0)) as closed:
+            proxy = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy)
+        assert post(hook, f"http://n8n.test:{port}/webhook/btc").status == 200
+
     def test_certificate_is_that_of_the_name_not_of_the_address(self, hook, connect, tmp_path, monkeypatch) -> None:
         with tls_server(tmp_path, "n8n.test") as port:
             monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "certificate"))
