@@ -96,13 +96,6 @@ def named(trees: list[ast.AST], name: str) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def connections(repository: Path, syntax_trees) -> set[str]:
-    """The ids of the connections that code uses."""
-    migrated = {f"{folder.name}_db" for folder in (repository / "include" / "sql" / "migrations").iterdir()}
-    return named(syntax_trees, r"(?i)(conn_id|^default_conn_name|^connection)$") | migrated
-
-
-@pytest.fixture(scope="module")
 def variables(syntax_trees) -> set[str]:
     """The keys of the Airflow variables that code reads."""
     reads = [
@@ -158,17 +151,19 @@ def test_every_setting_reaches_every_container_and_nothing_else_does(environment
     assert given == SETTINGS
 
 
-def test_connections_are_those_that_code_uses(environment, airflow_settings, connections, repository: Path) -> None:
+def test_connections_are_those_that_code_uses(environment, airflow_settings, syntax_trees, repository: Path) -> None:
+    table = (repository / "docs" / "configuration.md").read_text().split("## Connections")[1].split("## Settings")[0]
+    documented = set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE))
+    migrated = {f"{folder.name}_db" for folder in (repository / "include" / "sql" / "migrations").iterdir()}
+    used = named(syntax_trees, r"(?i)(conn_id|^default_conn_name|^connection)$") | migrated
+    assert used - documented == set()
+    assert documented - used - {text for tree in syntax_trees for text in texts(tree)} == set()
     # The local stack gives out all six databases of the specification; so do these.
-    declared = connections | {f"{product}_db" for product in PRODUCTS}
-    assert {f"AIRFLOW_CONN_{name.upper()}" for name in declared} == {
-        name for name in environment if name.startswith("AIRFLOW_CONN_")
+    declared = documented | {f"{product}_db" for product in PRODUCTS}
+    assert {name for name in environment if name.startswith("AIRFLOW_CONN_")} == {
+        f"AIRFLOW_CONN_{name.upper()}" for name in declared
     }
     assert {connection["conn_id"] for connection in airflow_settings["connections"]} == declared
-    documents = (repository / "docs" / "configuration.md").read_text()
-    table = documents.split("## Connections")[1].split("## Settings")[0]
-    documented = set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE))
-    assert documented == connections
 
 
 def test_variables_are_those_that_code_reads(airflow_settings, variables, repository: Path) -> None:
