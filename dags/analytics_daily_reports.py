@@ -43,6 +43,7 @@ with DAG(
         task_id="report_campaigns",
         conn_id="analytics_db",
         sql="analytics/campaign_daily_stats.sql",
+        stored="analytics/stored_campaign_daily_stats.sql",
         table="analytics.campaign_daily_stats",
         key=["campaign_id", "organization_id", "date"],
         isolate_by="organization_id",

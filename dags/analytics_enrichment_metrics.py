@@ -45,6 +45,7 @@ with DAG(
         task_id="measure_enrichment",
         conn_id="analytics_db",
         sql="analytics/enrichment_metrics.sql",
+        stored="analytics/stored_enrichment_metrics.sql",
         table="analytics.enrichment_metrics",
         key=["organization_id", "date"],
         isolate_by="organization_id",

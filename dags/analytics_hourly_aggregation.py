@@ -46,6 +46,7 @@ with DAG(
         task_id="aggregate_events",
         conn_id="analytics_db",
         sql="analytics/event_aggregates.sql",
+        stored="analytics/stored_event_aggregates.sql",
         table="analytics.event_aggregates",
         key=["organization_id", "date", "event_type", "channel"],
         isolate_by="organization_id",

@@ -45,6 +45,7 @@ with DAG(
         task_id="summarize_usage",
         conn_id="analytics_db",
         sql="analytics/monthly_usage.sql",
+        stored="analytics/stored_monthly_usage.sql",
         table="analytics.event_aggregates",
         key=["organization_id", "date", "event_type", "channel"],
         isolate_by="organization_id",

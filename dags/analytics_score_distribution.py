@@ -44,6 +44,7 @@ with DAG(
         task_id="snapshot_scores",
         conn_id="analytics_db",
         sql="analytics/score_distribution.sql",
+        stored="analytics/stored_score_distribution.sql",
         table="analytics.daily_score_distribution",
         key=["organization_id", "date"],
         isolate_by="organization_id",

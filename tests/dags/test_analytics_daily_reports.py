@@ -61,5 +61,5 @@ def test_late_mail_is_counted_by_a_cleared_run(task, analytics_db) -> None:
     store(analytics_db, ACTIVITY, [mail | {"event_type": "email_sent"}])
     run_day(task, DAY)
     store(analytics_db, ACTIVITY, [mail | {"event_type": "email_opened"}])
-    assert run_day(task, DAY) == {"inserted": 0, "updated": 1, "unchanged": 0, "duplicates": 0}
+    assert run_day(task, DAY) == {"inserted": 0, "updated": 1, "unchanged": 0, "duplicates": 0, "suspicious": False}
     assert stored(analytics_db, DAY) == [(CAMPAIGNS[0], ORGANIZATIONS[0], 1, 0, 1, 0, 0, 0, 0, 0, 0)]

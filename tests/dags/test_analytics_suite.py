@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -9,9 +10,15 @@ import pytest
 from aggregator import dead_letters
 from aggregator.analytics import MESSAGES, skip_while_paused
 from aggregator.defaults import Owner
+from tests.analytics_data import ORGANIZATIONS, run
 
 if TYPE_CHECKING:
+    import psycopg
     from airflow.dag_processing.dagbag import DagBag
+
+
+SCORES = ["avg_score", "min_score", "max_score", "p50", "p90", "p95", "total_contacts"]
+METRICS = ["total_enriched", "success_rate", "avg_cost", "avg_freshness"]
 
 
 @pytest.fixture
@@ -34,3 +41,32 @@ def test_every_task_heeds_the_pause_and_leaves_letters(suite: list[Any]) -> None
             assert task._pre_execute_hook is skip_while_paused, task.task_id
             assert task.on_failure_callback == [dead_letters.record], task.task_id
             assert task.on_success_callback == [dead_letters.settle], task.task_id
+
+
+@pytest.mark.parametrize(
+    ("dag_id", "table", "row"),
+    [
+        ("analytics_hourly_aggregation", "event_aggregates", {"event_type": "x", "count": 1, "unique_count": 1}),
+        (
+            "analytics_monthly_usage",
+            "event_aggregates",
+            {"event_type": "x", "channel": "monthly_summary", "count": 1, "unique_count": 1},
+        ),
+        ("analytics_daily_reports", "campaign_daily_stats", {"campaign_id": ORGANIZATIONS[1]}),
+        ("analytics_score_distribution", "daily_score_distribution", dict.fromkeys(SCORES, 1)),
+        ("analytics_enrichment_metrics", "enrichment_metrics", dict.fromkeys(METRICS, 1)),
+    ],
+)
+def test_rows_whose_source_has_nothing_stay_and_are_reported(
+    dag_bag: DagBag, analytics_db: psycopg.Connection, dag_id: str, table: str, row: dict[str, Any]
+) -> None:
+    (task,) = dag_bag.dags[dag_id].tasks
+    # A snapshot is dated with the day on which it is taken.
+    day = datetime.now(UTC).replace(tzinfo=None, hour=0, minute=0, second=0, microsecond=0)
+    row = {"organization_id": ORGANIZATIONS[0], "date": f"{day:%Y-%m-%d}", **row}
+    assert run(task, day, day + timedelta(days=1))["suspicious"] is False
+    analytics_db.execute(
+        f"insert into analytics.{table} ({', '.join(row)}) values ({', '.join(['%s'] * len(row))})", [*row.values()]
+    )
+    assert run(task, day, day + timedelta(days=1))["suspicious"] is True
+    assert analytics_db.execute(f"select count(*) from analytics.{table}").fetchone() == (1,)

@@ -67,6 +67,21 @@ def test_query_comes_from_a_file_and_gets_the_window_bound(dag: DAG, connection:
     ]
 
 
+def test_window_without_rows_is_suspicious_where_some_are_stored(
+    dag: DAG, connection: psycopg.Connection, capfd
+) -> None:
+    stored = "select count(*) from public.rollups where day = %(data_interval_start)s::date"
+    query = "select day, hire from public.rollups where false"
+    task = SqlUpsertOperator(task_id="t", dag=dag, sql=query, stored=stored, **TARGET)
+    dry = SqlUpsertOperator(task_id="d", dag=dag, sql=query, stored=stored, dry_run=True, **TARGET)
+    isolated = SqlUpsertOperator(task_id="i", dag=dag, sql=query, stored=stored, isolate_by="hire", **TARGET)
+    assert [run(task)["suspicious"] for task in (task, dry, isolated)] == [False, False, False]
+    connection.execute("insert into public.rollups values ('2026-11-14', 'a', 1), ('2026-11-15', 'b', 1)")
+    assert [run(task)["suspicious"] for task in (task, dry, isolated)] == [True, True, True]
+    assert "public.rollups has 1 rows of it" in capfd.readouterr().out
+    assert connection.execute("select hire from public.rollups order by 1").fetchall() == [("a",), ("b",)]
+
+
 def test_rows_of_a_previous_task_are_neither_rendered_nor_shown(dag: DAG, connection: psycopg.Connection) -> None:
     previous = BaseOperator(task_id="previous", dag=dag)
     task = SqlUpsertOperator(task_id="t", dag=dag, rows=XComArg(previous), **TARGET)

@@ -112,17 +112,9 @@ class AnalyticsEngineToPostgresOperator(BaseOperator):
         return result
 
     def _suspicious(self, cursor: psycopg.Cursor[TupleRow], parameters: Mapping[str, Any]) -> bool:
-        (stored,) = cursor.execute(self.stored, parameters).fetchone() or (0,)
-        if stored:
-            self.log.warning(
-                "SUSPICIOUS: Analytics Engine has nothing for this window, and %s has %d rows of it. They were left as "
-                "they are. If the events really are gone, delete the rows by hand.",
-                self.table,
-                stored,
-            )
-        else:
-            self.log.info("Analytics Engine has nothing for this window, and %s has no rows of it.", self.table)
-        return bool(stored)
+        from aggregator.empty_source import is_suspicious
+
+        return is_suspicious(cursor, self.stored, parameters, source="Analytics Engine", table=self.table, log=self.log)
 
     def _log_skipped(self, cursor: psycopg.Cursor[TupleRow], parameters: Mapping[str, Any]) -> int:
         if self.skipped is None:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from airflow.sdk import Context
+    from psycopg import Cursor
+    from psycopg.rows import TupleRow
 
     from aggregator.hooks.postgres import PostgresTransactionHook
     from aggregator.upsert import IsolatedUpsert, Preview, Refusal, Upsert, UpsertCounts
@@ -85,6 +87,8 @@ class SqlUpsertOperator(BaseOperator):
         columns: The columns to take from ``rows``; needed for sequences. For mappings all those of the first row are
             taken by default, and then every row has to have the same.
         parameters: Values for further placeholders of ``sql``.
+        stored: One SELECT of a number, how many rows the table has for the window, or a file that holds it. It is asked
+            where ``sql`` returns nothing; if there are some, the window is reported as suspicious and left alone.
         preserve: Given columns that are stored with a new row and then stay.
         touch: Columns set to the transaction's time when a row is inserted or really changes.
         isolate_by: A column of the key whose values divide the rows of ``sql`` into groups. A group that a trigger, a
@@ -94,9 +98,9 @@ class SqlUpsertOperator(BaseOperator):
         **kwargs: As for every operator.
     """
 
-    template_fields: Sequence[str] = ("conn_id", "table", "sql", "parameters")
+    template_fields: Sequence[str] = ("conn_id", "table", "sql", "stored", "parameters")
     template_ext: Sequence[str] = (".sql",)
-    template_fields_renderers = {"sql": "postgresql", "parameters": "json"}  # noqa: RUF012 - declared so by Airflow
+    template_fields_renderers = {"sql": "postgresql", "stored": "postgresql", "parameters": "json"}  # noqa: RUF012 - declared so by Airflow
     ui_color = "#e8f0e4"
 
     def __init__(  # noqa: PLR0913 - each is one independent choice, by keyword
@@ -109,6 +113,7 @@ class SqlUpsertOperator(BaseOperator):
         rows: XComArg | Iterable[Row] | None = None,
         columns: Sequence[str] | None = None,
         parameters: Mapping[str, Any] | None = None,
+        stored: str | None = None,
         preserve: Sequence[str] = (),
         touch: Sequence[str] = (),
         isolate_by: str | None = None,
@@ -129,6 +134,7 @@ class SqlUpsertOperator(BaseOperator):
         self.rows = rows
         self.columns = columns
         self.parameters = parameters
+        self.stored = stored
         self.preserve = preserve
         self.touch = touch
         self.isolate_by = isolate_by
@@ -152,7 +158,8 @@ class SqlUpsertOperator(BaseOperator):
 
         Returns:
             ``inserted``, ``updated``, ``unchanged`` and ``duplicates``; in a dry run the counts there would be, and
-            ``preview``: the first rows that would be written, each with its ``action``.
+            ``preview``: the first rows that would be written, each with its ``action``. With ``stored``, also whether
+            the window is ``suspicious``.
 
         Raises:
             HardError: The rows, the query or the table do not allow this; nothing was written, or, with ``isolate_by``,
@@ -162,27 +169,49 @@ class SqlUpsertOperator(BaseOperator):
         from aggregator.upsert import Preview, Upsert
 
         upsert = Upsert(self.table, self.key, self.preserve, self.touch)
-        outcome = self._upsert_rows(context, upsert) if self.sql is None else self._upsert_select(context, upsert)
+        suspicious: dict[str, bool] = {}
+        outcome: UpsertCounts | Preview
+        if self.sql is None:
+            outcome = self._upsert_rows(context, upsert)
+        else:
+            suspicious, outcome = self._upsert_select(context, upsert)
         if isinstance(outcome, Preview):
             self.log.info(
                 "Dry run: nothing was written to %s, but there would be %s", self.table, asdict(outcome.counts)
             )
-            return {**asdict(outcome.counts), "preview": outcome.changes}
+            return {**asdict(outcome.counts), **suspicious, "preview": outcome.changes}
         self.log.info("Upserted into %s: %s", self.table, asdict(outcome))
-        return asdict(outcome)
+        return {**asdict(outcome), **suspicious}
 
-    def _upsert_select(self, context: Context, upsert: Upsert) -> UpsertCounts | Preview:
+    def _upsert_select(self, context: Context, upsert: Upsert) -> tuple[dict[str, bool], UpsertCounts | Preview]:
         start, end = data_interval(context)
         parameters = {**(self.parameters or {}), "data_interval_start": start, "data_interval_end": end}
         query = self.sql or ""
         if self.isolate_by is None or self.is_dry_run:
             run = upsert.preview_select if self.is_dry_run else upsert.from_select
             with self.hook.task_transaction(context) as cursor:
-                return run(cursor, query, parameters)
+                counts = run(cursor, query, parameters)
+                return self._suspicious(cursor, parameters, counts), counts
         with self.hook.task_transaction(context) as cursor:
             outcome = upsert.isolated_select(cursor, query, parameters, by=self.isolate_by)
+            suspicious = {} if outcome.refused else self._suspicious(cursor, parameters, outcome.counts)
         refuse_incomplete(self.table, self.isolate_by, outcome)
-        return outcome.counts
+        return suspicious, outcome.counts
+
+    def _suspicious(
+        self, cursor: Cursor[TupleRow], parameters: Mapping[str, Any], outcome: UpsertCounts | Preview
+    ) -> dict[str, bool]:
+        from aggregator.empty_source import is_suspicious
+        from aggregator.upsert import Preview
+
+        if self.stored is None:
+            return {}
+        counts = outcome.counts if isinstance(outcome, Preview) else outcome
+        empty = not any(asdict(counts).values())
+        return {
+            "suspicious": empty
+            and is_suspicious(cursor, self.stored, parameters, source="Its query", table=self.table, log=self.log)
+        }
 
     def _upsert_rows(self, context: Context, upsert: Upsert) -> UpsertCounts | Preview:
         from aggregator.upsert import Preview, UpsertCounts

@@ -117,16 +117,10 @@ class TelemetryDailyOperator(BaseOperator):
     def _warn_if_suspicious(
         self, cursor: Cursor, parameters: dict[str, Any], outcome: IsolatedUpsert, processed: int
     ) -> None:
-        if processed or outcome.refused:
-            return
-        (stored,) = cursor.execute(self.stored, parameters).fetchone() or (0,)
-        if stored:
-            self.log.warning(
-                "SUSPICIOUS: there are no events in these days, and %s has %d rows of them. They were left as they "
-                "are. If the events really are gone, delete the rows by hand.",
-                self.table,
-                stored,
-            )
+        from aggregator.empty_source import is_suspicious
+
+        if not processed and not outcome.refused:
+            is_suspicious(cursor, self.stored, parameters, source="public.telemetry", table=self.table, log=self.log)
 
 
 def _result(

@@ -1,0 +1,7 @@
+-- Called by analytics_hourly_aggregation. How many rows the UTC days that the window touches have.
+select count(*) as stored
+from analytics.event_aggregates
+where
+    date >= (%(data_interval_start)s::timestamptz at time zone 'UTC')::date
+    and date <= ((%(data_interval_end)s::timestamptz at time zone 'UTC') - interval '1 microsecond')::date
+    and channel is null

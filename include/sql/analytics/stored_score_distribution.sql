@@ -1,0 +1,9 @@
+-- Called by analytics_score_distribution. How many rows today has, if there is no score from which they could be made.
+select count(*) as stored
+from analytics.daily_score_distribution as distribution
+where
+    distribution.date = (now() at time zone 'UTC')::date
+    and not exists (
+        select from scoring.lead_scores as score
+        where score.organization_id is not null and score.total_score is not null
+    )
