@@ -77,6 +77,14 @@ format: setup ## Rewrite Python and SQL in the one style
 bench: setup ## Measure against peers, as ratios in one run
 	@$(RUN) -m dev.bench
 
+.PHONY: scale-out
+scale-out: setup ## Prove that Celery workers, one of them killed, write what one machine writes (needs redis-server)
+	@$(RUN) -m dev scale-out
+
+.PHONY: docs
+docs: setup ## Renew the tables of the documents that are made from code
+	@$(RUN) -m dev.docs
+
 .PHONY: lock
 lock: .uv/bin/uv ## Renew the locks after a change to requirements*.txt
 	@.uv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header requirements.txt -o requirements.lock

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from dev import demo
+from dev import demo, scale_out
 from dev.airflow_api import AirflowApiError
 from dev.stack import REPOSITORY, Ports, Stack, StackError
 
@@ -67,6 +67,13 @@ def run_demo(console: Console) -> int:
             return demo.report(stack, outcomes, console)
         finally:
             stack.remove()
+
+
+def run_scale_out(console: Console) -> int:
+    """Run a day on a single machine and on workers, and compare."""
+    with progress(console) as bar:
+        outcomes = scale_out.run(HOME / "scale-out", steps(console, bar))
+    return scale_out.report(*outcomes, console)
 
 
 def up(console: Console) -> int:
@@ -148,6 +155,7 @@ COMMANDS = {
     "shell": shell,
     "migrate": migrate,
     "dead-letters": dead_letters,
+    "scale-out": run_scale_out,
     "kpi-registry": kpi_registry,
 }
 

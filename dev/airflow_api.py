@@ -65,7 +65,7 @@ class AirflowApi:
         return self._call("PATCH", path, json=body)
 
     def _call(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
-        response = httpx.request(method, f"{self.url}/api/v2/{path}", timeout=30, **arguments)
+        response = httpx.request(method, f"{self.url}/api/v2/{path}", timeout=120, **arguments)
         if response.is_server_error and method == "GET":
             msg = f"{method} {path} answered {response.status_code}"
             raise NotYetError(msg)

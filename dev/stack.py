@@ -35,7 +35,7 @@ from dev.sample.load import load
 from dev.supervisor import Supervisor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from dev.postgres import Postgres
 
@@ -95,10 +95,14 @@ class Stack:
 
     Args:
         home: Everything it keeps stands in this folder.
+        workers: Celery workers that run its tasks, with Redis; 0: the scheduler runs them itself.
+        configuration: Environment variables of its programs beside, or in place of, those that it sets by itself.
     """
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *, workers: int = 0, configuration: Mapping[str, str] | None = None) -> None:
         self.home = home.resolve()
+        self.workers = [f"worker-{number}" for number in range(1, workers + 1)]
+        self.configuration = configuration or {}
         self.supervisor = Supervisor(self.home)
 
     @property
@@ -154,6 +158,9 @@ class Stack:
         if self.running:
             msg = "The stack is running already. Stop it with: make down"
             raise StackError(msg)
+        if self.workers and shutil.which("redis-server") is None:
+            msg = "Celery workers need redis-server, which is not there. On Debian and Ubuntu: apt install redis-server"
+            raise StackError(msg)
         ports.refuse_taken()
         self.home.mkdir(parents=True, exist_ok=True)
         try:
@@ -162,7 +169,7 @@ class Stack:
             self._write_notes(server, ports)
             self._create_databases(say)
             say("Starting the stand-ins and Airflow")
-            self.supervisor.start(self._programs(), self.environment())
+            self.supervisor.start(self._programs(), self.environment(), expendable=self.workers)
             self.analytics_engine.wait_until_ready()
             self.n8n.wait_until_ready()
             say("Loading the sample data")
@@ -213,7 +220,8 @@ class Stack:
             "AIRFLOW__CORE__DAGS_FOLDER": str(REPOSITORY / "dags"),
             "AIRFLOW__CORE__PLUGINS_FOLDER": str(REPOSITORY / "plugins"),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-            "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+            "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor" if self.workers else "LocalExecutor",
+            "AIRFLOW__CELERY__BROKER_URL": f"redis+socket://{self._redis_socket}",
             "AIRFLOW__CORE__PARALLELISM": "4",
             "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
             "AIRFLOW__CORE__FERNET_KEY": secret(
@@ -256,6 +264,7 @@ class Stack:
             "MAX_TASKS_PER_RUN": "100000",
             "MAX_WINDOWS_PER_TASK": "5000",
             **postgres_environment(self.products_url),
+            **self.configuration,
         }
 
     def _create_databases(self, say: Callable[[str], object]) -> None:
@@ -296,6 +305,19 @@ class Stack:
             "scheduler": ["airflow", "scheduler", "--skip-serve-logs"],
             "triggerer": ["airflow", "triggerer", "--skip-serve-logs"],
             "alerts": [sys.executable, "-m", "aggregator.alerts.watch"],
+            **self._celery_programs(),
+        }
+
+    def _celery_programs(self) -> dict[str, list[str]]:
+        if not self.workers:
+            return {}
+        # A socket that only its owner may use needs neither a port nor a password.
+        redis = ["redis-server", "--port", "0", "--unixsocket", str(self._redis_socket), "--unixsocketperm", "700"]
+        worker = ["airflow", "celery", "worker", "--skip-serve-logs", "--celery-hostname"]
+        return {
+            # A title of its own would overwrite the environment, in which the stack's mark stands.
+            "redis": [*redis, "--save", "", "--dir", str(self.home), "--set-proc-title", "no"],
+            **{name: [*worker, name] for name in self.workers},
         }
 
     def _refuse_broken(self) -> None:
@@ -320,6 +342,10 @@ class Stack:
 
     def _database(self, name: str) -> str:
         return f"aggregator_{self.home.name}_{name}"
+
+    @property
+    def _redis_socket(self) -> Path:
+        return self.home / "redis.sock"
 
     @property
     def _notes_file(self) -> Path:

@@ -21,7 +21,7 @@ import tenacity
 from supervisor.xmlrpc import SupervisorTransport  # type: ignore[import-untyped]
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
 START_SECONDS = 30
 """How long supervisord may take to go into the background."""
@@ -58,10 +58,21 @@ class Supervisor:
         except (FileNotFoundError, ValueError, psutil.NoSuchProcess):
             return False
 
-    def start(self, programs: Mapping[str, Sequence[str]], environment: Mapping[str, str]) -> None:
+    def start(
+        self,
+        programs: Mapping[str, Sequence[str]],
+        environment: Mapping[str, str],
+        *,
+        expendable: Collection[str] = (),
+    ) -> None:
         """Start ``programs`` (name → command) with ``environment``, in the background.
 
         Nothing of the environment is written to a file: it holds secrets.
+
+        Args:
+            programs: What to start.
+            environment: Of all of them.
+            expendable: Names of the programs that stay dead when they die.
         """
         logs = self.home / "logs"
         logs.mkdir(parents=True, exist_ok=True)
@@ -85,7 +96,9 @@ class Supervisor:
                 "command": subprocess.list2cmdline(command).replace("%", "%%"),
                 "redirect_stderr": "true",
                 "stdout_logfile": str(logs / f"{name}.log"),
-                "autorestart": "true",
+                "autorestart": "false" if name in expendable else "true",
+                # What dies sooner is started again, wanted or not.
+                "startsecs": "0" if name in expendable else "1",
                 "stopasgroup": "true",
                 "killasgroup": "true",
                 "stopwaitsecs": str(self.stop_seconds),
@@ -107,13 +120,24 @@ class Supervisor:
 
     def broken(self) -> dict[str, str]:
         """The programs that do not run → the end of what each printed."""
+        states = {name: info["statename"] for name, info in self._programs().items()}
+        return {name: self.log_end(name) for name, state in states.items() if state in {"BACKOFF", "EXITED", "FATAL"}}
+
+    def processes_of(self, program: str) -> list[psutil.Process]:
+        """The processes of a program: its own first, then all that it has started; none if it does not run."""
+        try:
+            process = psutil.Process(self._programs()[program]["pid"])
+            return [process, *process.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+    def _programs(self) -> dict[str, dict[str, Any]]:
         transport = SupervisorTransport(None, None, f"unix://{self._socket_file.read_text()}")
         proxy: Any = xmlrpc.client.ServerProxy("http://supervisor", transport=transport)
         try:
-            states = {info["name"]: info["statename"] for info in proxy.supervisor.getAllProcessInfo()}
+            return {info["name"]: info for info in proxy.supervisor.getAllProcessInfo()}
         finally:
             transport.close()
-        return {name: self.log_end(name) for name, state in states.items() if state in {"BACKOFF", "EXITED", "FATAL"}}
 
     def log_end(self, program: str, lines: int = 15) -> str:
         """The last ``lines`` lines that ``program`` printed."""

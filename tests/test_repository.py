@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import pytest
 import yaml
+from airflow.cli.cli_parser import get_parser
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,6 +22,10 @@ OF_THE_SPECIFICATION = {
     "pendulum",
     "pytest",
 }
+
+
+def documents(repository: Path) -> list[Path]:
+    return [*repository.glob("*.md"), *(repository / "docs").rglob("*.md")]
 
 
 def pins(path: Path) -> dict[str, str]:
@@ -47,16 +54,31 @@ def test_packages_of_the_specification_are_pinned(repository: Path) -> None:
 
 def test_every_make_command_in_the_documents_exists(repository: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (repository / "Makefile").read_text(), re.MULTILINE))
-    for document in [repository / "README.md", repository / "CONTRIBUTING.md"]:
+    for document in documents(repository):
         text = document.read_text()
         named = {*re.findall(r"`make ([a-z-]+)", text), *re.findall(r"^make ([a-z-]+)", text, re.MULTILINE)}
-        assert named
+        assert named or document.name not in {"README.md", "CONTRIBUTING.md"}
         assert named <= targets, document.name
 
 
+def test_every_airflow_command_in_the_documents_is_understood(repository: Path, capsys) -> None:
+    text = "".join(document.read_text() for document in documents(repository))
+    commands = re.findall(r"^airflow (.+?)(?: +#.*)?$", text, re.MULTILINE)
+    assert len(commands) > 5
+    parser = get_parser()
+    for command in commands:
+        parser.parse_args(shlex.split(re.sub(r"\$\(.*?\)", "2026-11-15", command)))
+
+
+def test_every_module_that_the_documents_run_exists(repository: Path) -> None:
+    text = "".join(document.read_text() for document in documents(repository))
+    modules = set(re.findall(r"python -m (aggregator[\w.]*)", text))
+    assert modules
+    assert [name for name in modules if find_spec(name) is None] == []
+
+
 def test_links_between_documents_lead_somewhere(repository: Path) -> None:
-    documents = [*repository.glob("*.md"), *(repository / "docs").rglob("*.md")]
-    for document in documents:
+    for document in documents(repository):
         for link in re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text()):
             assert (document.parent / link).exists(), f"{document.name}: {link}"
 

@@ -20,31 +20,44 @@ class Settings(BaseSettings):
     """Every setting; the variable is the field's name in capitals.
 
     Attributes:
-        aggregator_start_date: First UTC day whose data the scheduler processes by itself. Unset: each DAG begins with
-            the latest interval that is over when its first run is created. Either way no interval after it is left out.
-        enable_analytics_cron: False pauses the scheduled runs of the analytics suite; runs that somebody starts, and
-            backfills, do their work (spec: analytics suite).
-        warmup_counter_store: Where the product counts the mails of domains that warm up: its PostgreSQL, or an R2
-            bucket.
-        cron_secret: What callers of ``/api/jobs`` and ``/api/freshness`` send as their bearer. Unset: nobody is let in.
-        aggregator_deadlines: DAG → the longest that a scheduled run may take from when it is due, where it shall not be
-            that of ``defaults.DEADLINES``.
-        n8n_api_key: What n8n's webhooks are sent as their bearer, where the connection ``n8n`` has no password.
-        environment: What n8n and the job records are told about where this runs.
-        scheduler_api_key: What n8n sends as its bearer when it reports about a KPI. Unset: nobody is let in.
+        aggregator_start_date: First UTC day (``YYYY-MM-DD``) whose data the scheduler processes by itself. Not set:
+            each DAG begins with the latest interval that is over. No interval after the first is ever left out, however
+            long the scheduler was down.
+        enable_analytics_cron: ``false`` pauses the scheduled runs of the six analytics DAGs: they are skipped, which
+            the UI shows, and touch no data. Runs that somebody starts, by hand or by a backfill, do their work. Clear
+            the skipped runs after the pause to catch up.
+        warmup_counter_store: Where the counters of domains that warm up are: ``postgres``
+            (``delivery.warmup_counters``) or ``r2`` (objects ``warmup/daily/{organization}/{domain}``, connection
+            ``warmup_r2``).
+        cron_secret: What callers of ``/api/jobs`` and ``/api/freshness`` send as their bearer; the API server needs it.
+            Not set: nobody is let in (503).
+        aggregator_deadlines: The longest that a DAG's scheduled run may take from when it is due, where it shall not be
+            the default of ``docs/alerts.md``; a JSON object of ISO 8601 durations: ``{"click_rollups": "PT45M"}``.
+        n8n_api_key: The key of n8n's webhooks, where the connection ``n8n`` has no password. It goes to the
+            connection's ``allowed_origins`` only.
+        environment: What n8n and the job records are told about where this runs, e.g. ``production``.
+        scheduler_api_key: What n8n sends as its bearer when it reports about a KPI; the API server needs it. Not set:
+            nobody is let in (503).
         job_timeout_minutes: How long a KPI's report is waited for, from its request on.
-        kpi_jobs_keep_days: Days that job records are kept.
-        env_name: Which environment this is. In DEV and TEST, OHLCV takes assets that are ``test_active``, too.
-        job_name: Under which name OHLCV keeps its run log and issues.
-        max_tasks_per_run: OHLCV tasks (symbol and timeframe) that a run claims at most.
-        max_windows_per_task: New windows, and stale ones, that a run builds for a task at most.
-        running_stale_seconds: Age in seconds from which on an OHLCV task's lock is taken over.
-        auto_disable_hard_fails: Hard failures in a row that disable an OHLCV task.
-        agg_derivation_version: Stored with each bar; raise it when bars are derived differently, then rebuild.
+        kpi_jobs_keep_days: How long job records are kept. Runs older than that send nothing unless they say
+            ``resend=true``.
+        env_name: ``DEV``, ``TEST``, ``STAGE`` or ``PROD``. OHLCV takes the assets that are ``active``; in ``DEV`` and
+            ``TEST`` also those that are ``test_active``.
+        job_name: Under which name OHLCV keeps its run log and its issues.
+        max_tasks_per_run: OHLCV tasks (a symbol and a timeframe) that a run claims at most. The default is that of the
+            Workers, whose CPU time was limited: from five symbols on it makes some wait, from a hundred on they starve.
+            The local stack and ``docker-compose.yaml`` set 100000.
+        max_windows_per_task: New windows, and stale ones, that a run builds for a task at most; as above. The local
+            stack and ``docker-compose.yaml`` set 5000.
+        running_stale_seconds: Age from which on the lock of an OHLCV task is taken over, by the database's clock.
+        auto_disable_hard_fails: Hard failures in a row after which an OHLCV task is ``disabled``, or ``hard_failed`` if
+            it is mandatory.
+        agg_derivation_version: Stored with each bar. Raise it when bars are derived differently, then rebuild.
         log_level: Of what OHLCV logs.
-        ohlcv_symbols_per_shard: Symbols of which one task instance takes care.
-        candle_retention_days: Candles of months that ended longer ago are dropped, their bars stay. Unset: none are.
-        ops_runlog_keep: Rows of the run log that stay.
+        ohlcv_symbols_per_shard: Symbols for which one task instance builds the bars.
+        candle_retention_days: Candles of months that ended longer ago are dropped, once they are aggregated; their bars
+            stay.
+        ops_runlog_keep: Rows of ``ops.ops_runlog`` that stay: a week of runs.
     """
 
     model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True)

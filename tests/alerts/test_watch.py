@@ -152,7 +152,7 @@ def test_disabled_tasks_are_told_of_until_they_are_reset(ops, monkeypatch, datab
     assert recovery == "RECOVERED: no OHLCV task is disabled any more."
 
 
-def test_a_look_goes_on_where_something_cannot_be_looked_at(monkeypatch, caplog) -> None:
+def test_a_look_goes_on_where_something_cannot_be_looked_at(monkeypatch, caplog, tmp_path) -> None:
     called: list[str] = []
 
     def step(name: str, *, broken: bool = False) -> Any:
@@ -169,7 +169,9 @@ def test_a_look_goes_on_where_something_cannot_be_looked_at(monkeypatch, caplog)
     monkeypatch.setattr(watch, "watch_dead_letters", step("letters"))
     monkeypatch.setattr(watch, "watch_disabled_tasks", step("tasks"))
     monkeypatch.setattr(watch, "deliver", step("deliver"))
-    assert watch.main(["--once"]) == 0
+    heartbeat = tmp_path / "heartbeat"
+    assert watch.main(["--once", "--heartbeat", str(heartbeat)]) == 0
+    assert heartbeat.exists()
     assert called == ["runs", "letters", "freshness", "tasks", "deliver"]
     called.clear()
     watch.look(at_data=False)

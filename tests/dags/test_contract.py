@@ -13,6 +13,7 @@ from aggregator.alerts.notifier import notify_failed
 from aggregator.defaults import DEADLINES, Owner, Tag
 from aggregator.retry_policy import TransientOnlyRetryPolicy
 from aggregator.timetables.offset_cron import OffsetCronTimetable
+from dev.scale_out import shipped
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -123,3 +124,8 @@ def test_every_sql_file_is_found_and_used(dag_bag: DagBag, repository: Path) -> 
     code = "".join(path.read_text() for path in (repository / "plugins").rglob("*.py"))
     unused = [path for path in files if path.read_text() not in texts]
     assert not [path for path in unused if f'"{path.relative_to(folder).as_posix()}"' not in code]
+
+
+def test_redis_gives_no_task_that_runs_to_another_worker(dag_bag: DagBag) -> None:
+    longest = max(task.execution_timeout.total_seconds() for dag in dag_bag.dags.values() for task in dag.tasks)
+    assert int(shipped()["AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT"]) > longest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,6 +74,44 @@ def test_program_that_dies_is_named_with_its_last_words(supervisor: Supervisor) 
 
     assert list(wait(broken, seconds=30)) == ["bad"]
     assert "100 % gone" in supervisor.log_end("bad")
+
+
+@pytest.mark.slow
+def test_killed_program_comes_back_unless_it_is_expendable(supervisor: Supervisor) -> None:
+    sleep = ["sleep", "600"]
+    supervisor.start({"kept": sleep, "expendable": sleep}, os.environ, expendable={"expendable"})
+
+    def pid(name: str) -> int:
+        if not (processes := supervisor.processes_of(name)):
+            msg = f"{name} does not run"
+            raise NotYetError(msg)
+        return processes[0].pid
+
+    before = wait(lambda: pid("kept"), seconds=30)
+    os.kill(wait(lambda: pid("expendable"), seconds=30), signal.SIGKILL)
+    os.kill(before, signal.SIGKILL)
+
+    def settled() -> None:
+        if list(supervisor.broken()) != ["expendable"] or pid("kept") == before:
+            msg = "not noticed yet"
+            raise NotYetError(msg)
+
+    wait(settled, seconds=30)
+    assert supervisor.processes_of("expendable") == []
+
+
+@pytest.mark.slow
+def test_processes_of_a_program_are_its_own_and_its_childrens(supervisor: Supervisor) -> None:
+    supervisor.start({"stubborn": python(STUBBORN), "other": ["sleep", "600"]}, os.environ)
+
+    def both() -> list[psutil.Process]:
+        if len(processes := supervisor.processes_of("stubborn")) < 2:
+            msg = "its child is not there yet"
+            raise NotYetError(msg)
+        return processes
+
+    own, child = wait(both, seconds=30)
+    assert child.ppid() == own.pid
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ import sys
 import time
 from datetime import UTC, datetime
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from airflow.models.dagrun import DagRun
@@ -176,13 +177,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="python -m aggregator.alerts.watch", description="Watch runs and data.")
     parser.add_argument("--once", action="store_true", help="look once, for a cron job")
-    once = parser.parse_args(arguments).once
+    parser.add_argument("--heartbeat", type=Path, metavar="FILE", help="touched after each look, for a health check")
+    options = parser.parse_args(arguments)
     # As Airflow's own components do, to find connections that were made in the UI.
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for number in count():
         look(at_data=number % DATA_EVERY == 0)
-        if once:
+        if options.heartbeat:
+            options.heartbeat.touch()
+        if options.once:
             break
         time.sleep(EVERY)
     return 0

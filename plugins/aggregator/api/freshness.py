@@ -72,9 +72,7 @@ class Answer(_Camel):
     targets: list[TargetAnswer]
 
 
-app = FastAPI(
-    title="Freshness", summary="Whether the data is fresh.", dependencies=[Depends(require_cron_secret)], redoc_url=None
-)
+app = FastAPI(title="Freshness", summary="Whether the data is fresh.", dependencies=[Depends(require_cron_secret)])
 
 
 @app.get("/", responses={503: {"model": Answer, "description": "Something is stale."}})
