@@ -12,7 +12,7 @@ from rich.console import Console
 
 from dev import postgres
 
-BENCHES = ("upsert", "transfer", "analytics")
+BENCHES = ("upsert", "transfer", "analytics", "ohlcv")
 """Modules of this package with a ``run(server, *, quick, console)``."""
 
 
