@@ -131,16 +131,16 @@ class AirflowApi:
         run: dict[str, Any] = wait(over, seconds=seconds)
         return run
 
-    def result(self, dag_id: str, run_id: str, task_id: str) -> Any:
-        """What a task returned: its XCom."""
+    def result(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> Any:
+        """What a task, or one of a mapped task's instances, returned: its XCom."""
         path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/return_value"
-        return self.get(path, deserialize="true")["value"]
+        return self.get(path, deserialize="true", map_index=map_index)["value"]
 
-    def log(self, dag_id: str, run_id: str, task_id: str, try_number: int) -> str:
+    def log(self, dag_id: str, run_id: str, task_id: str, try_number: int, map_index: int = -1) -> str:
         """The log of one try of a task: a line an entry, and the class and text of each exception."""
         path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}"
         lines = []
-        for entry in self.get(path)["content"]:
+        for entry in self.get(path, map_index=map_index)["content"]:
             lines.append(f"{entry.get('timestamp', '')} {entry.get('level', '')} {entry['event']}".strip())
             lines += [f"  {error['exc_type']}: {error['exc_value']}" for error in entry.get("error_detail") or ()]
         return "\n".join(lines)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 from rich.table import Table
 
+from dev.sample.load import load_late_candles
 from dev.stack import dag_ids
 
 if TYPE_CHECKING:
@@ -43,6 +44,21 @@ PREVIEWS = {
         """
         select day, hire_id, valid_clicks, invalid_clicks
         from public.click_rollups order by day desc, valid_clicks desc limit 5
+        """,
+    ),
+    "ohlcv_aggregation": (
+        "The latest bars of one hour, and how complete their candles are",
+        """
+        select distinct on (symbol) symbol, ts, open, high, low, close, volume, candles || '/' || expected_candles
+            as candles, quality
+        from ohlcv.bars where timeframe = '1h' order by symbol, ts desc
+        """,
+    ),
+    "ohlcv_aggregation, its frontier": (
+        "How far the bars of 15 minutes are: one feed sent a candle that is not a number",
+        """
+        select symbol, cursor, newest_source, lag, status, hard_fails, left(last_error, 44) as last_error
+        from ohlcv.frontier where timeframe = '15m' order by lag desc limit 3
         """,
     ),
     "telemetry_daily": (
@@ -80,19 +96,29 @@ def run(stack: Stack, say: Callable[[str], object]) -> list[Outcome]:
     """Wait for the run that the scheduler makes of each DAG, the latest window's, all at once.
 
     Returns:
-        One outcome a DAG, in the DAGs' alphabetical order.
+        One outcome a DAG, in the DAGs' alphabetical order, and one for late candles.
     """
     names = sorted(dag_ids())
     say(f"Running {', '.join(names)}")
     with ThreadPoolExecutor() as threads:
-        return list(threads.map(lambda dag_id: _outcome(stack, dag_id), names))
+        outcomes = list(threads.map(lambda dag_id: _outcome(stack, dag_id), names))
+    say("Running ohlcv_aggregation again, for candles that came late or were corrected")
+    return [*outcomes, _outcome(stack, "ohlcv_aggregation", _run_after_late_candles(stack))]
 
 
-def _outcome(stack: Stack, dag_id: str) -> Outcome:
-    run = stack.airflow.wait_for_run(dag_id)
+def _run_after_late_candles(stack: Stack) -> str:
+    now = datetime.now(UTC)
+    with psycopg.connect(stack.products_url) as connection:
+        load_late_candles(connection, now.date() - timedelta(days=1))
+    run = stack.airflow.post("dags/ohlcv_aggregation/dagRuns", logical_date=now.isoformat())
+    return str(run["dag_run_id"])
+
+
+def _outcome(stack: Stack, dag_id: str, run_id: str | None = None) -> Outcome:
+    run = stack.airflow.wait_for_run(dag_id, run_id)
     tasks = stack.airflow.get(f"dags/{dag_id}/dagRuns/{run['dag_run_id']}/taskInstances")["task_instances"]
     results = {
-        task["task_id"]: stack.airflow.result(dag_id, run["dag_run_id"], task["task_id"])
+        task["task_id"]: stack.airflow.result(dag_id, run["dag_run_id"], task["task_id"], task["map_index"])
         for task in tasks
         if task["state"] == "success"
     }
@@ -121,7 +147,9 @@ def report(stack: Stack, outcomes: list[Outcome], console: Console) -> int:
     for outcome in failed:
         for task in outcome.tasks:
             run = outcome.run
-            log = stack.airflow.log(run["dag_id"], run["dag_run_id"], task["task_id"], task["try_number"])
+            log = stack.airflow.log(
+                run["dag_id"], run["dag_run_id"], task["task_id"], task["try_number"], task["map_index"]
+            )
             console.print(
                 f"[red]{run['dag_id']}.{task['task_id']} is {task['state']}[/]; its log ends with:\n{log[-3000:]}"
             )

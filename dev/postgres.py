@@ -61,13 +61,6 @@ class Postgres:
                 connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
         return self.url_of(name)
 
-    def copy_database(self, template: str, name: str) -> str:
-        """Create the database ``name`` as a copy of ``template``, to which nothing may be connected; return its URL."""
-        statement = sql.SQL("create database {} template {}")
-        with psycopg.connect(self.url, autocommit=True) as connection:
-            connection.execute(statement.format(sql.Identifier(name), sql.Identifier(template)))
-        return self.url_of(name)
-
     def drop_database(self, name: str) -> None:
         """Drop the database ``name`` with whatever is connected to it."""
         with psycopg.connect(self.url, autocommit=True) as connection:

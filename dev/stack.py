@@ -163,11 +163,13 @@ class Stack:
             self._postgres.stop()
 
     def remove(self) -> None:
-        """Stop it and delete its data."""
-        self.stop()
-        if self._notes_file.exists() and self._postgres.data is None:
-            for name in DATABASES:
-                self._postgres.drop_database(self._database(name))
+        """Delete its data; nothing is given time to save it."""
+        self.supervisor.kill()
+        if self._notes_file.exists():
+            if self._postgres.data is None:
+                for name in DATABASES:
+                    self._postgres.drop_database(self._database(name))
+            self._postgres.stop("immediate")
         shutil.rmtree(self.home, ignore_errors=True)
 
     def environment(self) -> dict[str, str]:
@@ -213,6 +215,9 @@ class Stack:
                 }
             ),
             "CRON_SECRET": secret("cron_secret", secrets.token_hex),
+            # The defaults were made for a Worker's CPU limit, and starve.
+            "MAX_TASKS_PER_RUN": "100000",
+            "MAX_WINDOWS_PER_TASK": "5000",
             **postgres_environment(self.products_url),
         }
 

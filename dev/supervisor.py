@@ -6,10 +6,12 @@ import configparser
 import getpass
 import io
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import xmlrpc.client
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,6 +47,10 @@ class Supervisor:
         """Where supervisord keeps its process id."""
         return self.home / "supervisord.pid"
 
+    @property
+    def _socket_file(self) -> Path:
+        return self.home / "socket"
+
     def running(self) -> bool:
         """Whether the programs are being kept."""
         try:
@@ -61,7 +67,7 @@ class Supervisor:
         logs.mkdir(parents=True, exist_ok=True)
         # A Unix socket's path may have a hundred characters or so; a home may have more.
         socket = Path(tempfile.mkdtemp(prefix="aggregator-")) / "supervisor"
-        (self.home / "socket").write_text(str(socket))
+        self._socket_file.write_text(str(socket))
         configuration = configparser.RawConfigParser()
         configuration["supervisord"] = {
             "user": getpass.getuser(),
@@ -101,7 +107,7 @@ class Supervisor:
 
     def broken(self) -> dict[str, str]:
         """The programs that do not run → the end of what each printed."""
-        transport = SupervisorTransport(None, None, f"unix://{(self.home / 'socket').read_text()}")
+        transport = SupervisorTransport(None, None, f"unix://{self._socket_file.read_text()}")
         proxy: Any = xmlrpc.client.ServerProxy("http://supervisor", transport=transport)
         try:
             states = {info["name"]: info["statename"] for info in proxy.supervisor.getAllProcessInfo()}
@@ -120,10 +126,19 @@ class Supervisor:
             supervisord = psutil.Process(int(self.pid_file.read_text()))
             supervisord.terminate()
             psutil.wait_procs([supervisord], timeout=2 * self.stop_seconds)
-        leftovers = self.processes()
-        for process in leftovers:
-            process.kill()
-        psutil.wait_procs(leftovers, timeout=self.stop_seconds)
+        self.kill()
+
+    def kill(self) -> None:
+        """End all of it at once, for a stack whose data is not needed any more."""
+        if self.running():
+            psutil.Process(int(self.pid_file.read_text())).kill()  # first: it would restart the others
+        while leftovers := self.processes():  # again: one of them may have started another meanwhile
+            for process in leftovers:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+            psutil.wait_procs(leftovers, timeout=self.stop_seconds)
+        if self._socket_file.exists():
+            shutil.rmtree(Path(self._socket_file.read_text()).parent, ignore_errors=True)
 
     def processes(self) -> list[psutil.Process]:
         """Every living process of this stack, this one excepted."""

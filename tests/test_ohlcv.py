@@ -155,7 +155,7 @@ class World:
 
 @pytest.mark.slow
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 @given(actions=st.lists(st.sampled_from(World.ACTIONS), max_size=14), data=st.data())
 def test_any_interleaving_of_ingest_and_ticks_ends_with_the_bars_of_an_independent_engine(
@@ -403,6 +403,18 @@ class TestLocks:
         with transaction(other) as cursor:
             ohlcv.aggregate(cursor, slow, shard=0, of=1)
             assert self.plan(market, run_of(self.AS_OF, "next")) == []
+        assert stored(market) == expected(market, self.AS_OF)
+
+    def test_candle_that_comes_while_another_tick_has_read_and_not_stored_yet_is_not_missed(
+        self, market, other
+    ) -> None:
+        slow = run_of(self.AS_OF, "slow")
+        self.plan(market, slow)
+        with transaction(other) as cursor:
+            ohlcv.aggregate(cursor, slow, shard=0, of=1)
+            ingest(market, [candle("A", "5m", DAY, 99)])
+            self.plan(market, run_of(self.AS_OF, "next"))
+        tick(market, run_of(self.AS_OF + 5 * MINUTE))
         assert stored(market) == expected(market, self.AS_OF)
 
     def test_lost_lock_rolls_everything_back(self, market, other) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from dev.sample import analytics, clicks, telemetry, warmup
+from dev.sample import analytics, clicks, ohlcv, telemetry, warmup
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -33,6 +33,20 @@ values (%(organization_id)s, %(domain)s, %(day)s, %(sent)s)
 on conflict (organization_id, domain, day) do update set sent = excluded.sent
 """
 
+_ASSET = """
+insert into ohlcv.assets (symbol, base_timeframe, active, test_active, mandatory)
+values (%(symbol)s, %(base_timeframe)s, %(active)s, %(test_active)s, %(mandatory)s)
+on conflict do nothing
+"""
+
+_CANDLES = """
+insert into ohlcv.candles
+select * from pg_temp.candles
+on conflict (symbol, timeframe, ts) do update
+    set (open, high, low, close, volume, trades)
+        = (excluded.open, excluded.high, excluded.low, excluded.close, excluded.volume, excluded.trades)
+"""
+
 
 def load(analytics_engine: AnalyticsEngineControl, products: psycopg.Connection) -> None:
     """Load everything; what an earlier call has loaded is replaced.
@@ -47,6 +61,7 @@ def load(analytics_engine: AnalyticsEngineControl, products: psycopg.Connection)
         cursor.executemany(_SENDING_DOMAIN, warmup.sending_domains(today))
         cursor.executemany(_WARMUP_COUNTER, warmup.counters(today))
     load_analytics(products, today)
+    load_candles(products, today)
     products.commit()
     analytics_engine.delete("clicks")
     days = [today - timedelta(days=age) for age in range(DAYS, 0, -1)]
@@ -71,6 +86,45 @@ def load_telemetry(products: psycopg.Connection, days: Iterable[date]) -> None:
                     meta = None if event["meta"] is None else Jsonb(event["meta"])
                     copy.write_row([{**event, "meta": meta}[column] for column in columns])
     products.commit()
+
+
+def load_candles(products: psycopg.Connection, today: date) -> None:
+    """Load the candles of the days before, and of today up to now; the transaction stays open.
+
+    Args:
+        products: Connection to the migrated database.
+        today: The UTC day that is not over yet.
+    """
+    now = datetime.now(UTC)
+    days = [today - timedelta(days=age) for age in range(DAYS, -1, -1)]
+    with products.cursor() as cursor:
+        cursor.execute("select ohlcv.add_candle_partitions(%s, %s)", [days[0], today])
+        cursor.executemany(_ASSET, ohlcv.assets())
+    rows = (row for day in days for row in ohlcv.candles(day, poisoned=day == days[-2]))
+    _ingest(products, (row for row in rows if row["ts"] + timedelta(minutes=5) <= now))
+
+
+def load_late_candles(products: psycopg.Connection, day: date) -> int:
+    """Load what comes late or is corrected of a day; the transaction stays open.
+
+    Args:
+        products: Connection to the migrated database.
+        day: A UTC day that is over.
+
+    Returns:
+        How many candles that is.
+    """
+    return _ingest(products, ohlcv.late_candles(day))
+
+
+def _ingest(products: psycopg.Connection, rows: Iterable[Mapping[str, Any]]) -> int:
+    """Upsert candles as a feed does, by one statement."""
+    with products.cursor() as cursor:
+        cursor.execute("create temporary table candles (like ohlcv.candles) on commit drop")
+        with cursor.copy("copy pg_temp.candles from stdin") as copy:
+            for row in rows:
+                copy.write_row(list(row.values()))
+        return cursor.execute(_CANDLES).rowcount
 
 
 def load_analytics(products: psycopg.Connection, today: date) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,8 +13,7 @@ from dev.airflow_api import NotYetError, wait
 from dev.supervisor import Supervisor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
     import psutil
 
@@ -39,7 +39,8 @@ def python(program: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_stop_leaves_nothing_running(supervisor: Supervisor) -> None:
+@pytest.mark.parametrize("end", [Supervisor.stop, Supervisor.kill])
+def test_nothing_is_left_running(supervisor: Supervisor, end: Callable[[Supervisor], None]) -> None:
     supervisor.start({"stubborn": python(STUBBORN)}, os.environ)
     assert supervisor.running()
 
@@ -51,9 +52,12 @@ def test_stop_leaves_nothing_running(supervisor: Supervisor) -> None:
         return processes
 
     processes = wait(all_there, seconds=30)
-    supervisor.stop()
+    socket = Path((supervisor.home / "socket").read_text())
+    assert socket.exists()
+    end(supervisor)
 
     assert not supervisor.running()
+    assert not socket.parent.exists()
     assert [process for process in processes if process.is_running() and process.status() != "zombie"] == []
 
 

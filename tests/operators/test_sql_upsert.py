@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +11,7 @@ from airflow.sdk import DAG, BaseOperator, XComArg
 from aggregator.errors import HardError
 from aggregator.operators.sql_upsert import SqlUpsertOperator
 from aggregator.timetables.offset_cron import OffsetCronTimetable
+from tests.airflow_context import context
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,32 +51,8 @@ def dag(tmp_path: Path) -> DAG:
     )
 
 
-def context(task: BaseOperator, **results: Any) -> Any:
-    """What Airflow gives a task, as far as the operator looks at it."""
-    run = SimpleNamespace(
-        dag_id="test_rollups",
-        run_id="scheduled__1",
-        run_after=END + timedelta(hours=1),
-        logical_date=START,
-        data_interval_start=START,
-        data_interval_end=END,
-    )
-
-    def xcom_pull(task_ids: str, **_: Any) -> Any:
-        return results[task_ids]
-
-    instance = SimpleNamespace(
-        dag_id=run.dag_id,
-        task_id=task.task_id,
-        run_id=run.run_id,
-        start_date=datetime.now(UTC),
-        xcom_pull=xcom_pull,
-    )
-    return {"ti": instance, "task": task, "dag": task.dag, "dag_run": run}
-
-
 def run(task: SqlUpsertOperator, **results: Any) -> dict[str, Any]:
-    given = context(task, **results)
+    given = context(task, START, END, **results)
     task.render_template_fields(given)
     return task.execute(given)
 

@@ -1,15 +1,12 @@
 -- Called by analytics_daily_reports. What became of the mails of each campaign in the window, a UTC day. An event's
 -- source is its campaign if it is a UUID; other sources are forms, pages and imports.
-with mails as (
+with per_source as (
     select
         organization_id,
+        event_source,
         event_type,
         contact_id,
-        -- The cast has to wait for the test, which a condition beside it would not make sure of.
-        case
-            when event_source ~* '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$'
-                then event_source::uuid
-        end as campaign_id
+        count(*) as events
     from analytics.contact_activity
     where
         created_at >= (%(data_interval_start)s::timestamptz at time zone 'UTC')
@@ -19,19 +16,36 @@ with mails as (
             'email_unsubscribed'
         )
         and organization_id is not null
+    group by organization_id, event_source, event_type, contact_id
 ),
 
--- Distinct contacts by grouping twice: count(distinct) sorts every mail.
+-- Each source is tested once: testing that of every mail took most of the time.
+sources as materialized (select distinct event_source from per_source),
+
+campaigns as materialized (
+    select
+        event_source,
+        -- The cast has to wait for the test, which a condition beside it would not make sure of.
+        case
+            when event_source ~* '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$'
+                then event_source::uuid
+        end as campaign_id
+    from sources
+),
+
+-- Distinct contacts by grouping first: count(distinct) sorts every mail. And grouping again: the same campaign may be
+-- written in small and in capital letters.
 per_contact as (
     select
-        campaign_id,
-        organization_id,
-        event_type,
-        contact_id,
-        count(*) as events
-    from mails
-    where campaign_id is not null
-    group by campaign_id, organization_id, event_type, contact_id
+        campaigns.campaign_id,
+        per_source.organization_id,
+        per_source.event_type,
+        per_source.contact_id,
+        sum(per_source.events) as events
+    from per_source
+    inner join campaigns on per_source.event_source = campaigns.event_source
+    where campaigns.campaign_id is not null
+    group by campaigns.campaign_id, per_source.organization_id, per_source.event_type, per_source.contact_id
 )
 
 select

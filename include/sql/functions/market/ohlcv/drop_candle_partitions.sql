@@ -14,14 +14,17 @@ begin
     loop
         exit when exists (
             select
-            from ohlcv.tasks as task
-            inner join ohlcv.timeframes as source on task.source_timeframe = source.timeframe and source.is_base
+            from ohlcv.assets as asset
+            left join ohlcv.tasks as task
+                on asset.symbol = task.symbol and asset.base_timeframe = task.source_timeframe
             inner join ohlcv.candles as candle on
-                candle.symbol = task.symbol
-                and candle.timeframe = task.source_timeframe
+                candle.symbol = asset.symbol
+                and candle.timeframe = asset.base_timeframe
                 and candle.ts >= coalesce(task.cursor, '-infinity')
                 and candle.ts < old.ends_at
-            where task.enabled and task.status in ('idle', 'running')
+            where
+                (asset.active or asset.test_active)
+                and (task.symbol is null or (task.enabled and task.status in ('idle', 'running')))
         );
         begin
             execute format('drop table ohlcv.%I', old.partition_name);

@@ -1,0 +1,209 @@
+"""The DAG's tasks as Airflow runs them: a tick, a clear, a rebuild, a run that failed."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from aggregator.errors import HardError, TransientError
+from aggregator.migrations import migrate
+from tests.airflow_context import context
+from tests.market_data import DAY, MINUTE, candle, candles, expected, ingest, register, stored, tasks, versions
+
+if TYPE_CHECKING:
+    from airflow.dag_processing.dagbag import DagBag
+
+NO_PARAMS = {"startDate": None, "endDate": None, "symbols": None, "timeframes": None, "dryRun": True}
+SYMBOLS = {"A": "1m", "B": "5m"}
+END = DAY + timedelta(hours=24)
+
+
+@pytest.fixture
+def dag(dag_bag: DagBag) -> Any:
+    return dag_bag.dags["ohlcv_aggregation"]
+
+
+@pytest.fixture(autouse=True)
+def market(monkeypatch, database_url: str, connection: psycopg.Connection) -> psycopg.Connection:
+    """An autocommit connection to a database with a day of candles, that of the tasks."""
+    migrate(partial(psycopg.connect, database_url), "market")
+    monkeypatch.setenv("AIRFLOW_CONN_MARKET_DB", database_url)
+    monkeypatch.setenv("MAX_TASKS_PER_RUN", "1000")
+    monkeypatch.setenv("MAX_WINDOWS_PER_TASK", "1000")
+    connection.execute("select ohlcv.add_candle_partitions(%s, %s)", [DAY, END])
+    register(connection, SYMBOLS)
+    for symbol, base in SYMBOLS.items():
+        ingest(connection, candles(symbol, base, DAY, END))
+    return connection
+
+
+def run(dag: Any, end: datetime = END, without: str | None = None, run_id: str | None = None, **params: Any) -> Any:
+    """One run of the interval that ends at ``end``, all tasks or all but one, with the finish's result."""
+    results: dict[str, Any] = {}
+
+    def execute(task_id: str, **fields: Any) -> Any:
+        task = dag.get_task(task_id)
+        if task.is_mapped:
+            task = task.unmap(fields)
+        given = context(task, end - 5 * MINUTE, end)
+        given["run_id"] = given["dag_run"].run_id = given["ti"].run_id = run_id or given["dag_run"].run_id
+        given["params"] = NO_PARAMS | params
+        given["dag"] = dag
+        return task.execute(given)
+
+    shards = execute("plan")
+    if without != "aggregate":
+        results["aggregate"] = [execute("aggregate", shard=shard) for shard in shards]
+    return execute("finish"), results.get("aggregate")
+
+
+def test_tick_builds_what_was_over_a_minute_after_its_interval(dag, market) -> None:
+    done, shards = run(dag)
+    assert stored(market) == expected(market, END + MINUTE)
+    assert done["inserted"] == len(stored(market)) == 2 * (96 + 24 + 6 + 1)
+    assert [shard["tasks"] for shard in shards] == [8]
+    status = "status, totals ->> 'inserted', run_id, finished_at is not null"
+    assert market.execute(f"select {status} from ops.ops_runlog").fetchall() == [
+        ("success", str(done["inserted"]), f"scheduled__{END.isoformat()}", True)
+    ]
+    statistics = "select symbol, timeframe, bars from ops.ops_runlog_tasks where timeframe = '1d' order by symbol"
+    assert market.execute(statistics).fetchall() == [("A", "1d", 1), ("B", "1d", 1)]
+    names = "select jsonb_path_query_array(checkpoints, '$[*].name') from ops.ops_runlog"
+    assert market.execute(names).fetchone() == (["planned", "aggregated"],)
+
+
+@pytest.mark.slow
+def test_run_that_has_nothing_to_do_closes_its_log(dag, market) -> None:
+    run(dag)
+    done, shards = run(dag, END + 5 * MINUTE)
+    assert (done["bars"], shards) == (0, [])
+    assert market.execute("select status from ops.ops_runlog").fetchall() == [("success",)] * 2
+
+
+@pytest.mark.slow
+def test_cleared_run_builds_the_windows_that_ended_in_its_interval_and_says_what_changed(dag, market) -> None:
+    run(dag)
+    noon = DAY + timedelta(hours=12)
+    run(dag, noon)
+    before = versions(market)
+    done, _ = run(dag, noon)
+    assert (done["unchanged"], done["updated"], done["inserted"]) == (2 * 3, 0, 0)
+    assert versions(market) == before
+    market.execute("update ohlcv.bars set high = 0 where ts = %s and timeframe = '4h'", [noon - timedelta(hours=4)])
+    done, _ = run(dag, noon)
+    assert (done["unchanged"], done["updated"], done["inserted"]) == (2 * 2 + 2, 2, 0), "the day that it changed, too"
+    assert stored(market) == expected(market, END + MINUTE)
+
+
+@pytest.mark.slow
+def test_rebuild_of_days_reports_and_then_keeps(dag, market) -> None:
+    run(dag)
+    market.execute("update ohlcv.bars set high = 0; delete from ohlcv.bars where timeframe = '1h' and symbol = 'B'")
+    wrong = stored(market)
+    rebuilding = {"startDate": "2026-03-08", "symbols": ["A"]}
+    _, (dry,) = run(dag, END, run_id="manual__1", **rebuilding)
+    assert stored(market) == wrong
+    done, (kept,) = run(dag, END, run_id="manual__2", dryRun=False, **rebuilding)
+    assert kept == dry
+    assert (done["updated"], done["unchanged"], done["inserted"]) == (96 + 24 + 6 + 1, 0, 0)
+    right = {key: bar for key, bar in expected(market, END + MINUTE).items() if key[0] == "A"}
+    assert {key: bar for key, bar in stored(market).items() if key[0] == "A"} == right
+    run(dag, END, run_id="manual__3", dryRun=False, startDate="2026-03-08")
+    assert stored(market) == expected(market, END + MINUTE)
+    before = versions(market)
+    _, (again,) = run(dag, END, run_id="manual__4", dryRun=False, startDate="2026-03-08")
+    assert again["unchanged"] == again["bars"] == len(before)
+    assert versions(market) == before
+    assert set(tasks(market, "status, owner")) == {("idle", None)}
+
+
+@pytest.mark.slow
+def test_rebuild_leaves_bars_alone_whose_candles_are_behind_the_retention(dag, market, monkeypatch) -> None:
+    run(dag)
+    later = DAY + timedelta(days=70)
+    monkeypatch.setenv("CANDLE_RETENTION_DAYS", "30")
+    market.execute("select ohlcv.add_candle_partitions(%s, %s)", [DAY, later])
+    before = stored(market)
+    run(dag, later)
+    partitions = market.execute("select partition_name from ohlcv.candle_partitions()").fetchall()
+    assert ("candles_202603",) not in partitions
+    assert stored(market) == before
+    run(dag, later, run_id="manual", dryRun=False, startDate="2026-03-08")
+    assert stored(market) == before
+    with pytest.raises(psycopg.errors.CheckViolation, match="older than the retention"):
+        ingest(market, [candle("A", "1m", DAY)])
+
+
+@pytest.mark.slow
+def test_candles_that_are_not_aggregated_outlive_the_retention(dag, market, monkeypatch) -> None:
+    monkeypatch.setenv("CANDLE_RETENTION_DAYS", "30")
+    later = DAY + timedelta(days=70)
+    run(dag, later)
+    assert stored(market) == expected(market, later)
+    assert stored(market)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("params", "says"),
+    [
+        ({"startDate": "2026-03-09", "endDate": "2026-03-08"}, "startDate 2026-03-09 is after endDate 2026-03-08"),
+        ({"startDate": "soon"}, "startDate: a day is written YYYY-MM-DD"),
+        ({"symbols": ["A"]}, "needs startDate"),
+        ({"startDate": "2026-03-08", "timeframes": ["1m"]}, "timeframes.0"),
+        ({"startDate": "2026-03-08", "symbols": ["nobody's"]}, 'no tasks of the symbols "nobody\'s"'),
+    ],
+)
+def test_wrong_params_are_named_and_nothing_is_built(dag, market, params: dict[str, Any], says: str) -> None:
+    with pytest.raises(HardError, match=says):
+        run(dag, **params)
+    assert stored(market) == {}
+
+
+@pytest.mark.slow
+def test_failed_aggregation_fails_the_run_and_the_next_one_does_its_work(dag, market) -> None:
+    with pytest.raises(HardError, match="the next run does it"):
+        run(dag, without="aggregate")
+    assert market.execute("select status from ops.ops_runlog").fetchall() == [("failed",)]
+    run(dag, END + 5 * MINUTE)
+    assert stored(market) == expected(market, END + 5 * MINUTE)
+
+
+@pytest.mark.slow
+def test_database_that_is_down_is_transient(dag, monkeypatch) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_MARKET_DB", "postgresql://u@127.0.0.1:1/market?connect_timeout=2")
+    with pytest.raises(TransientError):
+        run(dag)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("env_name", "runs"),
+    [("prod", ["A", "B"]), ("STAGE", ["A", "B"]), ("Test", ["A", "B", "T"]), ("dev", ["A", "B", "T"])],
+)
+def test_test_assets_run_in_dev_and_test_only(dag, market, monkeypatch, env_name: str, runs: list[str]) -> None:
+    monkeypatch.setenv("ENV_NAME", env_name)
+    register(market, {"T": "5m"}, active=False, test_active=True)
+    register(market, {"off": "5m"}, active=False, test_active=False)
+    for symbol in ("T", "off"):
+        ingest(market, candles(symbol, "5m", DAY, DAY + 30 * MINUTE))
+    run(dag)
+    assert sorted({symbol for symbol, _, _ in stored(market)}) == runs
+
+
+@pytest.mark.slow
+def test_limits_of_the_workers_are_heeded(dag, market, monkeypatch) -> None:
+    monkeypatch.setenv("MAX_TASKS_PER_RUN", "3")
+    monkeypatch.setenv("MAX_WINDOWS_PER_TASK", "10")
+    run(dag)
+    assert {(symbol, frame) for symbol, frame, _ in stored(market)} == {("A", "15m"), ("A", "1h"), ("B", "15m")}
+    assert len(stored(market)) == 10 + 2 + 10
+    end = END
+    for _ in range(15):
+        end += 5 * MINUTE
+        run(dag, end)
+    assert len([key for key in stored(market) if key[:2] == ("B", "15m")]) == 96

@@ -1,0 +1,311 @@
+"""The market database: its functions from psql, its triggers and partitions, and much of everything."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from aggregator.migrations import migrate
+from aggregator.ohlcv import main
+from tests.market_data import (
+    DAY,
+    MINUTE,
+    candle,
+    candles,
+    expected,
+    ingest,
+    register,
+    run_of,
+    stored,
+    tasks,
+    tick,
+    versions,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+HOUR = 60 * MINUTE
+OURS = "pronamespace in ('ohlcv'::regnamespace, 'ops'::regnamespace)"
+
+
+@pytest.fixture
+def market(database_url: str, connection: psycopg.Connection) -> psycopg.Connection:
+    """An autocommit connection to a migrated, empty database."""
+    migrate(partial(psycopg.connect, database_url), "market")
+    connection.execute("select ohlcv.add_candle_partitions(%s, %s)", [DAY, DAY])
+    return connection
+
+
+def test_functions_are_described_closed_and_safe_from_the_callers_search_path(market) -> None:
+    names = {name for (name,) in market.execute(f"select proname from pg_proc where {OURS}")}
+    assert names >= {
+        "agg_get_due_tasks",
+        "agg_start",
+        "agg_bootstrap_cursor",
+        "catchup_aggregation_range",
+        "agg_finish",
+        "ops_runlog_start",
+        "ops_runlog_checkpoint",
+        "ops_runlog_finish",
+        "ops_runlog_prune",
+    }
+    careless = f"""
+        select proname from pg_proc
+        where {OURS} and (
+            obj_description(oid, 'pg_proc') is null
+            or not coalesce(proconfig, '{{}}') @> array['search_path=""']
+            or has_function_privilege('public', oid, 'execute')
+        )
+    """
+    assert market.execute(careless).fetchall() == []
+
+
+@pytest.mark.slow
+def test_one_task_at_a_time_gives_the_bars_and_the_state_that_all_at_once_give(market) -> None:
+    symbols = {"A": "1m", "B": "5m", "C\"'; --": "5m"}
+    register(market, symbols)
+    for symbol, base in symbols.items():
+        rows = candles(symbol, base, DAY - 5 * HOUR, DAY + 30 * HOUR)
+        ingest(market, [row for number, row in enumerate(rows) if number % 11])
+    ingest(market, [candle("B", "5m", DAY + 20 * HOUR, volume=None)])
+    as_of = DAY + 30 * HOUR + MINUTE
+    state = """
+        symbol, timeframe, cursor, built_until, status, hard_fails, total_runs, total_bars, total_poor_bars,
+        total_skipped_windows, next_run_at, last_error
+    """
+    tick(market, run_of(as_of))
+    at_once = (stored(market), tasks(market, state))
+    market.execute("delete from ohlcv.bars; delete from ohlcv.tasks; select ohlcv.sync_tasks()")
+
+    due = market.execute("select symbol, timeframe from ohlcv.agg_get_due_tasks('PROD', %s, 100)", [as_of]).fetchall()
+    for symbol, timeframe in due:
+        started = market.execute("select * from ohlcv.agg_start(%s, %s, 'me')", [symbol, timeframe]).fetchall()
+        assert started == [(None,)]
+        assert market.execute("select * from ohlcv.agg_start(%s, %s, 'you')", [symbol, timeframe]).fetchall() == []
+        market.execute(
+            "select ohlcv.agg_finish('me', r) from ohlcv.catchup_aggregation_range(%s, %s, 'me', %s, 100000) as r",
+            [symbol, timeframe, as_of],
+        )
+
+    assert (stored(market), tasks(market, state)) == at_once
+    assert [row[0] for row in due] == sorted(symbols) * 4, "the shorter timeframe first"
+
+
+@pytest.mark.slow
+def test_due_tasks_come_mandatory_first_then_by_minutes_priority_and_waiting(market) -> None:
+    register(market, {"Z must": "5m"}, mandatory=True)
+    register(market, {"Y soon": "5m"}, priority=1)
+    register(market, {"A": "5m", "B": "5m"})
+    market.execute("select ohlcv.sync_tasks()")
+    market.execute("update ohlcv.tasks set last_attempt_at = now() where symbol = 'A'")
+    market.execute("update ohlcv.tasks set enabled = false where timeframe = '4h'")
+    due = market.execute("select symbol, timeframe from ohlcv.agg_get_due_tasks('PROD', now(), 100)").fetchall()
+    must = [("Z must", frame) for frame in ("15m", "1h", "1d")]
+    assert due == must + [(symbol, frame) for frame in ("15m", "1h", "1d") for symbol in ("Y soon", "B", "A")]
+
+
+@pytest.mark.slow
+def test_cursor_begins_at_the_start_or_the_first_candle_and_transient_failures_keep_the_streak(market) -> None:
+    register(market, {"A": "5m"})
+    register(market, {"B": "5m"}, starts_at=DAY + 100 * MINUTE)
+    for symbol in "AB":
+        ingest(market, candles(symbol, "5m", DAY + 20 * MINUTE, DAY + 3 * HOUR))
+    market.execute("select ohlcv.sync_tasks()")
+    begins = "select ohlcv.agg_bootstrap_cursor(%s, '15m')"
+    assert market.execute(begins, ["A"]).fetchone() == (DAY + 15 * MINUTE,)
+    assert market.execute(begins, ["B"]).fetchone() == (DAY + 90 * MINUTE,)
+    tick(market, run_of(DAY + 3 * HOUR + MINUTE))
+    assert min(ts for symbol, _, ts in stored(market) if symbol == "B") == DAY + 60 * MINUTE
+    assert min(ts for symbol, frame, ts in stored(market) if (symbol, frame) == ("B", "15m")) == DAY + 90 * MINUTE
+    ingest(market, [candle("B", "5m", DAY, 99)])
+    tick(market, run_of(DAY + 3 * HOUR + 6 * MINUTE))
+    assert min(ts for symbol, _, ts in stored(market) if symbol == "B") == DAY + 60 * MINUTE, "nothing before the start"
+
+    failed = """
+        select ohlcv.agg_finish('me', jsonb_populate_record(
+            null::ohlcv.task_result, jsonb_build_object('symbol', 'A', 'timeframe', '15m', 'outcome', %s::text)
+        ))
+    """
+    for outcome in ("hard", "transient", "transient", "hard"):
+        market.execute("select ohlcv.agg_start('A', '15m', 'me')")
+        market.execute(failed, [outcome]) if outcome == "transient" else market.execute(
+            failed.replace("'outcome'", "'error', 'told', 'outcome'"), [outcome]
+        )
+    assert tasks(market, "status, hard_fails", "symbol = 'A' and timeframe = '15m'") == [("idle", 2)]
+
+
+@pytest.mark.slow
+def test_feed_needs_no_rights_but_those_on_candles_and_may_write_to_partitions(market) -> None:
+    register(market, {"A": "1m"})
+    ingest(market, candles("A", "1m", DAY, DAY + HOUR))
+    tick(market, run_of(DAY + HOUR + MINUTE))
+    market.execute("create role feed_of_the_test; grant usage on schema ohlcv to feed_of_the_test")
+    try:
+        market.execute("grant select, insert, update on ohlcv.candles, ohlcv.candles_202603 to feed_of_the_test")
+        market.execute("set role feed_of_the_test")
+        market.execute("update ohlcv.candles_202603 set high = 77 where ts = %s", [DAY])
+        market.execute("reset role")
+    finally:
+        market.execute("reset role; drop owned by feed_of_the_test; drop role feed_of_the_test")
+    tick(market, run_of(DAY + HOUR + 6 * MINUTE))
+    assert stored(market)["A", "1h", DAY][1] == 77
+
+
+@pytest.mark.parametrize(
+    ("statement", "says"),
+    [
+        ("insert into ohlcv.candles values ('A', '1m', '2026-03-08 00:00:30+00')", "candles_aligned"),
+        ("insert into ohlcv.candles values ('A', '5m', '2026-03-08 00:01+00')", "candles_aligned"),
+        ("insert into ohlcv.candles values ('A', '2m', '2026-03-08 00:02+00')", "candles_aligned"),
+        ("insert into ohlcv.candles values ('A', '1m', '1999-03-08+00')", "no partition for a candle of 1999"),
+        ("insert into ohlcv.candles values ('A', '1m', 'infinity')", "no partition for a candle of infinity"),
+        ("truncate ohlcv.candles", "Candles are not truncated"),
+        ("truncate ohlcv.candles_202603", "Candles are not truncated"),
+    ],
+)
+@pytest.mark.slow
+def test_what_cannot_be_a_candle_is_refused(market, statement: str, says: str) -> None:
+    with pytest.raises(psycopg.Error, match=says):
+        market.execute(statement)
+
+
+@pytest.mark.slow
+def test_partitions_are_made_beside_a_feed_that_is_writing(market, database_url: str) -> None:
+    with psycopg.connect(database_url) as feed:
+        ingest(feed, [candle("A", "1m", DAY)])
+        market.execute("set lock_timeout = '1s'")
+        added = market.execute("select ohlcv.add_candle_partitions(%s, %s)", [DAY, DAY + timedelta(days=40)]).fetchone()
+        assert added == (1,)
+        assert market.execute("select ohlcv.drop_candle_partitions('2030-01-01')").fetchone() == ([],), "it gives up"
+
+
+def test_run_log_keeps_its_newest_rows(market) -> None:
+    for number in range(5):
+        market.execute("select ops.ops_runlog_start('job', 'PROD', %s)", [f"run {number}"])
+        market.execute("select ops.ops_runlog_checkpoint('job', %s, 'half', '{\"bars\": 3}')", [f"run {number}"])
+        if number != 1:
+            market.execute("select ops.ops_runlog_finish('job', %s, 'success', '{\"bars\": 7}')", [f"run {number}"])
+    assert market.execute("select ops.ops_runlog_prune('job', 2)").fetchone() == (2,)
+    rows = market.execute(
+        "select run_id, checkpoints -> 0 ->> 'bars', totals ->> 'bars' from ops.ops_runlog order by id"
+    )
+    assert rows.fetchall() == [("run 1", "3", None), ("run 3", "3", "7"), ("run 4", "3", "7")]
+
+
+class TestCommand:
+    @pytest.fixture(autouse=True)
+    def disabled(self, market, monkeypatch, database_url: str) -> None:
+        monkeypatch.setenv("AIRFLOW_CONN_MARKET_DB", database_url)
+        register(market, {"[red]A[/]": "1m", "B": "1m"})
+        market.execute("select ohlcv.sync_tasks()")
+        market.execute("update ohlcv.tasks set status = 'disabled', hard_fails = 3, last_error = 'x' where size < '2h'")
+
+    @pytest.mark.slow
+    def test_reset_makes_tasks_idle_again(self, market, capsys) -> None:
+        assert main(["reset", "--symbol", "B", "--timeframe", "15m"]) == 0
+        assert capsys.readouterr().out == "B 15m: was disabled, idle again\n"
+        assert main(["reset"]) == 0
+        assert main(["reset"]) == 1
+        assert set(tasks(market, "status, hard_fails")) == {("idle", 0)}
+
+    @pytest.mark.slow
+    def test_frontier_shows_what_needs_somebody_first(self, capsys) -> None:
+        assert main(["frontier", "--timeframe", "4h", "15m"]) == 0
+        lines = [line for line in capsys.readouterr().out.splitlines() if "4h" in line or "15m" in line]
+        assert "disabled" in lines[0]
+        assert any("[red]A[/]" in line for line in lines)
+
+    @pytest.mark.slow
+    def test_database_that_is_down_is_one_line(self, monkeypatch, capsys) -> None:
+        monkeypatch.setenv("AIRFLOW_CONN_MARKET_DB", "postgresql://u@127.0.0.1:1/market?connect_timeout=2")
+        assert main(["frontier"]) == 1
+        assert "cannot be reached by connection market_db" in capsys.readouterr().err
+
+
+FILL = """
+insert into ohlcv.candles
+select symbol, '5m', ts, 10 + n %% 7, 20 + n %% 11, 5 - n %% 3, 11 + n %% 5, 1.5 + n %% 13, n %% 4
+from unnest(%(symbols)s::text[]) as symbol,
+    generate_series(%(start)s::timestamptz, %(end)s::timestamptz - interval '1 second', '5 minutes')
+        with ordinality as t (ts, n)
+"""
+
+
+@pytest.mark.slow
+def test_ten_thousand_symbols_in_one_tick(market) -> None:
+    symbols = [f"S{number:05}" for number in range(10_000)]
+    market.execute("insert into ohlcv.assets (symbol, base_timeframe) select unnest(%s::text[]), '5m'", [symbols])
+    market.execute(FILL, {"symbols": symbols, "start": DAY, "end": DAY + HOUR})
+    ingest(market, [candle("S07777", "5m", DAY + 30 * MINUTE, high=float("nan"))])
+    done = tick(market, run_of(DAY + HOUR + MINUTE))
+    assert (done["inserted"], done["failed"]) == (5 * 10_000 - 3, 1)
+    assert tasks(market, "symbol, timeframe", "last_error is not null") == [("S07777", "15m")]
+    assert market.execute("select count(*) from ops.ops_runlog_tasks").fetchone() == (19_999,)
+
+
+@pytest.mark.slow
+def test_ten_years_of_backlog_are_done_in_bounded_steps(market) -> None:
+    start, end = datetime(2016, 1, 1, tzinfo=UTC), datetime(2026, 1, 1, tzinfo=UTC)
+    market.execute("select ohlcv.add_candle_partitions(%s, %s)", [start, end])
+    register(market, {"A": "5m"})
+    market.execute(FILL.replace("'5 minutes'", "'60 minutes'"), {"symbols": ["A"], "start": start, "end": end})
+    as_of, steps = end + MINUTE, 0
+    while tick(market, run_of(as_of + steps * 5 * MINUTE, max_windows_per_task=80_000))["inserted"]:
+        steps += 1
+    assert steps == 5
+    assert stored(market) == expected(market, as_of)
+
+
+@pytest.mark.slow
+def test_replay_writes_no_wal(market) -> None:
+    symbols = [f"S{number}" for number in range(100)]
+    market.execute("insert into ohlcv.assets (symbol, base_timeframe) select unnest(%s::text[]), '5m'", [symbols])
+    market.execute(FILL, {"symbols": symbols, "start": DAY, "end": DAY + 24 * HOUR})
+    tick(market, run_of(DAY + 24 * HOUR + MINUTE))
+    before = versions(market)
+    ranges = "array(select row(symbol, '5m', %s, %s, false)::ohlcv.source_range from ohlcv.assets)"
+    build = f"select sum(unchanged) from ohlcv.build_bars('15m', {ranges}, 1)"
+    with market.transaction():
+        # The first reader of rows that are new may note so on their pages.
+        market.execute(build, [DAY, DAY + 24 * HOUR])
+        written = "select pg_current_wal_insert_lsn() - '0/0'"
+        ((start,),) = market.execute(written).fetchall()
+        assert market.execute(build, [DAY, DAY + 24 * HOUR]).fetchone() == (9600,)
+        ((end,),) = market.execute(written).fetchall()
+    assert end - start < 5_000, "nothing, but for what the server does by itself"
+    assert versions(market) == before
+
+
+def explained(market: psycopg.Connection, call: Callable[[], object]) -> int:
+    """Blocks that a call has touched."""
+    market.execute("select pg_stat_reset()")
+    touched = "select blks_hit + blks_read from pg_stat_database where datname = current_database()"
+    ((before,),) = market.execute(touched).fetchall()
+    call()
+    market.execute("select pg_stat_force_next_flush()")
+    ((after,),) = market.execute(touched).fetchall()
+    return int(after - before)
+
+
+@pytest.mark.slow
+def test_tick_does_not_touch_more_when_the_history_grows(market) -> None:
+    market.execute("select ohlcv.add_candle_partitions(%s, %s)", [DAY, DAY + timedelta(days=40)])
+    symbols = [f"S{number}" for number in range(20)]
+    market.execute("insert into ohlcv.assets (symbol, base_timeframe) select unnest(%s::text[]), '5m'", [symbols])
+    touched = []
+    begin = DAY
+    for days in (2, 25):
+        end = begin + timedelta(days=days)
+        market.execute(FILL, {"symbols": symbols, "start": begin, "end": end})
+        tick(market, run_of(end + MINUTE))
+        market.execute("vacuum analyze")
+        market.execute(FILL, {"symbols": symbols, "start": end, "end": end + 15 * MINUTE})
+        touched.append(explained(market, lambda end=end: tick(market, run_of(end + 16 * MINUTE))))
+        begin = end + 15 * MINUTE
+    few, many = touched
+    assert many < 2 * few
