@@ -75,6 +75,7 @@ begin
             edge.ends_at,
             case
                 when edge.ends_at is null then claimed.cursor
+                when edge.starts_at >= edge.ends_at and claimed.cursor is null then null
                 when edge.starts_at >= edge.ends_at then greatest(claimed.cursor, claimed.horizon)
                 when last_row.ts >= edge.ends_at then edge.ends_at
                 else date_bin(claimed.size, last_row.ts, timestamptz '2000-01-01 00:00+00') + claimed.size
