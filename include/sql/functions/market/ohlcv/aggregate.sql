@@ -146,17 +146,25 @@ begin
     ranges as (
         select array_agg(range) as ranges
         from (
+            -- Windows that follow one another are one range: a rebuild of days reads its candles once.
             select row(
-                taken.symbol,
-                claimed.source_timeframe,
-                taken.window_start,
-                taken.window_start + claimed.size,
-                true
+                stale.symbol, stale.source_timeframe, min(stale.ts), max(stale.ts) + stale.size, true
             )::ohlcv.source_range as range
-            from (select distinct symbol, window_start from taken) as taken
-            inner join claimed on taken.symbol = claimed.symbol
-            -- What is not built yet is built anyway, and from here on with these candles.
-            where taken.window_start < claimed.cursor
+            from (
+                select
+                    claimed.symbol,
+                    claimed.source_timeframe,
+                    claimed.size,
+                    taken.window_start as ts,
+                    taken.window_start
+                    - claimed.size * dense_rank() over (partition by taken.symbol order by taken.window_start)
+                        as island
+                from taken
+                inner join claimed on taken.symbol = claimed.symbol
+                -- What is not built yet is built anyway, and from here on with these candles.
+                where taken.window_start < claimed.cursor
+            ) as stale
+            group by stale.symbol, stale.source_timeframe, stale.size, stale.island
             union all
             select row(symbol, source_timeframe, starts_at, ends_at, false)::ohlcv.source_range
             from planned

@@ -206,14 +206,13 @@ begin
             left join first_bad on range.symbol = first_bad.symbol
             where
                 range.is_stale
-                and range.starts_at >= $5
-                and (first_bad.ts is null or range.starts_at < first_bad.ts)
                 and bar.symbol = range.symbol
                 and bar.timeframe = $3
-                and bar.ts = range.starts_at
-                and not exists (
-                    select from built where built.symbol = range.symbol and built.ts = range.starts_at
-                )
+                and bar.ts >= range.starts_at
+                and bar.ts < range.ends_at
+                and bar.ts >= $5
+                and (first_bad.ts is null or bar.ts < first_bad.ts)
+                and not exists (select from built where built.symbol = bar.symbol and built.ts = bar.ts)
             returning bar.symbol, bar.ts
         ),
         passed_on as (
@@ -228,10 +227,13 @@ begin
         ),
         put_back as (
             insert into ohlcv.stale_windows (symbol, timeframe, window_start)
-            select range.symbol, $3, range.starts_at
+            select range.symbol, $3, not_built.ts
             from source_range as range
             inner join first_bad on range.symbol = first_bad.symbol
-            where range.is_stale and range.starts_at >= first_bad.ts
+            cross join lateral generate_series(
+                greatest(range.starts_at, first_bad.ts), range.ends_at - $2, $2
+            ) as not_built (ts)
+            where range.is_stale
         ),
         counted as (
             select
