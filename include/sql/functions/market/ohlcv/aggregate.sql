@@ -55,6 +55,11 @@ begin
 
     noted as (
         select
+            claimed.symbol,
+            claimed.source_timeframe,
+            claimed.size,
+            claimed.cursor,
+            stale.window_start,
             stale.ctid as place,
             dense_rank() over (partition by stale.symbol order by stale.window_start) as position
         from claimed
@@ -65,7 +70,7 @@ begin
         delete from ohlcv.stale_windows as stale
         using noted
         where stale.ctid = noted.place and noted.position <= p_max_windows
-        returning stale.symbol, stale.window_start
+        returning noted.symbol, noted.source_timeframe, noted.size, noted.cursor, noted.window_start, noted.position
     ),
 
     planned as materialized (
@@ -148,23 +153,12 @@ begin
         from (
             -- Windows that follow one another are one range: a rebuild of days reads its candles once.
             select row(
-                stale.symbol, stale.source_timeframe, min(stale.ts), max(stale.ts) + stale.size, true
+                symbol, source_timeframe, min(window_start), max(window_start) + size, true
             )::ohlcv.source_range as range
-            from (
-                select
-                    claimed.symbol,
-                    claimed.source_timeframe,
-                    claimed.size,
-                    taken.window_start as ts,
-                    taken.window_start
-                    - claimed.size * dense_rank() over (partition by taken.symbol order by taken.window_start)
-                        as island
-                from taken
-                inner join claimed on taken.symbol = claimed.symbol
-                -- What is not built yet is built anyway, and from here on with these candles.
-                where taken.window_start < claimed.cursor
-            ) as stale
-            group by stale.symbol, stale.source_timeframe, stale.size, stale.island
+            from taken
+            -- What is not built yet is built anyway, and from here on with these candles.
+            where window_start < cursor
+            group by symbol, source_timeframe, size, window_start - size * position
             union all
             select row(symbol, source_timeframe, starts_at, ends_at, false)::ohlcv.source_range
             from planned

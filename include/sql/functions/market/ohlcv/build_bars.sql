@@ -212,7 +212,8 @@ begin
                 and bar.ts < range.ends_at
                 and bar.ts >= $5
                 and (first_bad.ts is null or bar.ts < first_bad.ts)
-                and not exists (select from built where built.symbol = bar.symbol and built.ts = bar.ts)
+                -- Hashed, however few bars the planner expects: with "not exists" it compares each with each.
+                and (bar.symbol, bar.ts) not in (select built.symbol, built.ts from built)
             returning bar.symbol, bar.ts
         ),
         passed_on as (
