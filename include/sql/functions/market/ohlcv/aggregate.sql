@@ -18,8 +18,11 @@ begin
     -- Held to the end of the transaction: a lock that is old by then is not taken over under a worker that still works.
     perform
     from ohlcv.tasks as task
-    inner join unnest(p_symbols) as given (symbol) on task.symbol = given.symbol collate "C"
-    where task.timeframe = p_timeframe and task.owner = p_owner and task.status = 'running'
+    where
+        task.symbol = any(p_symbols)
+        and task.timeframe = p_timeframe
+        and task.owner = p_owner
+        and task.status = 'running'
     order by task.symbol
     for no key update of task;
 
@@ -46,11 +49,14 @@ begin
                     )
             end as horizon
         from ohlcv.tasks as task
-        inner join unnest(p_symbols) as given (symbol) on task.symbol = given.symbol collate "C"
         inner join ohlcv.timeframes as source on task.source_timeframe = source.timeframe
         left join ohlcv.tasks as finer on task.symbol = finer.symbol and task.source_timeframe = finer.timeframe
+        -- Not a join: the planner expects one running task, and would look through all symbols for each.
         where
-            task.timeframe = p_timeframe and task.owner = p_owner and task.status = 'running'
+            task.symbol = any(p_symbols)
+            and task.timeframe = p_timeframe
+            and task.owner = p_owner
+            and task.status = 'running'
     ),
 
     noted as (
