@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 BACKLOGS = {"100 × 9 d": (100, 9), "10 × 90 d": (10, 90)}
 QUICK_BACKLOGS = {"4 × 1 d": (4, 1), "2 × 2 d": (2, 2)}
-"""Title → symbols and days of candles of 1m; the last one's is not replayed."""
+"""Title → symbols and days of candles of 1m; the first one is replayed."""
 
 TICKS = (100, 1_000, 10_000)
 QUICK_TICKS = (4, 8)
@@ -51,6 +51,12 @@ WORKERS = 2
 
 OURS = "ours"
 FLOOR = "floor: no first and last"
+PER_TASK = "a statement a task"
+ORIGINAL = "original"
+REPLAYED = (OURS, "DuckDB", "Polars", PER_TASK)
+
+LATE = 0.01
+"""Share of the windows of 15m of which a candle is corrected."""
 
 _CANDLES = """
 insert into ohlcv.candles (symbol, timeframe, ts, open, high, low, close, volume, trades)
@@ -78,6 +84,18 @@ select timeframe, count(*), sum(hashtextextended(
 ))
 from {table} where symbol < %s group by timeframe order by timeframe
 """
+_CORRECT = """
+update ohlcv.candles set high = high + 0.01
+where extract(minute from ts)::integer %% 15 = 7
+    and mod(hashtext(symbol || date_bin('15 minutes', ts, '2000-01-01 00:00+00'))::bigint + 2147483648, %s::bigint) = 0
+"""
+_COLUMNS = f"{peers.COLUMNS}, expected_candles, derivation_version"
+_KEEP = f"create table peer.kept as select {_COLUMNS} from ohlcv.bars"
+_FILL_PEER = f"truncate peer.bars; insert into peer.bars ({_COLUMNS}) select {_COLUMNS} from {{source}}"
+_FILL_ORIGINAL = f"""
+insert into original.bars ({_COLUMNS}, quality, vwap, source_timeframe)
+select {_COLUMNS}, quality, vwap, '1m' from ohlcv.bars where symbol < %s
+"""
 # The floor has no first and last.
 _FLOOR_FINGERPRINT = _FINGERPRINT.replace("open, ", "").replace("close, ", "")
 _WAL = """
@@ -103,8 +121,8 @@ def run(server: Postgres, *, quick: bool, console: Console) -> None:
         quick: Small sizes.
         console: Where the tables go.
     """
-    for bench in (_backlogs,):
-        bench(server, quick, console)
+    for bench in (_backlogs, _ticks, _growth):
+        bench(server, console, quick=quick)
 
 
 @dataclass(frozen=True)
@@ -153,26 +171,50 @@ class World:
             [start],
         )
 
-    def tick(self, as_of: datetime) -> dict[str, float]:
-        """One run of the DAG, its shards `WORKERS` at a time; seconds by step."""
-        run = ohlcv.Run(f"bench {next(_numbers)}", as_of - 6 * MINUTE, as_of - MINUTE, as_of, SETTINGS)
-        seconds = {}
-        began = time.perf_counter()
+    def restore(self, ranges: Ranges, candles_from: datetime) -> None:
+        """Take it back to where the candles from a moment on were just stored, and the bars of some ranges not yet."""
+        for timeframe, (start, end) in ranges.items():
+            for table in ("ohlcv.bars", "original.bars", "peer.bars"):
+                made = f"delete from {table} where timeframe = %s and ts >= %s and ts < %s"
+                self.connection.execute(made, [timeframe, start, end])
+            for table in ("ohlcv.tasks", "original.tasks"):
+                reached = f"update {table} set cursor = least(cursor, %s) where timeframe = %s"
+                self.connection.execute(reached, [start, timeframe])
+        self.connection.execute("update ohlcv.tasks set built_until = cursor, next_run_at = cursor + size + delay")
+        self.connection.execute(_INGESTED, [candles_from, candles_from + 5 * MINUTE])
+        self.connection.execute("vacuum analyze ohlcv.tasks, ohlcv.bars, ohlcv.candle_changes, original.tasks")
+
+    def rebuild(self, start: datetime, end: datetime) -> None:
+        """Build the bars of some days again, by the DAG's params."""
+        run = self._run(end + 11 * MINUTE)
+        last = end - timedelta(days=1)
+        params = ohlcv.RebuildParams.read({"startDate": f"{start:%F}", "endDate": f"{last:%F}", "dryRun": False})
+        self._step(ohlcv.plan_rebuild, run)
+        ohlcv.rebuild(self._transaction, run, params)
+        self._step(ohlcv.finish, run)
+
+    def _run(self, as_of: datetime) -> ohlcv.Run:
+        return ohlcv.Run(f"bench {next(_numbers)}", as_of - 6 * MINUTE, as_of - MINUTE, as_of, SETTINGS)
+
+    def tick(self, as_of: datetime) -> None:
+        """One run of the DAG, its shards `WORKERS` at a time."""
+        run = self._run(as_of)
         self._step(ohlcv.prepare_partitions, run)
         shards = self._step(ohlcv.plan, run)
-        seconds["plan"] = time.perf_counter() - began
         with ThreadPoolExecutor(WORKERS) as workers:
             list(workers.map(lambda shard: self._step(ohlcv.aggregate, run, **shard), shards))
-        seconds["aggregate"] = time.perf_counter() - began - seconds["plan"]
         if not self._step(ohlcv.finish, run)["complete"]:
             msg = "The run is not complete."
             raise RuntimeError(msg)
-        seconds["whole"] = time.perf_counter() - began
-        return seconds
 
     def _step(self, step: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        with self._transaction() as cursor:
+            return step(cursor, *arguments, **named)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[psycopg.Cursor]:
         with psycopg.connect(self.url) as connection:
-            return step(connection.cursor(), *arguments, **named)
+            yield connection.cursor()
 
     def fingerprint(self, table: str, symbols: int, query: str = _FINGERPRINT) -> list[Any]:
         """What tells whether two tables have the same bars of the first symbols."""
@@ -182,7 +224,8 @@ class World:
         """Raise RuntimeError unless a table has the bars that ours had, but for the floor's first and last."""
         query = _FLOOR_FINGERPRINT if name == FLOOR else _FINGERPRINT
         if name == OURS:
-            self.ours.update({query: self.fingerprint(table, symbols, query) for query in (_FINGERPRINT, _FLOOR_FINGERPRINT)})
+            for each in (_FINGERPRINT, _FLOOR_FINGERPRINT):
+                self.ours[each] = self.fingerprint(table, symbols, each)
         elif self.fingerprint(table, symbols, query) != self.ours[query]:
             msg = f"{name} does not make the bars that ours does, so their times cannot be compared."
             raise RuntimeError(msg)
@@ -195,42 +238,172 @@ class World:
         ((size,),) = self.connection.execute(_WAL, [before, [table], [table], [table]]).fetchall()
         return int(size)
 
-def _backlogs(server: Postgres, quick: bool, console: Console) -> None:
+
+def _backlogs(server: Postgres, console: Console, *, quick: bool) -> None:
     sizes = QUICK_BACKLOGS if quick else BACKLOGS
-    backlog: dict[str, dict[str, float]] = {}
+    fresh: dict[str, dict[str, float]] = {}
+    again: dict[str, tuple[float, int, float]] = {}
     for title, (symbols, days) in sizes.items():
         with _world(server) as world:
             end = START + timedelta(days=days)
             with console.status(f"ohlcv: making the candles of {title}"):
                 world.register(symbols)
                 world.add_candles(range(symbols), START, end, step=MINUTE)
-            backlog[title] = {}
             ways = _ways(world, symbols, dict.fromkeys(peers.SIZES, (START, end)), end + MINUTE)
-            for name, (way, table, rounds) in ways.items():
+            fresh[title] = {}
+            for name, way in ways.items():
                 with console.status(f"ohlcv: {title}, {name}"):
                     seconds = []
-                    for _ in range(rounds):
+                    for _ in range(way.rounds):
                         world.empty(START, end)
-                        seconds.append(_seconds(way))
-                    backlog[title][name] = statistics.median(seconds)
-                    world.check(name, table, symbols)
+                        seconds.append(_seconds(way.run))
+                    fresh[title][name] = statistics.median(seconds)
+                    world.check(name, way.table, symbols)
+            if not again:
+                with console.status(f"ohlcv: {title}, again"):
+                    again = _again(world, ways, symbols, START, end)
+                replayed = title
     table = Table("way", *(cell for title in sizes for cell in (f"{title}, s", "ratio")), title="OHLCV: a backlog")
-    for name in next(iter(backlog.values())):
-        cells = [f"{seconds[name]:.2f} {seconds[name] / seconds[OURS]:.1f}" for seconds in backlog.values()]
-        table.add_row(name, *" ".join(cells).split())
+    for name in next(iter(fresh.values())):
+        table.add_row(name, *(cell for seconds in fresh.values() for cell in _cells(seconds[name], seconds[OURS])))
+    console.print(table)
+    title = f"OHLCV: {replayed} again, identical, and with {LATE:.0%} of the windows corrected"
+    table = Table("way", "identical, s", "ratio", "WAL of bars, bytes", "corrected, s", "ratio", title=title)
+    for name, (replay, wal, late) in again.items():
+        table.add_row(name, *_cells(replay, again[OURS][0]), f"{wal:,}", *_cells(late, again[OURS][2]))
     console.print(table)
 
 
-def _ways(world: World, symbols: int, ranges: Ranges, as_of: datetime) -> dict[str, tuple[Callable[[], object], str, int]]:
-    """Name → the way, the table that it fills, and how often to time it."""
+def _again(
+    world: World, ways: dict[str, Way], symbols: int, start: datetime, end: datetime
+) -> dict[str, tuple[float, int, float]]:
+    """Seconds of an identical replay, its WAL, and seconds after corrections; of which, only ours can know."""
+    seconds: dict[str, list[float]] = {}
+    wal = {}
+    for name in REPLAYED:
+        run = partial(world.rebuild, start, end) if name == OURS else ways[name].run
+        world.empty(start, end)
+        ways[name].run()
+        seconds[name] = []
+        wal[name] = world.wal(lambda: seconds[name].append(_seconds(run)), ways[name].table)  # noqa: B023 - called at once
+    if wal[OURS]:
+        msg = f"An identical replay has written {wal[OURS]:,} bytes for bars."
+        raise RuntimeError(msg)
+    world.empty(start, end)
+    world.tick(end + MINUTE)
+    world.connection.execute(_KEEP)
+    world.connection.execute(_CORRECT, [round(1 / LATE)])
+    for name in REPLAYED:
+        world.connection.execute(_FILL_PEER.format(source="peer.kept"))
+        run = partial(world.tick, end + 6 * MINUTE) if name == OURS else ways[name].run
+        seconds[name].append(_seconds(run))
+        world.check(name, ways[name].table, symbols)
+    return {name: (seconds[name][0], wal[name], seconds[name][1]) for name in REPLAYED}
+
+
+def _ticks(server: Postgres, console: Console, *, quick: bool) -> None:
+    table = Table("symbols", "way", "15m closes, s", "ratio", "all close, s", "ratio", title="OHLCV: a tick")
+    for symbols in QUICK_TICKS if quick else TICKS:
+        whole = min(symbols, ORIGINAL_AT_MOST)
+        end = START + timedelta(days=1)
+        with _world(server) as world:
+            with console.status(f"ohlcv: making the candles of {symbols:,} symbols"):
+                world.register(symbols)
+                world.add_candles(range(whole), START, end, step=MINUTE)
+                if symbols > whole:
+                    # As many bars, of fewer candles: those of the windows to come are all there.
+                    world.add_candles(range(whole, symbols), START, end - 45 * MINUTE, step=15 * MINUTE)
+                    world.add_candles(range(whole, symbols), end - 45 * MINUTE, end, step=MINUTE)
+                world.empty(START, START)
+            seconds: list[dict[str, float]] = []
+            for moment, before in ((end - 30 * MINUTE, end - 45 * MINUTE), (end, end - 15 * MINUTE)):
+                with console.status(f"ohlcv: a tick of {symbols:,} symbols"):
+                    world.tick(before + MINUTE)
+                    world.connection.execute(_FILL_PEER.format(source="ohlcv.bars"))
+                    world.connection.execute("truncate original.bars")
+                    world.connection.execute(_FILL_ORIGINAL, [f"S{whole:05}"])
+                    seconds.append(_tick(world, symbols, moment))
+            for name in seconds[0]:
+                mark = "~" if name == ORIGINAL and symbols > whole else ""
+                cells = [cell for each in seconds for cell in _cells(each[name], each[OURS], mark)]
+                table.add_row(f"{symbols:,}", name, *cells, end_section=name == list(seconds[0])[-1])
+    console.print(table)
+
+
+def _tick(world: World, symbols: int, moment: datetime) -> dict[str, float]:
+    """Seconds of the tick in which the windows that end at a moment are over."""
+    ranges = {frame: (moment - size, moment) for frame, size in peers.SIZES.items() if not (moment - START) % size}
+    some = min(symbols, ORIGINAL_AT_MOST)
+    seconds = {}
+    for name, way in _ways(world, some, ranges, moment + MINUTE).items():
+        if name in {FLOOR, PER_TASK}:
+            continue
+        rounds = []
+        for _ in range(way.rounds):
+            world.restore(ranges, moment - 5 * MINUTE)
+            rounds.append(_seconds(way.run))
+        seconds[name] = statistics.median(rounds) * (symbols / some if name == ORIGINAL else 1)
+        world.check(name, way.table, some)
+    return seconds
+
+
+def _growth(server: Postgres, console: Console, *, quick: bool) -> None:
+    symbols = 100
+    title = f"OHLCV: a tick in which all timeframes close, {symbols} symbols of 5m"
+    table = Table("days of candles", "a tick, s", "ratio", title=title)
+    first = None
+    with _world(server) as world:
+        world.register(symbols, "5m")
+        start = START
+        for days in QUICK_HISTORIES if quick else HISTORIES:
+            end = START + timedelta(days=days)
+            with console.status(f"ohlcv: a tick after {days} days"):
+                world.add_candles(range(symbols), start, end, base="5m", step=5 * MINUTE)
+                world.tick(end - 14 * MINUTE)
+                world.connection.execute("vacuum analyze")
+                ranges = {frame: (end - size, end) for frame, size in peers.SIZES.items()}
+                rounds = []
+                for _ in range(5):
+                    world.restore(ranges, end - 5 * MINUTE)
+                    rounds.append(_seconds(partial(world.tick, end + MINUTE)))
+                world.tick(end + MINUTE)
+                seconds = statistics.median(rounds)
+                first = first or seconds
+            table.add_row(f"{days}", *_cells(seconds, first, digits=3))
+            start = end
+    console.print(table)
+
+
+def _cells(seconds: float, ours: float, mark: str = "", digits: int | None = None) -> tuple[str, str]:
+    digits = digits or (3 if seconds < 1 else 2)
+    return f"{mark}{seconds:.{digits}f}", f"{seconds / ours:.1f}"
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to make bars.
+
+    Attributes:
+        run: Makes them.
+        table: Where it stores them.
+        rounds: How often to time it; the median counts.
+    """
+
+    run: Callable[[], object]
+    table: str
+    rounds: int
+
+
+def _ways(world: World, symbols: int, ranges: Ranges, as_of: datetime) -> dict[str, Way]:
     names = [f"S{number:05}" for number in range(symbols)]
+    url = world.url
     return {
-        OURS: (lambda: world.tick(as_of), "ohlcv.bars", 3),
-        FLOOR: (lambda: peers.floor(world.url, ranges), "peer.bars", 3),
-        "DuckDB": (lambda: peers.with_duckdb(world.url, ranges), "peer.bars", 3),
-        "Polars": (lambda: peers.with_polars(world.url, ranges), "peer.bars", 3),
-        "a statement a task": (lambda: peers.per_task(world.url, ranges, names), "peer.bars", 1),
-        "original": (lambda: peers.original(world.url, ranges, names, as_of), "original.bars", 1),
+        OURS: Way(lambda: world.tick(as_of), "ohlcv.bars", 3),
+        FLOOR: Way(lambda: peers.floor(url, ranges), "peer.bars", 3),
+        "DuckDB": Way(lambda: peers.with_duckdb(url, ranges), "peer.bars", 3),
+        "Polars": Way(lambda: peers.with_polars(url, ranges), "peer.bars", 3),
+        PER_TASK: Way(lambda: peers.per_task(url, ranges, names), "peer.bars", 1),
+        ORIGINAL: Way(lambda: peers.original(url, ranges, names, as_of), "original.bars", 1),
     }
 
 

@@ -1,4 +1,4 @@
-"""Other ways to make the bars of `dev.bench.ohlcv`: the original's, one statement a task, DuckDB, Polars, and the floor.
+"""Other ways to the bars of `dev.bench.ohlcv`: the original's, one statement a task, DuckDB, Polars, and the floor.
 
 All read the same candles and write the same bars, each into a table of its own. DuckDB's own reader of PostgreSQL has
 to be downloaded; ADBC, which moves Arrow over COPY in binary, is the fastest way that needs no download.
@@ -91,6 +91,9 @@ where timeframe = %(source)s and ts >= %(start)s and ts < %(end)s
 group by 1, 3
 """
 
+# As ohlcv.build_bars has it for prices of up to six decimals.
+_PRICE_VOLUME = "round((high + low + close) * 1e6)::bigint * 0.000001 * volume"
+
 
 def create(connection: psycopg.Connection) -> None:
     """Make the tables and functions of the other ways, in a database with ours."""
@@ -128,7 +131,7 @@ def floor(url: str, ranges: Ranges) -> None:
             is_base = timeframe == "15m"
             statement = _FLOOR.format(
                 source="ohlcv.candles" if is_base else "peer.bars",
-                price_volume="(high + low + close)::numeric * volume" if is_base else "price_volume",
+                price_volume=_PRICE_VOLUME if is_base else "price_volume",
                 candles=1 if is_base else "candles",
             )
             given = {"timeframe": timeframe, "size": SIZES[timeframe], "source": SOURCES[timeframe]}
