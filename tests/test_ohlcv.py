@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +75,19 @@ def test_bars_are_those_of_an_independent_engine_and_a_replay_writes_nothing(mar
     assert tick(market, run_of(as_of))["inserted"] == 0, "the same run, cleared"
     assert tick(market, run_of(as_of + 5 * MINUTE))["inserted"] == 0, "the next one"
     assert versions(market) == before
+
+
+def test_sums_of_prices_are_exact_to_fifteen_digits_whatever_the_prices(market) -> None:
+    register(market, {"A": "5m"})
+    prices = [1e-9, 0.00123, 0.1 + 0.2, 1.23456, 1.2345678, 4 / 3, 99.99, 65432.123456, 333333333.1, 1e12 + 0.25, 1e30]
+    given = [
+        candle("A", "5m", DAY + number * 15 * MINUTE, **dict.fromkeys(("open", "high", "low", "close"), price))
+        for number, price in enumerate(prices)
+    ]
+    ingest(market, given)
+    tick(market, run_of(DAY + HOUR * 24 + MINUTE))
+    found = market.execute("select price_volume from ohlcv.bars where timeframe = '15m' order by ts").fetchall()
+    assert found == [(Decimal(f"{price + price + price:.15g}") * Decimal("1.5"),) for price in prices]
 
 
 class World:

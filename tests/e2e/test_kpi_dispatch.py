@@ -27,6 +27,13 @@ DAG = "kpi_dispatch"
 TASK = "trigger_kpi"
 EXTRA = ("good", "failing", "killed-after", "killed-before")
 
+CLAIM_WAITS = """
+create function public.claim_waits() returns trigger language plpgsql as
+    $$ begin perform pg_advisory_xact_lock(1); return new; end $$;
+create trigger claim_waits before update on kpi.job_kpis for each row
+    when (new.kpi_id = 'killed-before' and new.status = 'sending') execute function public.claim_waits()
+"""
+
 
 @pytest.fixture(scope="module")
 def registry(stack: Stack) -> Iterator[None]:
@@ -141,14 +148,15 @@ def test_killed_after_the_request_is_unknown_and_a_failure_is_sent_again(
 
 def test_killed_before_the_request_is_sent_once_by_the_next_try(stack: Stack, products, first_run: str) -> None:
     # Behind this lock the claim waits: nothing is committed, nothing is sent.
+    products.execute(CLAIM_WAITS)
     with psycopg.connect(stack.products_url) as holder:
+        holder.execute("select pg_advisory_xact_lock(1)")
         run_id = start(stack, "killed-before")
-        instance(stack, run_id, "killed-before", "scheduled", "queued", "running")
-        holder.execute("lock table kpi.job_kpis in share mode")
         task = instance(stack, run_id, "killed-before", "running")
         wait(lambda: claims(products), seconds=60)
         psutil.Process(task["pid"]).kill()
         killed = instance(stack, run_id, "killed-before", "up_for_retry")
+    products.execute("drop function public.claim_waits cascade")
     clear(stack, run_id, task_ids=[[TASK, killed["map_index"]]], include_downstream=True)
     assert ended(stack, run_id)["state"] == "success"
     assert executions(stack)["killed-before"] == 1

@@ -21,6 +21,7 @@ from airflow.utils.session import create_session
 from airflow.utils.state import DagRunState
 from airflow.utils.types import DagRunTriggeredByType
 from sqlalchemy import select
+from sqlalchemy.exc import StatementError
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -141,6 +142,17 @@ def test_dags_test(deployment: Deployment, logical_date: datetime | None, window
 
     assert run.state == DagRunState.SUCCESS
     assert run.get_task_instance("window").xcom_pull(task_ids="window") == window
+
+
+def test_dags_test_still_fails_with_a_deadline(deployment: Deployment) -> None:
+    # Why aggregator.defaults.dag_args leaves it out there.
+    job = deployment.folder / "job.py"
+    imported = f"from aggregator.alerts.deadline import alert_after\n{job.read_text()}"
+    job.write_text(imported.replace("catchup=True", "catchup=True, deadline=alert_after(timedelta(hours=1))"))
+    dag = deployment.parse()
+    assert dag.deadline
+    with pytest.raises(StatementError, match="deadline_alert"):
+        dag.test(logical_date=pendulum.datetime(2026, 11, 5))
 
 
 @time_machine.travel(pendulum.datetime(2026, 11, 11, 12), tick=False)

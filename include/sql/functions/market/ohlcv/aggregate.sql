@@ -18,8 +18,11 @@ begin
     -- Held to the end of the transaction: a lock that is old by then is not taken over under a worker that still works.
     perform
     from ohlcv.tasks as task
-    inner join unnest(p_symbols) as given (symbol) on task.symbol = given.symbol collate "C"
-    where task.timeframe = p_timeframe and task.owner = p_owner and task.status = 'running'
+    where
+        task.symbol = any(p_symbols)
+        and task.timeframe = p_timeframe
+        and task.owner = p_owner
+        and task.status = 'running'
     order by task.symbol
     for no key update of task;
 
@@ -46,15 +49,23 @@ begin
                     )
             end as horizon
         from ohlcv.tasks as task
-        inner join unnest(p_symbols) as given (symbol) on task.symbol = given.symbol collate "C"
         inner join ohlcv.timeframes as source on task.source_timeframe = source.timeframe
         left join ohlcv.tasks as finer on task.symbol = finer.symbol and task.source_timeframe = finer.timeframe
+        -- Not a join: the planner expects one running task, and would look through all symbols for each.
         where
-            task.timeframe = p_timeframe and task.owner = p_owner and task.status = 'running'
+            task.symbol = any(p_symbols)
+            and task.timeframe = p_timeframe
+            and task.owner = p_owner
+            and task.status = 'running'
     ),
 
     noted as (
         select
+            claimed.symbol,
+            claimed.source_timeframe,
+            claimed.size,
+            claimed.cursor,
+            stale.window_start,
             stale.ctid as place,
             dense_rank() over (partition by stale.symbol order by stale.window_start) as position
         from claimed
@@ -65,7 +76,7 @@ begin
         delete from ohlcv.stale_windows as stale
         using noted
         where stale.ctid = noted.place and noted.position <= p_max_windows
-        returning stale.symbol, stale.window_start
+        returning noted.symbol, noted.source_timeframe, noted.size, noted.cursor, noted.window_start, noted.position
     ),
 
     planned as materialized (
@@ -75,6 +86,7 @@ begin
             edge.ends_at,
             case
                 when edge.ends_at is null then claimed.cursor
+                when edge.starts_at >= edge.ends_at and claimed.cursor is null then null
                 when edge.starts_at >= edge.ends_at then greatest(claimed.cursor, claimed.horizon)
                 when last_row.ts >= edge.ends_at then edge.ends_at
                 else date_bin(claimed.size, last_row.ts, timestamptz '2000-01-01 00:00+00') + claimed.size
@@ -145,17 +157,14 @@ begin
     ranges as (
         select array_agg(range) as ranges
         from (
+            -- Windows that follow one another are one range: a rebuild of days reads its candles once.
             select row(
-                taken.symbol,
-                claimed.source_timeframe,
-                taken.window_start,
-                taken.window_start + claimed.size,
-                true
+                symbol, source_timeframe, min(window_start), max(window_start) + size, true
             )::ohlcv.source_range as range
-            from (select distinct symbol, window_start from taken) as taken
-            inner join claimed on taken.symbol = claimed.symbol
+            from taken
             -- What is not built yet is built anyway, and from here on with these candles.
-            where taken.window_start < claimed.cursor
+            where window_start < cursor
+            group by symbol, source_timeframe, size, window_start - size * position
             union all
             select row(symbol, source_timeframe, starts_at, ends_at, false)::ohlcv.source_range
             from planned

@@ -4,6 +4,9 @@
 -- they nearly always do, a filter finds them without a sort; only else they are looked up. Bars that are stored already
 -- with equal values are dropped before the insert, so that a replay writes nothing.
 --
+-- A cast of double precision to numeric prints and parses its 15 digits, which takes longer than all the rest of a
+-- candle. With at most six decimals, a whole number of millionths is the same number.
+--
 -- Values that make no bar stop their symbol, from the window on in which they are. Nothing else is decided here.
 create or replace function ohlcv.build_bars(
     p_timeframe text, p_ranges ohlcv.source_range[], p_derivation_version integer
@@ -23,6 +26,7 @@ volatile
 set search_path = ''
 set work_mem = '64MB'
 set jit = off
+set enable_sort = off
 as $$
 declare
     frame ohlcv.timeframes;
@@ -39,10 +43,21 @@ begin
         source := '(
             select
                 symbol, timeframe, ts, open, high, low, close, volume,
-                (high + low + close)::numeric * volume as price_volume, trades, 1 as candles,
+                case
+                    when high + low + close between 0.001 and 1e9
+                        then case
+                            when
+                                abs((high + low + close) * 1e6 - round((high + low + close) * 1e6))
+                                < (high + low + close) * 4e-10
+                                then round((high + low + close) * 1e6)::bigint * 0.000001
+                            else (high + low + close)::numeric
+                        end
+                    else (high + low + close)::numeric
+                end * volume as price_volume,
+                trades, 1 as candles,
                 (
-                    least(open, high, low, close) > 0 and greatest(open, high, low, close) < ''Infinity''
-                    and open is not null and close is not null and low <= high
+                    low > 0 and low <= high and high < ''Infinity'' and open > 0 and open < ''Infinity''
+                    and close > 0 and close < ''Infinity''
                     and volume >= 0 and volume < ''Infinity'' and coalesce(trades, 0) >= 0
                 ) is true as is_valid
             from ohlcv.candles
@@ -66,41 +81,40 @@ begin
             from unnest($1) as range
             inner join ohlcv.timeframes as timeframe on range.source_timeframe = timeframe.timeframe
         ),
+        -- Grouped range by range: the hash of one symbol's windows stays in the processor's cache. How long a range is,
+        -- the planner cannot know, and would sort its candles: hence enable_sort = off.
         built as materialized (
-            select
-                range.symbol,
-                date_bin($2, source.ts, timestamptz '2000-01-01 00:00+00') as ts,
-                max(source.open) filter (
-                    where source.ts = date_bin($2, source.ts, timestamptz '2000-01-01 00:00+00')
-                ) as open,
-                max(source.close) filter (
-                    where source.ts
-                        = date_bin($2, source.ts, timestamptz '2000-01-01 00:00+00') + range.last_offset
-                ) as close,
-                min(source.ts) as first_ts,
-                max(source.ts) as last_ts,
-                max(source.high) as high,
-                min(source.low) as low,
-                sum(source.volume) as volume,
-                sum(source.price_volume) as price_volume,
-                sum(source.trades)::bigint as trades,
-                sum(source.candles)::integer as candles,
-                bool_and(source.is_valid) as is_valid
+            select range.symbol, grouped.*
             from source_range as range
             cross join lateral (
-                select *
-                from %1$s as row
-                where
-                    row.symbol = range.symbol
-                    and row.timeframe = range.source_timeframe
-                    and row.ts >= range.starts_at
-                    and row.ts < range.ends_at
-                    -- Known when the statement is planned, so that other partitions are left out of it.
-                    and row.ts >= %2$L
-                    and row.ts < %3$L
-                offset 0
-            ) as source
-            group by range.symbol, date_bin($2, source.ts, timestamptz '2000-01-01 00:00+00')
+                select
+                    source.window_start as ts,
+                    max(source.open) filter (where source.ts = source.window_start) as open,
+                    max(source.close) filter (where source.ts = source.window_start + range.last_offset) as close,
+                    min(source.ts) as first_ts,
+                    max(source.ts) as last_ts,
+                    max(source.high) as high,
+                    min(source.low) as low,
+                    sum(source.volume) as volume,
+                    sum(source.price_volume) as price_volume,
+                    sum(source.trades)::bigint as trades,
+                    sum(source.candles)::integer as candles,
+                    bool_and(source.is_valid) as is_valid
+                from (
+                    select *, date_bin($2, row.ts, timestamptz '2000-01-01 00:00+00') as window_start
+                    from %1$s as row
+                    where
+                        row.symbol = range.symbol
+                        and row.timeframe = range.source_timeframe
+                        and row.ts >= range.starts_at
+                        and row.ts < range.ends_at
+                        -- Known when the statement is planned, so that other partitions are left out of it.
+                        and row.ts >= %2$L
+                        and row.ts < %3$L
+                    offset 0
+                ) as source
+                group by source.window_start
+            ) as grouped
         ),
         first_bad as (
             select built.symbol, min(built.ts) as ts from built where not built.is_valid group by built.symbol
@@ -192,14 +206,14 @@ begin
             left join first_bad on range.symbol = first_bad.symbol
             where
                 range.is_stale
-                and range.starts_at >= $5
-                and (first_bad.ts is null or range.starts_at < first_bad.ts)
                 and bar.symbol = range.symbol
                 and bar.timeframe = $3
-                and bar.ts = range.starts_at
-                and not exists (
-                    select from built where built.symbol = range.symbol and built.ts = range.starts_at
-                )
+                and bar.ts >= range.starts_at
+                and bar.ts < range.ends_at
+                and bar.ts >= $5
+                and (first_bad.ts is null or bar.ts < first_bad.ts)
+                -- Hashed, however few bars the planner expects: with "not exists" it compares each with each.
+                and (bar.symbol, bar.ts) not in (select built.symbol, built.ts from built)
             returning bar.symbol, bar.ts
         ),
         passed_on as (
@@ -214,10 +228,13 @@ begin
         ),
         put_back as (
             insert into ohlcv.stale_windows (symbol, timeframe, window_start)
-            select range.symbol, $3, range.starts_at
+            select range.symbol, $3, not_built.ts
             from source_range as range
             inner join first_bad on range.symbol = first_bad.symbol
-            where range.is_stale and range.starts_at >= first_bad.ts
+            cross join lateral generate_series(
+                greatest(range.starts_at, first_bad.ts), range.ends_at - $2, $2
+            ) as not_built (ts)
+            where range.is_stale
         ),
         counted as (
             select

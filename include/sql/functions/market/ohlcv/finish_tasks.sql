@@ -7,6 +7,8 @@ returns integer
 language plpgsql
 volatile
 set search_path = ''
+-- The planner expects one running task, and would look through all results for each.
+set enable_nestloop = off
 as $$
 declare
     finished integer;

@@ -1,0 +1,145 @@
+"""OHLCV on a real Airflow: scheduled, cleared, corrected, killed."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import psycopg
+import pytest
+
+from dev.airflow_api import FINISHED, NotYetError, wait
+from dev.sample.ohlcv import POISONED
+from tests.market_data import expected, stored, versions
+
+if TYPE_CHECKING:
+    from dev.stack import Stack
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+DAG = "ohlcv_aggregation"
+SYMBOL = "BTCUSD"
+DAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=1)
+"""A day of which every window is over."""
+
+
+@pytest.fixture(scope="module")
+def scheduled(stack: Stack) -> dict[str, Any]:
+    """The run that the scheduler made by itself."""
+    run = stack.airflow.wait_for_run(DAG)
+    assert (run["state"], run["run_type"]) == ("success", "scheduled")
+    return run
+
+
+def trigger(stack: Stack, logical_date: datetime | None = None) -> str:
+    run = stack.airflow.post(f"dags/{DAG}/dagRuns", logical_date=(logical_date or datetime.now(UTC)).isoformat())
+    return str(run["dag_run_id"])
+
+
+def clear(stack: Stack, run_id: str) -> dict[str, Any]:
+    """Clear a run, and return it when it is over again."""
+    before = stack.airflow.get(f"dags/{DAG}/dagRuns/{run_id}")["end_date"]
+    stack.airflow.post(f"dags/{DAG}/clearTaskInstances", dry_run=False, dag_run_id=run_id, only_failed=False)
+
+    def over_again() -> dict[str, Any]:
+        run = stack.airflow.get(f"dags/{DAG}/dagRuns/{run_id}")
+        if run["state"] not in FINISHED or run["end_date"] == before:
+            msg = "the cleared run has not ended again"
+            raise NotYetError(msg)
+        return run
+
+    run: dict[str, Any] = wait(over_again, seconds=120)
+    return run
+
+
+def wait_until_whole(stack: Stack, products: psycopg.Connection) -> None:
+    """Wait until the bars are those of an independent engine, at the moment of the newest run."""
+
+    def without(bars: dict[Any, Any]) -> dict[Any, Any]:
+        # The oracle's sum of prices times volume has two decimals, the sample's prices have five.
+        return {key: (*bar[:5], *bar[6:]) for key, bar in bars.items() if key[0] != POISONED}
+
+    def whole() -> None:
+        done = [run for run in stack.airflow.runs(DAG) if run["state"] == "success"]
+        as_of = max(datetime.fromisoformat(run["data_interval_end"]) for run in done) + timedelta(minutes=1)
+        if without(stored(products)) != without(expected(products, as_of, but=POISONED)):
+            msg = f"the bars are not those of the candles as of {as_of}"
+            raise NotYetError(msg)
+
+    wait(whole, seconds=60, every=1)
+
+
+def correct(products: psycopg.Connection, price: float) -> None:
+    query = "update ohlcv.candles set high = %s where symbol = %s and ts = %s"
+    assert products.execute(query, [price, SYMBOL, DAY + timedelta(hours=12, minutes=7)]).rowcount == 1
+
+
+def bars_with_high(products: psycopg.Connection, price: float) -> list[str]:
+    query = "select timeframe from ohlcv.bars where symbol = %s and high = %s order by timeframe"
+    return [timeframe for (timeframe,) in products.execute(query, [SYMBOL, price])]
+
+
+def test_scheduler_makes_the_bars_of_every_window_that_is_over(stack: Stack, products, scheduled) -> None:
+    wait_until_whole(stack, products)
+    result = stack.airflow.result(DAG, scheduled["dag_run_id"], "finish")
+    assert result["inserted"] > 0
+    assert {frame for _, frame, _ in stored(products)} == {"15m", "1h", "4h", "1d"}
+
+
+def test_cleared_run_builds_its_windows_again_and_rewrites_none(stack: Stack, products, scheduled) -> None:
+    midnight = trigger(stack, DAY + timedelta(days=1) - timedelta(minutes=5))
+    assert stack.airflow.wait_for_run(DAG, midnight)["state"] == "success"
+    before = [row for row in versions(products) if row[2] < DAY + timedelta(days=1)]
+    assert clear(stack, midnight)["state"] == "success"
+    result = stack.airflow.result(DAG, midnight, "finish")
+    assert (result["inserted"], result["updated"], result["deleted"]) == (0, 0, 0)
+    assert result["unchanged"] >= 4, "each timeframe has a window that ended at midnight"
+    assert [row for row in versions(products) if row[2] < DAY + timedelta(days=1)] == before
+
+
+def test_late_candle_is_in_every_timeframe_after_the_next_run(stack: Stack, products, scheduled) -> None:
+    correct(products, 99_999_991)
+    assert stack.airflow.wait_for_run(DAG, trigger(stack))["state"] == "success"
+    assert bars_with_high(products, 99_999_991) == ["15m", "1d", "1h", "4h"]
+    wait_until_whole(stack, products)
+
+
+def test_task_killed_before_its_commit_is_tried_again_and_loses_nothing(stack: Stack, products, scheduled) -> None:
+    correct(products, 99_999_992)
+    # Behind this lock the task waits with bars that are not committed.
+    with psycopg.connect(stack.products_url) as holder:
+        holder.execute("lock table ohlcv.bars in share mode")
+        run_id = trigger(stack)
+        task = wait(lambda: the_one_that_waits(stack, products, run_id), seconds=60)
+        psutil.Process(task["pid"]).kill()
+        wait(lambda: is_up_for_retry(stack, run_id), seconds=60)
+        assert bars_with_high(products, 99_999_992) == []
+    # Not the back-off that follows, but somebody who clears the run, is what brings the next try.
+    assert clear(stack, run_id)["state"] == "success"
+    assert bars_with_high(products, 99_999_992) == ["15m", "1d", "1h", "4h"]
+    wait_until_whole(stack, products)
+    assert products.execute("select from ohlcv.tasks where status = 'running'").fetchall() == []
+
+
+def aggregate(stack: Stack, run_id: str) -> dict[str, Any]:
+    tasks = stack.airflow.get(f"dags/{DAG}/dagRuns/{run_id}/taskInstances")["task_instances"]
+    return next(task for task in tasks if task["task_id"] == "aggregate")
+
+
+def the_one_that_waits(stack: Stack, products: psycopg.Connection, run_id: str) -> dict[str, Any]:
+    query = f"""
+        select count(*) from pg_stat_activity
+        where application_name like '{DAG}/aggregate/%' and wait_event_type = 'Lock'
+    """
+    task = aggregate(stack, run_id)
+    if products.execute(query).fetchone() == (0,) or task["state"] != "running":
+        msg = "the task does not wait for the lock yet"
+        raise NotYetError(msg)
+    return task
+
+
+def is_up_for_retry(stack: Stack, run_id: str) -> None:
+    if (state := aggregate(stack, run_id)["state"]) != "up_for_retry":
+        msg = f"the task is {state}"
+        raise NotYetError(msg)
