@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from dev.n8n.client import N8nControl
 
+pytestmark = pytest.mark.slow
+
 NOON = datetime(2026, 11, 15, 12, tzinfo=UTC)
 HTML = {"Content-Type": "text/html"}
 BOOTING = Fault(status=404, body="<html><pre>Cannot POST</pre></html>", headers=HTML, times=2)
