@@ -146,32 +146,41 @@ class Supervisor:
 
     def stop(self) -> None:
         """Stop every program, and all that carries this stack's mark: tasks outlive a scheduler that was killed."""
+        # Before their parents have gone: those that hide their environment are only known as somebody's children.
+        known = self.processes()
         if self.running():
             supervisord = psutil.Process(int(self.pid_file.read_text()))
             supervisord.terminate()
             psutil.wait_procs([supervisord], timeout=2 * self.stop_seconds)
+        self._kill(known)
         self.kill()
 
     def kill(self) -> None:
         """End all of it at once, for a stack whose data is not needed any more."""
-        if self.running():
-            psutil.Process(int(self.pid_file.read_text())).kill()  # first: it would restart the others
         while leftovers := self.processes():  # again: one of them may have started another meanwhile
-            for process in leftovers:
-                with suppress(psutil.NoSuchProcess):
-                    process.kill()
-            psutil.wait_procs(leftovers, timeout=self.stop_seconds)
+            self._kill(leftovers)
         if self._socket_file.exists():
             shutil.rmtree(Path(self._socket_file.read_text()).parent, ignore_errors=True)
 
+    def _kill(self, processes: Sequence[psutil.Process]) -> None:
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(processes, timeout=self.stop_seconds)
+
     def processes(self) -> list[psutil.Process]:
-        """Every living process of this stack, this one excepted."""
-        found = []
+        """Every living process of this stack, this one excepted; supervisord, which would restart the others, first."""
+        found: dict[int, psutil.Process] = {}
         for process in psutil.process_iter():
-            try:
-                ours = process.environ().get(MARK) == str(self.home)
-            except psutil.Error:
-                continue
-            if ours and process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        return found
+            with suppress(psutil.Error):
+                if process.environ().get(MARK) == str(self.home):
+                    # Airflow hides the environment of processes with tasks from all users but root.
+                    found |= {each.pid: each for each in (process, *process.children(recursive=True))}
+        return [process for process in found.values() if process.pid != os.getpid() and _is_alive(process)]
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False

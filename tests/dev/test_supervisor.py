@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     import psutil
 
 # Leaves a child that neither a signal to its parent nor one to its process group reaches, as a killed scheduler does.
+# Like Airflow's workers, the child hides its environment from all users but root (4 is PR_SET_DUMPABLE).
 STUBBORN = """
 import signal, subprocess, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+hide = "import ctypes; ctypes.CDLL(None).prctl(4, 0, 0, 0, 0);" if sys.platform == "linux" else ""
+subprocess.Popen([sys.executable, "-c", hide + "import time; time.sleep(600)"], start_new_session=True)
 print("ready", flush=True)
 time.sleep(600)
 """
