@@ -14,6 +14,7 @@ import logging
 import sys
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime, time, timedelta
+from math import ceil
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import psycopg
@@ -49,6 +50,11 @@ TIMEFRAMES = ("15m", "1h", "4h", "1d")
 
 NAMED_AT_MOST = 20
 """Failed symbols that the log names; the run log and ``ops.ops_issues`` have them all."""
+
+WINDOWS_A_SHARD = 50_000
+"""Windows of candles of a backlog for which a task instance pays: some seconds of work."""
+
+SHARDS_AT_MOST = 64
 
 SYMBOLS_A_CHUNK = 50
 DAYS_A_CHUNK = 31
@@ -232,13 +238,11 @@ def plan(cursor: Cursor, run: Run) -> list[dict[str, int]]:
         "rebuilt": number("ohlcv/mark_run_stale.sql") if was_finished else 0,
     }
     claimed = number("ohlcv/claim_due_tasks.sql")
-    found = cursor.execute(_statement("ohlcv/claimed_symbols.sql"), {**run.parameters, "shards": 1, "shard": 0})
-    symbols = {symbol for _, shard in found for symbol in shard}
-    shards = -(-len(symbols) // run.settings.ohlcv_symbols_per_shard)
-    checkpoint(cursor, run, "planned", **counts, claimed=claimed, symbols=len(symbols), shards=shards)
-    log.info(
-        "As of %s: %d tasks of %d symbols claimed, in %d shards; %s", run.as_of, claimed, len(symbols), shards, counts
-    )
+    ((symbols, windows),) = cursor.execute(_statement("ohlcv/claimed_work.sql"), run.parameters).fetchall()
+    wanted = max(ceil(symbols / run.settings.ohlcv_symbols_per_shard), ceil(windows / WINDOWS_A_SHARD))
+    shards = min(wanted, symbols, SHARDS_AT_MOST)
+    checkpoint(cursor, run, "planned", **counts, claimed=claimed, symbols=symbols, shards=shards)
+    log.info("As of %s: %d tasks of %d symbols claimed, in %d shards; %s", run.as_of, claimed, symbols, shards, counts)
     if counts["stale"] is None:
         log.warning("Somebody holds a claim in an open transaction. Changed candles wait for the next run.")
     return [{"shard": shard, "of": shards} for shard in range(shards)]
