@@ -38,7 +38,13 @@ HOUR = 60 * MINUTE
 SYMBOLS = {"EURUSD": "1m", 'O\'Neil "B"': "5m"}
 EMPTY = "delete from ohlcv.candles; delete from ohlcv.assets; delete from ohlcv.bars; " + "".join(
     f"truncate {table} cascade;"
-    for table in ("ohlcv.candle_changes", "ohlcv.stale_windows", "ops.ops_runlog", "ops.ops_issues")
+    for table in (
+        "ohlcv.candle_changes",
+        "ohlcv.stale_windows",
+        "ops.ops_runlog",
+        "ops.ops_runlog_tasks",
+        "ops.ops_issues",
+    )
 )
 
 
