@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, get_args
+from uuid import uuid4
 
 import pendulum
 import pytest
 import time_machine
 from airflow._shared.plugins_manager.plugins_manager import _load_plugins_from_plugin_directory
+from airflow.jobs.triggerer_job_runner import ToTriggerSupervisor
 from airflow.models.dag import DagModel
 from airflow.models.dagrun import DagRun
-from airflow.sdk import DAG, CronDataIntervalTimetable
+from airflow.models.taskinstance import TaskInstance
+from airflow.sdk import DAG, BaseOperator, CronDataIntervalTimetable
+from airflow.sdk.execution_time.comms import SetRenderedMapIndex, SetXCom, ToSupervisor
 from airflow.serialization.encoders import coerce_to_core_timetable
 from airflow.serialization.serialized_objects import DagSerialization
 from airflow.timetables.base import DataInterval, TimeRestriction
 from airflow.timetables.trigger import CronTriggerTimetable
+from airflow.triggers.base import StartTriggerArgs
 from airflow.utils.types import DagRunType
 
 if TYPE_CHECKING:
@@ -85,6 +90,34 @@ class TestTimetables:
         model.calculate_dagrun_date_fields(dag, reference_run=manual)
 
         assert model.next_dagrun == manual.logical_date
+
+
+class StartedFromTrigger(BaseOperator):
+    start_from_trigger = True
+    start_trigger_args = StartTriggerArgs(trigger_cls="module.Trigger", next_method="resume")
+
+
+class TestStartFromTrigger:
+    """Why `kpi_dispatch` does not start its instances from the triggerer (ADR 8)."""
+
+    def test_a_worker_can_name_its_instance_and_a_trigger_cannot(self) -> None:
+        assert SetRenderedMapIndex in messages(ToSupervisor)
+        assert SetRenderedMapIndex not in messages(ToTriggerSupervisor)
+        assert SetXCom in messages(ToTriggerSupervisor)
+
+    def test_mapped_tasks_are_declared_unsupported_and_started_all_the_same(self) -> None:
+        with DAG("job", schedule=None) as declared:
+            StartedFromTrigger.partial(task_id="send").expand(params=[{}, {}])
+        task = DagSerialization.from_dict(DagSerialization.to_dict(declared)).get_task("send")
+        instance = TaskInstance(task, dag_version_id=uuid4(), run_id="manual", map_index=0)
+
+        assert task.expand_start_from_trigger(context={}) is False
+        assert instance.start_trigger_args is not None
+
+
+def messages(union: Any) -> set[type]:
+    """What can be sent to a supervisor."""
+    return {*get_args(get_args(union)[0])}
 
 
 class TestPlugins:
