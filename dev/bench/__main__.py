@@ -12,7 +12,7 @@ from rich.console import Console
 
 from dev import postgres
 
-BENCHES = ("upsert", "transfer", "analytics", "ohlcv", "fan_out")
+BENCHES = ("upsert", "transfer", "analytics", "ohlcv", "ohlcv_run", "fan_out")
 """Modules of this package with a ``run(server, *, quick, console)``."""
 
 LONG_BENCHES = ("fan_out_large",)

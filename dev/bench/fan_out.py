@@ -10,16 +10,14 @@ from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
 import psycopg
 from rich.table import Table
 
-from dev.bench import kpi_dispatch_from_trigger
+from dev.bench import airflow_stack, kpi_dispatch_from_trigger
 from dev.n8n.app import Workflow
-from dev.stack import REPOSITORY, Ports, Stack
+from dev.stack import REPOSITORY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,6 +25,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from dev.postgres import Postgres
+    from dev.stack import Stack
 
 SIZES = (2, 1, 20, 200)
 """Numbers of KPIs. The first one warms up: the first runs of a new Airflow are slower."""
@@ -93,31 +92,22 @@ def measure(sizes: Sequence[int], console: Console, *, longest_list: int) -> Non
 @contextmanager
 def _stack(longest_list: int, console: Console) -> Iterator[Stack]:
     """A stack with both DAGs, in which nothing else runs."""
-    home = Path(tempfile.mkdtemp(prefix="aggregator-fan-out-"))
-    folder = home / "dags"
-    folder.mkdir()
-    shutil.copy(kpi_dispatch_from_trigger.__file__, folder)
-    bundles = [
-        {
-            "name": name,
-            "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
-            "kwargs": {"path": str(path)},
+    with tempfile.TemporaryDirectory(prefix="aggregator-fan-out-") as folder:
+        shutil.copy(kpi_dispatch_from_trigger.__file__, folder)
+        bundles = [
+            {
+                "name": name,
+                "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
+                "kwargs": {"path": str(path)},
+            }
+            for name, path in {"dags-folder": REPOSITORY / "dags", "fan-out": folder}.items()
+        ]
+        configuration = {
+            "AIRFLOW__CORE__MAX_MAP_LENGTH": str(longest_list),
+            "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(bundles),
         }
-        for name, path in {"dags-folder": REPOSITORY / "dags", "fan-out": folder}.items()
-    ]
-    configuration = {
-        "AIRFLOW__CORE__MAX_MAP_LENGTH": str(longest_list),
-        "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(bundles),
-    }
-    stack = Stack(home, configuration=configuration)
-    try:
-        stack.start(Ports.free(), durable=False, say=console.print)
-        stack.airflow.wait_until_loaded({*WAYS.values()})
-        for dag in stack.airflow.get("dags", limit=100)["dags"]:
-            stack.airflow.patch(f"dags/{dag['dag_id']}", is_paused=dag["dag_id"] not in WAYS.values())
-        yield stack
-    finally:
-        stack.remove()
+        with airflow_stack.running(WAYS.values(), console, configuration) as stack:
+            yield stack
 
 
 def _cost(stack: Stack, dag_id: str, size: int) -> Cost:
@@ -131,10 +121,10 @@ def _cost(stack: Stack, dag_id: str, size: int) -> Cost:
     stack.airflow.patch("variables/kpi-registry", **variable)
     with psycopg.connect(stack.products_url, autocommit=True) as connection:
         connection.execute("truncate kpi.jobs cascade")
-    cpu, began = _cpu_seconds(stack), time.monotonic()
+    cpu, began = airflow_stack.cpu_seconds(stack), time.monotonic()
     run_id = stack.airflow.post(f"dags/{dag_id}/dagRuns", logical_date=datetime.now(UTC).isoformat())["dag_run_id"]
     run = stack.airflow.wait_for_run(dag_id, run_id, seconds=SECONDS_AT_MOST)
-    seconds, cpu = time.monotonic() - began, _cpu_seconds(stack) - cpu
+    seconds, cpu = time.monotonic() - began, airflow_stack.cpu_seconds(stack) - cpu
     executions = Counter(execution["path"] for execution in stack.n8n.executions())
     if run["state"] != "success" or executions != Counter(ids):
         msg = f"the run with {size} KPIs is {run['state']}, and n8n executed {executions.total()}"
@@ -150,15 +140,3 @@ def _names(stack: Stack, dag_id: str, run_id: str) -> Iterator[str]:
         page = stack.airflow.get(path, limit=100, offset=seen)
         total, seen = page["total_entries"], seen + 100
         yield from (instance["rendered_map_index"] for instance in page["task_instances"])
-
-
-def _cpu_seconds(stack: Stack) -> float:
-    """Of the stack's processes, with their children that have ended; PostgreSQL is none of them."""
-    total = 0.0
-    for process in stack.supervisor.processes():
-        try:
-            times = process.cpu_times()
-        except psutil.NoSuchProcess:
-            continue
-        total += times.user + times.system + times.children_user + times.children_system
-    return total
