@@ -336,7 +336,8 @@ def rebuild(transaction: Transaction, run: Run, params: RebuildParams) -> Totals
         symbols = [symbol for (symbol,) in cursor.execute(_statement("ohlcv/symbols.sql"), given)]
         ((done,),) = cursor.execute(_statement("ohlcv/rebuilt_chunks.sql"), run.parameters).fetchall()
     if unknown := sorted(set(params.symbols or ()) - set(symbols)):
-        msg = f"There are no tasks of the symbols {', '.join(map(repr, unknown[:NAMED_AT_MOST]))}. Nothing was built."
+        names = ", ".join(map(repr, unknown[:NAMED_AT_MOST]))
+        msg = f"There are no tasks of the symbols {names}. Nothing was built. Correct them, or insert the assets."
         raise HardError(msg)
     totals = Totals()
     chunks = list(_chunks(symbols, params))
@@ -453,13 +454,19 @@ def show_frontier(tasks: Mapping[str, Sequence[str] | None]) -> int:
         0, the exit code.
     """
     from rich.console import Console  # noqa: PLC0415  # tasks print nothing
-    from rich.table import Table  # noqa: PLC0415
+    from rich.table import Column, Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    table = Table("symbol", "timeframe", "cursor", "newest source", "lag", "status", "last error")
-    for row in _execute("ohlcv/frontier.sql", tasks):
-        table.add_row(*(Text("" if value is None else str(value)) for value in row))
+    moments = [Column(name, no_wrap=True) for name in ("cursor", "newest source")]
+    table = Table("symbol", "timeframe", *moments, "lag", "status")
+    errors = []
+    for symbol, timeframe, cursor, newest, lag, status, error in _execute("ohlcv/frontier.sql", tasks):
+        known = [f"{moment:%Y-%m-%d %H:%M}" if moment else "" for moment in (cursor, newest)]
+        table.add_row(*map(Text, [symbol, timeframe, *known, "" if lag is None else str(lag), status]))
+        if error:
+            errors.append(f"{symbol} {timeframe}: {error}")
     Console().print(table)
+    print(*errors, sep="\n", end="\n" if errors else "")
     return 0
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dev.stack import Ports, Stack, StackError, dag_ids, postgres_environment
+from dev.stack import Ports, Stack, StackError, dag_ids, make_writable, postgres_environment
 from dev.supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -37,6 +37,13 @@ def test_starting_twice_says_so(monkeypatch, tmp_path: Path) -> None:
     stack = Stack(tmp_path)
     with pytest.raises(StackError, match=r"running already. Stop it with: make down"):
         stack.start(Ports.free(), durable=False, say=print)
+
+
+def test_home_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    home = tmp_path / "file" / "home"
+    home.parent.touch()
+    with pytest.raises(StackError, match=f"Nothing can be written to {home}: Not a directory. Make it yours"):
+        make_writable(home)
 
 
 def test_dags_are_those_of_the_repository(repository: Path) -> None:

@@ -30,6 +30,7 @@ from aggregator.errors import (
     AggregatorError,
     HardError,
     TransientError,
+    UnknownConnectionError,
     is_transient,
     is_transient_http_status,
     parse_retry_after,
@@ -288,12 +289,10 @@ class AnalyticsEngineHook(BaseHook):
 
     @cached_property
     def _account(self) -> _Account:
-        variable = f"AIRFLOW_CONN_{self.conn_id.upper()}"
         try:
             connection = self.get_connection(self.conn_id)
         except AirflowNotFoundException:
-            msg = f"Connection {self.conn_id!r} is unknown. Create it in Airflow, or set {variable}."
-            raise HardError(msg) from None
+            raise UnknownConnectionError(self.conn_id) from None
         token = connection.password or ""
         if not _TOKEN.fullmatch(token):
             msg = (
