@@ -48,7 +48,7 @@ dead-letters: setup ## List the runs of the local stack that failed after their 
 
 .PHONY: kpi-registry
 kpi-registry: setup ## Check a KPI registry, FILE=… (- for standard input), or else that of the local stack
-	@$(if $(FILE),$(RUN) -m aggregator.kpi.registry $(FILE),$(RUN) -m dev kpi-registry)
+	@$(if $(FILE),$(RUN) -m aggregator.kpi.registry "$(FILE)",$(RUN) -m dev kpi-registry)
 
 .PHONY: test
 test: setup ## Lint, type-check, and run every test

@@ -45,8 +45,10 @@ with DAG(
     params={
         "startDate": Param(None, **DATE, description="Rebuild from this UTC day; empty: an ordinary run"),
         "endDate": Param(None, **DATE, description="Last UTC day of the rebuild; empty: the first"),
-        "symbols": Param(None, type=["null", "array"], description="Of these symbols only, one a line"),
-        "timeframes": Param(None, type=["null", "array"], description="Of these only: 15m, 1h, 4h, 1d"),
+        "symbols": Param(None, type=["null", "array"], description="Of these symbols only, one a line; empty: all"),
+        "timeframes": Param(
+            None, type=["null", "array"], examples=["15m", "1h", "4h", "1d"], description="Of these only; empty: all"
+        ),
         "dryRun": Param(default=True, type="boolean", description="Report what a rebuild would change, change nothing"),
     },
     **dag_args("ohlcv_aggregation"),

@@ -14,7 +14,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from dev import demo, scale_out
 from dev.airflow_api import AirflowApiError
-from dev.stack import REPOSITORY, Ports, Stack, StackError
+from dev.stack import REPOSITORY, Ports, Stack, StackError, make_writable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +51,7 @@ def progress(console: Console) -> Progress:
 def run_demo(console: Console) -> int:
     """Run every DAG once on a stack that is made for it and removed after it."""
     stack = Stack(HOME / "demo")
-    HOME.mkdir(exist_ok=True)
+    make_writable(HOME)
     with (HOME / "demo.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

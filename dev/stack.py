@@ -13,6 +13,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields
@@ -162,7 +163,7 @@ class Stack:
             msg = "Celery workers need redis-server, which is not there. On Debian and Ubuntu: apt install redis-server"
             raise StackError(msg)
         ports.refuse_taken()
-        self.home.mkdir(parents=True, exist_ok=True)
+        make_writable(self.home)
         try:
             say("Starting PostgreSQL")
             server = embedded.start(self.home / "postgres", durable=durable)
@@ -368,6 +369,23 @@ class Stack:
         notes = {"ports": asdict(ports), "postgres_url": server.url, "postgres_data": server.data and str(server.data)}
         self._notes_file.touch(mode=0o600)  # the URL of an existing server may hold a password
         self._notes_file.write_text(json.dumps(notes))
+
+
+def make_writable(folder: Path) -> None:
+    """Make a folder, or see that files can be made in the one that is there.
+
+    Args:
+        folder: Which.
+
+    Raises:
+        StackError: Nothing can be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        msg = f"Nothing can be written to {folder}: {error.strerror}. Make it yours and writable, or remove it."
+        raise StackError(msg) from None
 
 
 def dag_ids() -> set[str]:

@@ -189,6 +189,10 @@ class TestCommand:
             (DAG, run_id, True, True) for run_id in cleared
         ]
 
+    def test_nothing_to_replay_is_said(self, ops, capsys) -> None:
+        assert main(["replay"]) == 0
+        assert capsys.readouterr().out == "No dead letters.\n"
+
     def test_discard_settles_what_shall_not_be_done_again(self, ops, capsys) -> None:
         record(failed("r1", "a"))
         record(failed("r2", "a"))

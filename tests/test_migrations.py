@@ -207,3 +207,21 @@ def test_command_uses_the_airflow_connections(monkeypatch, database_url: str, ca
     assert "clicks: 0001_click_rollups" in capsys.readouterr().out
     assert main(["clicks"]) == 0
     assert capsys.readouterr().out == "clicks: up to date\n"
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("postgresql://u:hunter2@127.0.0.1:1/clicks?connect_timeout=2", "cannot be reached by connection clicks_db"),
+        (None, "Connection 'clicks_db' is unknown. Create it in Airflow, or set AIRFLOW_CONN_CLICKS_DB."),
+    ],
+)
+def test_database_that_is_not_there_is_one_line(monkeypatch, capsys, url: str | None, words: str) -> None:
+    if url:
+        monkeypatch.setenv("AIRFLOW_CONN_CLICKS_DB", url)
+    assert main(["clicks"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("clicks: ")
+    assert words in said
+    assert said.count("\n") == 1
+    assert "hunter2" not in said

@@ -32,6 +32,7 @@ SYMBOLS = {"A": "1m", "B": "5m"}
 END = DAY + 26 * HOUR
 STALE_SECONDS = 900
 WRITTEN_BY = {"plan": "ohlcv.tasks", "aggregate": "ohlcv.bars", "finish": "ops.ops_runlog"}
+STEPS = list(WRITTEN_BY)
 
 
 def prepared(url: str, connection: psycopg.Connection) -> psycopg.Connection:
@@ -95,6 +96,15 @@ def built_once(connection: psycopg.Connection) -> bool:
     return built == len(stored(connection))
 
 
+def assert_all_is_built_once(connection: psycopg.Connection) -> None:
+    """A day later, when every task is due again, no window that was built is built again."""
+    later = END + 24 * HOUR + MINUTE
+    tick(connection, run_of(later))
+    assert stored(connection) == expected(connection, later)
+    assert set(tasks(connection, "status, owner, hard_fails")) == {("idle", None, 0)}
+    assert built_once(connection)
+
+
 def assert_next_runs_make_it_whole(connection: psycopg.Connection) -> None:
     """The locks of a run that died end with their age, by the database's clock, and not a second later."""
     claimed = tasks(connection, "claimed_at", "status = 'running'")
@@ -104,46 +114,46 @@ def assert_next_runs_make_it_whole(connection: psycopg.Connection) -> None:
     age = f"claimed_at = claimed_at - interval '{STALE_SECONDS} seconds'"
     connection.execute(f"update ohlcv.tasks set {age} where status = 'running'")
     tick(connection, run_of(END + 11 * MINUTE))
-    assert set(tasks(connection, "status, owner, hard_fails")) == {("idle", None, 0)}
     assert stored(connection) == expected(connection, END + 11 * MINUTE)
-    assert built_once(connection)
+    assert_all_is_built_once(connection)
 
 
-@pytest.mark.parametrize("step", ["plan", "aggregate", "finish"])
-@pytest.mark.parametrize("table", ["inside", None], ids=["before its commit", "after its commit"])
+def kill_before_the_commit(connection: psycopg.Connection, url: str, step: str) -> None:
+    """Do the steps of a run before one, and kill that one while it waits with what it has not committed."""
+    if before := STEPS[: STEPS.index(step)]:
+        with worker(url, "dies", ",".join(before), END) as process:
+            assert process.wait(timeout=120) == 0, process.stderr.read()
+    with psycopg.connect(url) as holder:
+        holder.execute(f"lock table {WRITTEN_BY[step]} in share mode")
+        with worker(url, "dies", step, END) as process:
+            wait_for_backends(connection, "and wait_event_type = 'Lock'", 1)
+            process.kill()
+        wait_for_backends(connection, "", 0)
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("committed", [False, True], ids=["before its commit", "after its commit"])
 def test_kill_in_any_step_loses_no_window_and_builds_none_twice(
-    market, database_url: str, step: str, table: str | None
+    market, database_url: str, step: str, committed: bool
 ) -> None:
-    steps = ["plan", "aggregate", "finish"]
-    before = steps[: steps.index(step)]
-    if table is None:
-        with worker(database_url, "dies", ",".join([*before, step, DIE]), END) as process:
+    if committed:
+        steps = STEPS[: STEPS.index(step) + 1]
+        with worker(database_url, "dies", ",".join([*steps, DIE]), END) as process:
             assert process.wait(timeout=120) == -signal.SIGKILL, process.stderr.read()
     else:
-        if before:
-            with worker(database_url, "dies", ",".join(before), END) as process:
-                assert process.wait(timeout=120) == 0, process.stderr.read()
-        # Behind this lock the step waits with what it has not committed.
-        with psycopg.connect(database_url) as holder:
-            holder.execute(f"lock table {WRITTEN_BY[step]} in share mode")
-            with worker(database_url, "dies", step, END) as process:
-                wait_for_backends(market, "and wait_event_type = 'Lock'", 1)
-                process.kill()
-            wait_for_backends(market, "", 0)
+        kill_before_the_commit(market, database_url, step)
     assert_next_runs_make_it_whole(market)
 
 
-def test_second_try_of_a_killed_step_does_all_of_it(market, database_url: str) -> None:
-    with psycopg.connect(database_url) as holder:
-        holder.execute("lock table ohlcv.bars in share mode")
-        with worker(database_url, "retried", "plan,aggregate", END) as process:
-            wait_for_backends(market, "and wait_event_type = 'Lock'", 1)
-            process.kill()
-        wait_for_backends(market, "", 0)
-    with worker(database_url, "retried", "aggregate,finish", END) as process:
+@pytest.mark.parametrize("step", STEPS)
+def test_second_try_of_a_killed_step_does_all_of_it(market, database_url: str, step: str) -> None:
+    kill_before_the_commit(market, database_url, step)
+    with worker(database_url, "dies", ",".join(STEPS[STEPS.index(step) :]), END) as process:
         assert process.wait(timeout=120) == 0, process.stderr.read()
     assert stored(market) == expected(market, END + MINUTE)
-    assert built_once(market)
+    totals = market.execute("select status, (totals ->> 'bars')::int from ops.ops_runlog").fetchall()
+    assert totals == [("success", len(stored(market)))]
+    assert_all_is_built_once(market)
 
 
 def test_postgres_that_restarts_in_a_tick_is_a_reason_to_try_again(own_postgres) -> None:
@@ -160,8 +170,7 @@ def test_postgres_that_restarts_in_a_tick_is_a_reason_to_try_again(own_postgres)
         assert process.wait(timeout=120) == 0, process.stderr.read()
     with psycopg.connect(url, autocommit=True) as connection:
         assert stored(connection) == expected(connection, END + MINUTE)
-        assert built_once(connection)
-        assert tasks(connection, "symbol", "status <> 'idle'") == []
+        assert_all_is_built_once(connection)
 
 
 def test_ticks_of_two_schedulers_at_once_while_candles_come_in(market, database_url: str) -> None:

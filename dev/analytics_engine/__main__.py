@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import socket
 from pathlib import Path
-
-import uvicorn
 
 from dev.analytics_engine.app import create_app
 from dev.analytics_engine.client import TOKEN
+from dev.stand_in.server import serve
 
 
 def main() -> None:
@@ -21,17 +19,8 @@ def main() -> None:
     parser.add_argument("--token", default=os.environ.get(TOKEN), help=f"the right token (default: ${TOKEN}, or any)")
     parser.add_argument("--account", help="the account id that exists (default: any)")
     arguments = parser.parse_args()
-    listener = socket.create_server(("127.0.0.1", arguments.port))
     app = create_app(arguments.data, token=arguments.token, account=arguments.account)
-    # The access log goes to standard output, which is for the URL alone: whoever reads it reads one line.
-    _Server(uvicorn.Config(app, access_log=False, log_level="warning")).run(sockets=[listener])
-
-
-class _Server(uvicorn.Server):
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self.started and sockets:
-            print(f"http://127.0.0.1:{sockets[0].getsockname()[1]}", flush=True)
+    serve(app, arguments.port)
 
 
 if __name__ == "__main__":

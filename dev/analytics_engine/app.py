@@ -18,8 +18,8 @@ from starlette.background import BackgroundTask
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 
 from aggregator import analytics_engine_dialect as dialect
-from dev.analytics_engine.faults import Cut, Fault, Faults, with_close
 from dev.analytics_engine.store import DATASET_NAME, DATASETS, QueryError, Store
+from dev.stand_in.faults import Cut, Fault, Faults, with_close
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import tenacity
-from requests import HTTPError, RequestException, Response, request
+from dev.stand_in.client import Control, process
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
 
-    from dev.analytics_engine.faults import Fault
+    from dev.stand_in.faults import Fault
 
-_REPOSITORY = Path(__file__).parents[2]
-_STOP_SECONDS = 15
 _LINES_A_CHUNK = 1000
 
 TOKEN = "ANALYTICS_ENGINE_TOKEN"  # noqa: S105 - the name of a variable
@@ -29,31 +23,8 @@ TOKEN = "ANALYTICS_ENGINE_TOKEN"  # noqa: S105 - the name of a variable
 
 
 @dataclass(frozen=True)
-class AnalyticsEngineControl:
-    """The control side of a running stand-in.
-
-    Attributes:
-        url: Its address, such as ``http://127.0.0.1:8787``.
-    """
-
-    url: str
-
-    def wait_until_ready(self, seconds: float = 60) -> None:
-        """Wait until it answers.
-
-        Args:
-            seconds: How long at most.
-
-        Raises:
-            RequestException: It did not answer in time.
-        """
-        retrying = tenacity.Retrying(
-            stop=tenacity.stop_after_delay(seconds),
-            wait=tenacity.wait_fixed(0.05),
-            retry=tenacity.retry_if_exception_type(RequestException),
-            reraise=True,
-        )
-        retrying(self._call, "GET", "/health")
+class AnalyticsEngineControl(Control):
+    """The control side of a running stand-in."""
 
     def write(self, dataset: str, events: Iterable[Mapping[str, Any]], *, sample_above: int | None = None) -> int:
         """Add events to a dataset.
@@ -68,7 +39,7 @@ class AnalyticsEngineControl:
             How many rows were stored.
         """
         params = {} if sample_above is None else {"sample_above": sample_above}
-        stored = self._call("POST", f"/__control__/datasets/{dataset}/events", data=_lines(events), params=params)
+        stored = self._call("POST", f"/__control__/datasets/{dataset}/events", content=_lines(events), params=params)
         return int(stored.json()["stored"])
 
     def delete(self, dataset: str) -> None:
@@ -91,17 +62,6 @@ class AnalyticsEngineControl:
         """The SQL of the latest queries (at most 1,000), oldest first, those that met a fault included."""
         return [str(sql) for sql in self._call("GET", "/__control__/requests").json()["recent"]]
 
-    def reset(self) -> None:
-        """Forget everything: datasets, faults, behaviour and what was asked."""
-        self._call("DELETE", "/__control__")
-
-    def _call(self, method: str, path: str, **arguments: Any) -> Response:
-        response = request(method, f"{self.url}{path}", timeout=120, **arguments)
-        if not response.ok:
-            msg = f"{method} {path} of the stand-in answered {response.status_code}: {response.text[:1000]}"
-            raise HTTPError(msg, response=response)
-        return response
-
 
 @contextmanager
 def running(
@@ -122,29 +82,10 @@ def running(
         RuntimeError: It ended instead of listening; the text has the end of its log.
     """
     data.mkdir(parents=True, exist_ok=True)
-    log = data / "log"
-    command = [sys.executable, "-m", "dev.analytics_engine", "--data", str(data), "--port", str(port or 0)]
-    command += ["--account", account] if account is not None else []
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(_REPOSITORY), str(_REPOSITORY / "plugins")])}
-    environment.pop(TOKEN, None)
-    environment |= {TOKEN: token} if token is not None else {}
-    with (
-        log.open("ab") as output,
-        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=output, text=True) as process,
-    ):
-        try:
-            # It prints its URL when it is ready, and ends without one if it cannot be.
-            url = process.stdout.readline().strip() if process.stdout else ""
-            if not url:
-                msg = f"The Analytics Engine stand-in did not start:\n{log.read_text()[-2000:]}"
-                raise RuntimeError(msg)
-            yield AnalyticsEngineControl(url)
-        finally:
-            process.terminate()
-            try:
-                process.wait(_STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
+    arguments = ["--data", str(data), "--port", str(port or 0)]
+    arguments += ["--account", account] if account is not None else []
+    with process("dev.analytics_engine", *arguments, environment={TOKEN: token}, log=data / "log") as url:
+        yield AnalyticsEngineControl(url)
 
 
 def _lines(events: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:

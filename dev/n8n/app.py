@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeFloat
 from starlette.background import BackgroundTask
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from dev.analytics_engine.faults import Cut, Fault, Faults, with_close
+from dev.stand_in.faults import Cut, Fault, Faults, with_close
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp

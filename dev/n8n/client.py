@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import httpx
-import tenacity
+from dev.stand_in.client import Control, process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
-    from dev.analytics_engine.faults import Fault
     from dev.n8n.app import Workflow
-
-_REPOSITORY = Path(__file__).parents[2]
-_STOP_SECONDS = 15
+    from dev.stand_in.faults import Fault
 
 KEY = "N8N_STAND_IN_KEY"
 """Environment variable with the key that protected webhooks ask for; without it they take any."""
@@ -30,30 +23,10 @@ REPORT_SECRET = "N8N_STAND_IN_REPORT_SECRET"  # noqa: S105 - the name of a varia
 
 
 @dataclass(frozen=True)
-class N8nControl:
-    """The control side of a running stand-in.
+class N8nControl(Control):
+    """The control side of a running stand-in."""
 
-    Attributes:
-        url: Its address, such as ``http://127.0.0.1:5678``.
-    """
-
-    url: str
-
-    def wait_until_ready(self, seconds: float = 60) -> None:
-        """Wait until it answers.
-
-        Args:
-            seconds: How long at most.
-
-        Raises:
-            httpx.TransportError: It did not answer in time.
-        """
-        tenacity.Retrying(
-            stop=tenacity.stop_after_delay(seconds),
-            wait=tenacity.wait_fixed(0.05),
-            retry=tenacity.retry_if_exception_type(httpx.TransportError),
-            reraise=True,
-        )(self._call, "GET", "/healthz")
+    health = "/healthz"
 
     def webhook(self, path: str) -> str:
         """URL of the webhook with this path."""
@@ -89,19 +62,13 @@ class N8nControl:
         requests = self._call("GET", "/__control__/requests").json()
         return [request for request in requests if path in {None, request["path"]}]
 
-    def reset(self) -> None:
-        """Forget everything: workflows, faults, requests and executions."""
-        self._call("DELETE", "/__control__")
-
-    def _call(self, method: str, path: str, **arguments: Any) -> httpx.Response:
-        return httpx.request(method, f"{self.url}{path}", timeout=60, trust_env=False, **arguments).raise_for_status()
-
 
 @contextmanager
-def running(*, key: str | None = None, reports_to: str | None = None) -> Iterator[N8nControl]:
+def running(log: Path, *, key: str | None = None, reports_to: str | None = None) -> Iterator[N8nControl]:
     """Run a stand-in in a process of its own, in the `with` block.
 
     Args:
+        log: Where to add what the process says.
         key: What protected webhooks ask for; None takes anything.
         reports_to: URL below which ``/{traceId}/{kpiId}`` takes reports; None for nowhere.
 
@@ -109,24 +76,8 @@ def running(*, key: str | None = None, reports_to: str | None = None) -> Iterato
         Its control side, ready.
 
     Raises:
-        RuntimeError: It ended instead of listening.
+        RuntimeError: It ended instead of listening; the text has the end of its log.
     """
-    command = [sys.executable, "-m", "dev.n8n", "--port", "0"]
-    command += ["--reports-to", reports_to] if reports_to is not None else []
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(_REPOSITORY), str(_REPOSITORY / "plugins")])}
-    environment.pop(KEY, None)
-    environment |= {KEY: key} if key is not None else {}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            # It prints its URL when it is ready, and ends without one if it cannot be.
-            url = process.stdout.readline().strip() if process.stdout else ""
-            if not url:
-                msg = "The n8n stand-in did not start."
-                raise RuntimeError(msg)
-            yield N8nControl(url)
-        finally:
-            process.terminate()
-            try:
-                process.wait(_STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
+    arguments = ["--port", "0", *(["--reports-to", reports_to] if reports_to is not None else [])]
+    with process("dev.n8n", *arguments, environment={KEY: key}, log=log) as url:
+        yield N8nControl(url)

@@ -17,9 +17,9 @@ KEY = "k3y-That_must.not.be.seen"
 
 
 @pytest.fixture(scope="session")
-def n8n_process() -> Iterator[N8nControl]:
+def n8n_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N8nControl]:
     """A stand-in for the whole session, in a process of its own, whose key is `KEY`."""
-    with running(key=KEY) as control:
+    with running(tmp_path_factory.mktemp("n8n") / "log", key=KEY) as control:
         yield control
 
 

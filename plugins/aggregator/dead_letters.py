@@ -141,6 +141,8 @@ def replay(ids: Sequence[int] | None) -> int:
     from airflow.cli import cli_parser
 
     letters = _execute("ops/open_dead_letters.sql", {"ids": ids})
+    if not (letters or ids):
+        print("No dead letters.")
     for id_, _, _, dag_id, run_id, _, _ in letters:
         print(f"{id_}: {dag_id}/{run_id}: ", end="", flush=True)
         arguments = cli_parser.get_parser().parse_args(

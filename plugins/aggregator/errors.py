@@ -60,6 +60,20 @@ class HardError(AggregatorError):
     """The same call will fail again: it is not retried."""
 
 
+class UnknownConnectionError(HardError):
+    """There is no such connection."""
+
+    def __init__(self, conn_id: str) -> None:
+        """Say which, and how it comes about.
+
+        Args:
+            conn_id: Airflow connection.
+        """
+        super().__init__(
+            f"Connection {conn_id!r} is unknown. Create it in Airflow, or set AIRFLOW_CONN_{conn_id.upper()}."
+        )
+
+
 def is_transient_sqlstate(sqlstate: str | None) -> bool:
     """Whether a statement that failed with this code may succeed later.
 

@@ -249,23 +249,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, or 1 after an error, which is printed.
     """
-    from airflow.providers.postgres.hooks.postgres import PostgresHook  # noqa: PLC0415  # seconds; migrate() has no use for it
+    from aggregator.hooks.postgres import PostgresTransactionHook  # noqa: PLC0415  # seconds; migrate() has no use for it
 
     parser = argparse.ArgumentParser(prog="python -m aggregator.migrations", description="Apply missing migrations.")
     parser.add_argument("database", nargs="*", help=f"one of {', '.join(databases())}; all of them if none is given")
     for database in parser.parse_args(arguments).database or databases():
-        hook = PostgresHook(postgres_conn_id=f"{database}_db")
+        hook = PostgresTransactionHook(f"{database}_db")
         try:
-            print(migrate(partial(_open, hook), database))
+            print(migrate(hook.connect, database))
         except AggregatorError as error:
             print(f"{database}: {error}", file=sys.stderr)
             return 1
     return 0
-
-
-def _open(hook: Any) -> psycopg.Connection[Any]:
-    connection: psycopg.Connection[Any] = hook.get_conn()
-    return connection
 
 
 if __name__ == "__main__":

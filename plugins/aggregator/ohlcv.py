@@ -269,7 +269,8 @@ def plan_rebuild(cursor: Cursor, run: Run, params: RebuildParams) -> list[dict[s
     cursor.execute(_statement("ohlcv/sync_tasks.sql"))
     symbols = _symbols(cursor, params)
     if unknown := sorted(set(params.symbols or ()) - set(symbols)):
-        msg = f"There are no tasks of the symbols {', '.join(map(repr, unknown[:NAMED_AT_MOST]))}. Nothing was built."
+        names = ", ".join(map(repr, unknown[:NAMED_AT_MOST]))
+        msg = f"There are no tasks of the symbols {names}. Nothing was built. Correct them, or insert the assets."
         raise HardError(msg)
     shards = min(ceil(len(symbols) / SYMBOLS_A_CHUNK), REBUILD_SHARDS)
     checkpoint(cursor, run, "planned", shards=shards)
@@ -472,13 +473,19 @@ def show_frontier(tasks: Mapping[str, Sequence[str] | None]) -> int:
         0, the exit code.
     """
     from rich.console import Console  # noqa: PLC0415  # tasks print nothing
-    from rich.table import Table  # noqa: PLC0415
+    from rich.table import Column, Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    table = Table("symbol", "timeframe", "cursor", "newest source", "lag", "status", "last error")
-    for row in _execute("ohlcv/frontier.sql", tasks):
-        table.add_row(*(Text("" if value is None else str(value)) for value in row))
+    moments = [Column(name, no_wrap=True) for name in ("cursor", "newest source")]
+    table = Table("symbol", "timeframe", *moments, "lag", "status")
+    errors = []
+    for symbol, timeframe, cursor, newest, lag, status, error in _execute("ohlcv/frontier.sql", tasks):
+        known = [f"{moment:%Y-%m-%d %H:%M}" if moment else "" for moment in (cursor, newest)]
+        table.add_row(*map(Text, [symbol, timeframe, *known, "" if lag is None else str(lag), status]))
+        if error:
+            errors.append(f"{symbol} {timeframe}: {error}")
     Console().print(table)
+    print(*errors, sep="\n", end="\n" if errors else "")
     return 0
 
 

@@ -21,8 +21,8 @@ from aggregator.errors import AggregatorError, HardError, TransientError
 from aggregator.hooks import analytics_engine as hook_module
 from aggregator.migrations import migrate
 from dev.airflow_api import NotYetError, wait
-from dev.analytics_engine.faults import Fault
 from dev.sample import clicks
+from dev.stand_in.faults import Fault
 from tests.airflow_context import context
 from tests.oracles import rollups_of
 
@@ -51,7 +51,8 @@ def connections(monkeypatch, database_url: str, analytics_engine: AnalyticsEngin
     set_connections(monkeypatch, database_url, analytics_engine)
     migrate(lambda: psycopg.connect(database_url), "clicks")
     # Waits between tries are the hook's own tests' business.
-    monkeypatch.setattr(hook_module.AnalyticsEngineHook, "_seconds_to_wait", lambda *_: 0)
+    kwdefaults = {**(hook_module.AnalyticsEngineHook.__init__.__kwdefaults__ or {}), "sleep": lambda _: None}
+    monkeypatch.setattr(hook_module.AnalyticsEngineHook.__init__, "__kwdefaults__", kwdefaults)
 
 
 def set_connections(monkeypatch, database_url: str, analytics_engine: AnalyticsEngineControl) -> None:

@@ -19,9 +19,9 @@ from aggregator.hooks.n8n import N8nUnknownError
 from aggregator.kpi import jobs
 from aggregator.kpi.registry import RegistryError
 from aggregator.operators.kpi import pages
-from dev.analytics_engine.faults import Fault
 from dev.n8n.app import Workflow
 from dev.n8n.fixtures import KEY
+from dev.stand_in.faults import Fault
 
 if TYPE_CHECKING:
     import psycopg

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from dev.analytics_engine.faults import Fault
 from dev.n8n.app import Workflow
 from dev.n8n.client import KEY, REPORT_SECRET, running
 from dev.n8n.fixtures import KEY as RIGHT
 from dev.sample import kpis
+from dev.stand_in.faults import Fault
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,7 +70,7 @@ def test_fault_with_a_status_executes_nothing_and_one_without_does(n8n: N8nContr
 
 
 @pytest.mark.slow
-def test_workflow_reports_back(monkeypatch) -> None:
+def test_workflow_reports_back(monkeypatch, tmp_path: Path) -> None:
     reports: list[tuple[str, str, Any]] = []
     arrived = threading.Event()
 
@@ -89,7 +89,7 @@ def test_workflow_reports_back(monkeypatch) -> None:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         monkeypatch.setenv(REPORT_SECRET, "s")
-        with running(key=RIGHT, reports_to=f"http://127.0.0.1:{server.server_port}/api/kpi") as n8n:
+        with running(tmp_path / "log", key=RIGHT, reports_to=f"http://127.0.0.1:{server.server_port}/api/kpi") as n8n:
             n8n.register({"w": Workflow(reports="completed", report_after=0)})
             call(n8n, "w")
             assert arrived.wait(10)

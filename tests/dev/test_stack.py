@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dev.postgres import Postgres
-from dev.stack import Ports, Stack, StackError, dag_ids, postgres_environment
+from dev.stack import Ports, Stack, StackError, dag_ids, make_writable, postgres_environment
 from dev.supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -48,6 +48,13 @@ def test_real_n8n_takes_the_place_of_the_stand_in_by_a_connection(monkeypatch, t
     real = '{"conn_type": "http", "password": "k", "extra": {"allowed_origins": ["http://localhost:5690"]}}'
     monkeypatch.setenv("AIRFLOW_CONN_N8N", real)
     assert stack.environment()["AIRFLOW_CONN_N8N"] == real
+
+
+def test_home_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    home = tmp_path / "file" / "home"
+    home.parent.touch()
+    with pytest.raises(StackError, match=f"Nothing can be written to {home}: Not a directory. Make it yours"):
+        make_writable(home)
 
 
 def test_dags_are_those_of_the_repository(repository: Path) -> None:

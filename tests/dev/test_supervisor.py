@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
 from dev.airflow_api import NotYetError, wait
@@ -16,18 +17,27 @@ from dev.supervisor import Supervisor
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    import psutil
-
 # Leaves a child that neither a signal to its parent nor one to its process group reaches, as a killed scheduler does.
-# Like Airflow's workers, the child hides its environment from all users but root (4 is PR_SET_DUMPABLE).
 STUBBORN = """
 import signal, subprocess, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-hide = "import ctypes; ctypes.CDLL(None).prctl(4, 0, 0, 0, 0);" if sys.platform == "linux" else ""
-subprocess.Popen([sys.executable, "-c", hide + "import time; time.sleep(600)"], start_new_session=True)
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", "hidden"], start_new_session=True)
 print("ready", flush=True)
 time.sleep(600)
 """
+
+
+@pytest.fixture
+def hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the environment of the child, as Airflow hides its workers' from all users but root, from root, too."""
+    environ = psutil.Process.environ
+
+    def refuse(process: psutil.Process) -> dict[str, str]:
+        if process.cmdline()[-1:] == ["hidden"]:
+            raise psutil.AccessDenied(process.pid)
+        return environ(process)
+
+    monkeypatch.setattr(psutil.Process, "environ", refuse)
 
 
 @pytest.fixture
@@ -42,6 +52,7 @@ def python(program: str) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("hidden")
 @pytest.mark.parametrize("end", [Supervisor.stop, Supervisor.kill])
 def test_nothing_is_left_running(supervisor: Supervisor, end: Callable[[Supervisor], None]) -> None:
     supervisor.start({"stubborn": python(STUBBORN)}, os.environ)

@@ -14,9 +14,9 @@ import psycopg
 import pytest
 
 from dev.airflow_api import NotYetError, wait
-from dev.analytics_engine.faults import Fault
 from dev.n8n.app import Workflow
 from dev.sample import kpis
+from dev.stand_in.faults import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -19,13 +19,13 @@ from aggregator import analytics_engine_dialect as dialect
 from aggregator.analytics_engine_dialect import DialectError
 from aggregator.errors import HardError, TransientError
 from aggregator.hooks.analytics_engine import (
-    LONGEST_WAIT,
     AnalyticsEngineError,
     AnalyticsEngineHook,
     AnalyticsEngineRefusedError,
     AnalyticsEngineUnavailableError,
     _only_its_range,
 )
+from aggregator.retrying import LONGEST_WAIT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -32,9 +32,9 @@ from aggregator.hooks.n8n import (
     N8nUnknownError,
     _is_public,
 )
-from dev.analytics_engine.faults import Fault
 from dev.n8n.app import Workflow
 from dev.n8n.fixtures import KEY
+from dev.stand_in.faults import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

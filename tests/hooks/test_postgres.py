@@ -256,6 +256,23 @@ def test_unreachable_host_is_transient_and_named(monkeypatch: pytest.MonkeyPatch
     assert MARKER not in shown(raised.value)
 
 
+def test_unknown_connection_is_hard_and_says_how_it_comes_about() -> None:
+    with (
+        pytest.raises(HardError, match=r"'test_db' is unknown\. Create it in Airflow, or set AIRFLOW_CONN_TEST_DB\."),
+        PostgresTransactionHook("test_db").transaction(timeout=MINUTE),
+    ):
+        pytest.fail("there is no such connection")
+
+
+@pytest.mark.parametrize("missing", ["from nowhere.t", "from nothing", ", nothing", ", nothing()"])
+def test_what_a_migration_makes_is_missed_with_the_way_to_get_it(hook: PostgresTransactionHook, missing: str) -> None:
+    with (
+        pytest.raises(HardError, match=r"python -m aggregator\.migrations$"),
+        hook.transaction(timeout=MINUTE) as cursor,
+    ):
+        cursor.execute(f"select 1 {missing}")
+
+
 def test_settings_that_libpq_does_not_know_are_hard(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_ODD_DB", f"postgres://someone:{MARKER}@127.0.0.1:1/db?no_such_option={MARKER}")
     with pytest.raises(HardError, match="odd_db") as raised:

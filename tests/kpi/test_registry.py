@@ -253,7 +253,7 @@ class TestCommand:
     def test_what_would_be_sent(self, file: Path, capsys) -> None:
         assert main([str(file)]) == 0
         said = capsys.readouterr().out
-        assert "1 KPIs are sent" in said
+        assert "1 KPI is sent" in said
         assert "cmc-btc-price" in said
         assert "n8n.example.com" in said
         assert "webhook/btc-price" not in said

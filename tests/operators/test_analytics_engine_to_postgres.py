@@ -16,8 +16,8 @@ from airflow.sdk import DAG
 from aggregator.errors import HardError
 from aggregator.operators.analytics_engine_to_postgres import AnalyticsEngineToPostgresOperator
 from aggregator.timetables.offset_cron import OffsetCronTimetable
-from dev.analytics_engine.faults import Fault
 from dev.bench.transfer import OPERATOR, measure
+from dev.stand_in.faults import Fault
 from tests.airflow_context import context
 
 if TYPE_CHECKING:

@@ -217,9 +217,18 @@ class TestCommand:
     @pytest.mark.slow
     def test_frontier_shows_what_needs_somebody_first(self, capsys) -> None:
         assert main(["frontier", "--timeframe", "4h", "15m"]) == 0
-        lines = [line for line in capsys.readouterr().out.splitlines() if "4h" in line or "15m" in line]
+        said = capsys.readouterr().out
+        lines = [line for line in said.splitlines() if "4h" in line or "15m" in line]
         assert "disabled" in lines[0]
         assert any("[red]A[/]" in line for line in lines)
+        assert sorted(said.splitlines()[-2:]) == ["B 15m: x", "[red]A[/] 15m: x"]
+
+    @pytest.mark.slow
+    def test_frontier_shows_whole_moments_in_a_narrow_terminal(self, market, monkeypatch, capsys) -> None:
+        monkeypatch.setenv("COLUMNS", "80")
+        market.execute("update ohlcv.tasks set cursor = '2026-11-15 12:15+00'")
+        assert main(["frontier"]) == 0
+        assert capsys.readouterr().out.count("2026-11-15 12:15") >= 8
 
     @pytest.mark.slow
     def test_database_that_is_down_is_one_line(self, monkeypatch, capsys) -> None:

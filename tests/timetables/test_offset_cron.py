@@ -326,7 +326,7 @@ def test_everyone_agrees_on_the_window_of_a_logical_date(schedule: tuple[str, ti
     ("schedule", "summary"),
     [
         (FIVE_MINUTES, "Every 5 minutes, 1 minute after the interval's end"),
-        (HOURLY, "Hourly at 00 past, for the hour before"),
+        (HOURLY, "Hourly at :00, for the hour before"),
         (DAILY, "Daily at 01:00 UTC, for the UTC day before"),
         (MONTHLY, "Monthly on day 1 at 03:00 UTC, for the UTC month before"),
         (("@daily", timedelta(0)), "Daily at 00:00 UTC, for the UTC day before"),

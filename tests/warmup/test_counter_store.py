@@ -46,7 +46,6 @@ HOSTILE = [
     "\x01",
     "'",
 ]
-BUCKET = "warmup-counters"
 SECRET = "secret-that-must-not-show"
 
 

@@ -11,12 +11,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
-from airflow.sdk.exceptions import AirflowNotFoundException
-
 from aggregator import settings
 from aggregator.alerts.store import hook
 from aggregator.defaults import deadline_of
-from aggregator.errors import AggregatorError
+from aggregator.errors import AggregatorError, UnknownConnectionError
 from aggregator.paths import SQL
 
 log = logging.getLogger(__name__)
@@ -151,7 +149,7 @@ def _look(target: Target, now: datetime) -> Freshness:
         return Freshness(target, State.PAUSED)
     try:
         newest, waiting_since = _ask(target)
-    except AirflowNotFoundException:
+    except UnknownConnectionError:
         return Freshness(target, State.UNUSED)
     except AggregatorError as error:
         log.warning("It is not known how fresh %s is: %s", target.table, error)

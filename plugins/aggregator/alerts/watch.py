@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from airflow.models.dagrun import DagRun
-from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.utils.session import create_session
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
@@ -28,7 +27,7 @@ from aggregator.alerts.freshness import State
 from aggregator.alerts.notifier import deliver, run_link
 from aggregator.alerts.store import Alert, Kind, OpenAlert, execute, open_alerts, raise_alert, settle
 from aggregator.dead_letters import TOO_MANY
-from aggregator.errors import AggregatorError
+from aggregator.errors import AggregatorError, UnknownConnectionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -67,7 +66,7 @@ def look(*, at_data: bool = True) -> None:
 def _try(step: Callable[[], object]) -> None:
     try:
         step()
-    except (AggregatorError, AirflowNotFoundException) as error:
+    except AggregatorError as error:
         log.error("This look was not finished: %s", error)  # noqa: TRY400
 
 
@@ -149,7 +148,7 @@ def watch_disabled_tasks() -> None:
     try:
         ((there,),) = execute("ops/alerts/has_ohlcv_tasks.sql", {}, _MARKET)
         tasks = execute("ops/alerts/disabled_tasks.sql", {}, _MARKET) if there else []
-    except AirflowNotFoundException:
+    except UnknownConnectionError:
         return
     if tasks:
         names = tuple(name for name, _ in tasks)

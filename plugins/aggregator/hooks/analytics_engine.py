@@ -22,7 +22,7 @@ from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
 from requests.auth import AuthBase
 from sqlglot import exp, parse_one
-from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+from tenacity import wait_exponential_jitter
 
 from aggregator import analytics_engine_dialect as dialect
 from aggregator.analytics_engine_result import AnalyticsEngineResult
@@ -30,10 +30,12 @@ from aggregator.errors import (
     AggregatorError,
     HardError,
     TransientError,
+    UnknownConnectionError,
     is_transient,
     is_transient_http_status,
     parse_retry_after,
 )
+from aggregator.retrying import LONGEST_WAIT, retrying
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -49,9 +51,6 @@ RETENTION = timedelta(days=89)
 """How far back a window may begin. Cloudflare keeps three months without saying how long those are; this is the
 shortest that three calendar months can be. A window that is refused too early keeps what is stored, one that is read
 too late would replace it by what is left of the source."""
-
-LONGEST_WAIT = timedelta(seconds=60)
-"""A longer ``Retry-After`` is not waited for here, where it would hold a worker, but by the task's retry."""
 
 TIMEOUTS = (10.0, 90.0)
 """Seconds to connect, and to wait for the next bytes: a query may run for 60 (Cloudflare: limits)."""
@@ -263,15 +262,7 @@ class AnalyticsEngineHook(BaseHook):
                     raise _as_refused(error) from None
                 raise
 
-        retrying = Retrying(
-            stop=stop_after_attempt(self.attempts),
-            retry=retry_if_exception(_may_be_tried_here),
-            wait=self._seconds_to_wait,
-            sleep=self.sleep,
-            before_sleep=self._log_retry,
-            reraise=True,
-        )
-        return retrying(attempt)
+        return retrying(attempts=self.attempts, wait=self.wait, sleep=self.sleep, warn=self.log.warning)(attempt)
 
     def _send(self, resources: ExitStack, text: str) -> AnalyticsEngineResult:
         account = self._account
@@ -298,12 +289,10 @@ class AnalyticsEngineHook(BaseHook):
 
     @cached_property
     def _account(self) -> _Account:
-        variable = f"AIRFLOW_CONN_{self.conn_id.upper()}"
         try:
             connection = self.get_connection(self.conn_id)
         except AirflowNotFoundException:
-            msg = f"Connection {self.conn_id!r} is unknown. Create it in Airflow, or set {variable}."
-            raise HardError(msg) from None
+            raise UnknownConnectionError(self.conn_id) from None
         token = connection.password or ""
         if not _TOKEN.fullmatch(token):
             msg = (
@@ -316,15 +305,6 @@ class AnalyticsEngineHook(BaseHook):
             msg = f"""Connection {self.conn_id!r} has no account. Set its extra to {{"account_id": "…"}}."""
             raise HardError(msg)
         return _Account(f"{_base_url(connection)}/client/v4/accounts/{quote(account_id, safe='')}{_PATH}", token)
-
-    def _seconds_to_wait(self, state: RetryCallState) -> float:
-        asked = _requested_wait(_failure(state))
-        return max(self.wait(state), asked.total_seconds())
-
-    def _log_retry(self, state: RetryCallState) -> None:
-        seconds = state.next_action.sleep if state.next_action else 0
-        attempt = f"Attempt {state.attempt_number} of {self.attempts}"
-        self.log.warning("%s %s, the next in %.1f s.", _failure(state), attempt, seconds)
 
 
 def _base_url(connection: Connection) -> str:
@@ -346,19 +326,6 @@ def _only_its_range(probe: str) -> str:
 
 def _has_no_type(refusal: AnalyticsEngineError) -> bool:
     return refusal.status == HTTPStatus.UNPROCESSABLE_ENTITY and _NO_TYPE.search(refusal.body) is not None
-
-
-def _failure(state: RetryCallState) -> BaseException | None:
-    return state.outcome.exception() if state.outcome else None
-
-
-def _requested_wait(error: BaseException | None) -> timedelta:
-    return (error.retry_after if isinstance(error, TransientError) else None) or timedelta(0)
-
-
-def _may_be_tried_here(error: BaseException) -> bool:
-    # Not `is_transient`: the execution timeout of the task is transient too, and has to end it here and now.
-    return isinstance(error, TransientError) and _requested_wait(error) <= LONGEST_WAIT
 
 
 def _body(response: requests.Response) -> Iterator[bytes]:

@@ -12,7 +12,6 @@ import ssl
 import time
 from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import timedelta
 from functools import cached_property
 from http import HTTPStatus
 from ipaddress import IPv6Address, ip_address, ip_network
@@ -22,10 +21,11 @@ from urllib.parse import quote
 import httpx
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
-from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential
+from tenacity import wait_exponential
 
 from aggregator import settings
 from aggregator.errors import AggregatorError, HardError, TransientError, parse_retry_after
+from aggregator.retrying import retrying
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,9 +38,6 @@ ATTEMPTS = 4
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 30.0
 """How long n8n may take to answer; a workflow that responds when it has finished may need it."""
-
-LONGEST_WAIT = timedelta(seconds=60)
-"""A longer ``Retry-After`` is not waited for here, where it would hold a worker, but by the task's retry."""
 
 MAX_MESSAGE = 500
 """Characters that an error keeps of what n8n said."""
@@ -125,7 +122,6 @@ class N8nHook(BaseHook):
     would resolve it again, is not used. Redirects are not followed.
     """
 
-    conn_name_attr = "conn_id"
     default_conn_name = "n8n"
 
     def __init__(
@@ -178,14 +174,6 @@ class N8nHook(BaseHook):
             "Idempotency-Key": quote(idempotency_key, safe="/_-.:"),
         }
         content = json.dumps(payload, ensure_ascii=False, allow_nan=False).encode()
-        retrying = Retrying(
-            stop=stop_after_attempt(self.attempts),
-            retry=retry_if_exception(_may_be_tried_here),
-            wait=self._seconds_to_wait,
-            sleep=self.sleep,
-            before_sleep=self._log_retry,
-            reraise=True,
-        )
         sent = 0
 
         def attempt() -> int:
@@ -194,10 +182,11 @@ class N8nHook(BaseHook):
             return self._send(target, headers, content)
 
         try:
-            return Delivery(retrying(attempt), sent - 1)
+            status = retrying(attempts=self.attempts, wait=self.wait, sleep=self.sleep, warn=self.log.warning)(attempt)
         except N8nError as error:
             error.retry_count = sent - 1
             raise
+        return Delivery(status, sent - 1)
 
     def _send(self, url: httpx.URL, headers: dict[str, str], content: bytes) -> int:
         access, origin = self._access, _origin(url)
@@ -241,14 +230,6 @@ class N8nHook(BaseHook):
             msg = f"The key of connection {self.conn_id!r} (or N8N_API_KEY) has characters that no key has; correct it."
             raise HardError(msg)
         return _Access(key, frozenset(_allowed(origins, self.conn_id)))
-
-    def _seconds_to_wait(self, state: RetryCallState) -> float:
-        return max(self.wait(state), _requested_wait(_failure(state)).total_seconds())
-
-    def _log_retry(self, state: RetryCallState) -> None:
-        seconds = state.next_action.sleep if state.next_action else 0
-        attempt = f"Attempt {state.attempt_number} of {self.attempts}"
-        self.log.warning("%s %s, the next in %.1f s.", _failure(state), attempt, seconds)
 
 
 def _parsed(text: str) -> httpx.URL:
@@ -406,16 +387,3 @@ def _host(location: str) -> str:
         return httpx.URL(location).host or "the same host"
     except httpx.InvalidURL:
         return "no valid URL"
-
-
-def _failure(state: RetryCallState) -> BaseException | None:
-    return state.outcome.exception() if state.outcome else None
-
-
-def _requested_wait(error: BaseException | None) -> timedelta:
-    return (error.retry_after if isinstance(error, TransientError) else None) or timedelta(0)
-
-
-def _may_be_tried_here(error: BaseException) -> bool:
-    # Not `is_transient`: the execution timeout of the task is transient too, and has to end it here and now.
-    return isinstance(error, TransientError) and _requested_wait(error) <= LONGEST_WAIT

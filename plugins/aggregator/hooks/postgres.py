@@ -9,9 +9,16 @@ from typing import TYPE_CHECKING, cast
 
 import psycopg
 from airflow.providers.postgres.hooks.postgres import PostgresHook
+from airflow.sdk.exceptions import AirflowNotFoundException
 from psycopg.rows import TupleRow, tuple_row
 
-from aggregator.errors import AggregatorError, HardError, TransientError, is_transient_sqlstate
+from aggregator.errors import (
+    AggregatorError,
+    HardError,
+    TransientError,
+    UnknownConnectionError,
+    is_transient_sqlstate,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +32,8 @@ CONNECTION_CHECK_INTERVAL = timedelta(seconds=1)
 """How often a running statement looks whether its client is still there."""
 
 _DATA_EXCEPTION = "22"
+_NOT_THERE = frozenset({"3F000", "42P01", "42703", "42883"})
+"""SQLSTATEs of a schema, table, column or function that does not exist."""
 
 
 class PostgresTransactionHook(PostgresHook):
@@ -75,9 +84,9 @@ class PostgresTransactionHook(PostgresHook):
 
         Raises:
             TransientError: PostgreSQL could not be reached, or failed in a way that another try may not meet.
-            HardError: PostgreSQL refused a statement for what it says.
+            HardError: PostgreSQL refused a statement for what it says, or the connection is unknown or wrong.
         """
-        connection = self._connect()
+        connection = self.connect()
         try:
             with connection.cursor(row_factory=tuple_row) as cursor:
                 _configure(cursor, timeout, application_name, read_only=read_only)
@@ -93,8 +102,17 @@ class PostgresTransactionHook(PostgresHook):
         finally:
             connection.close()
 
-    def _connect(self) -> psycopg.Connection:
-        settings = self.connection
+    def connect(self) -> psycopg.Connection:
+        """Open a connection, which the caller closes.
+
+        Raises:
+            TransientError: PostgreSQL could not be reached.
+            HardError: The connection is unknown, or libpq does not understand it.
+        """
+        try:
+            settings = self.connection
+        except AirflowNotFoundException:
+            raise UnknownConnectionError(self.get_conn_id()) from None
         host = settings.extra_dejson.get("host", settings.host)
         where = f"connection {self.get_conn_id()} (host {host}, port {settings.port or 5432})"
         try:
@@ -149,6 +167,8 @@ def _translate(error: psycopg.Error, conn_id: str) -> AggregatorError:
         return _translate_client_side(error, conn_id)
     message = f"PostgreSQL refused a statement on connection {conn_id}: {describe(error)}"
     message += ". The transaction was rolled back. Row values are left out here; the server's log may have them."
+    if error.sqlstate in _NOT_THERE:
+        message += " If the database is not up to date, this makes it so: python -m aggregator.migrations"
     return (TransientError if is_transient_sqlstate(error.sqlstate) else HardError)(message)
 
 

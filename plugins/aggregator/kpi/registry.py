@@ -215,6 +215,10 @@ def _name(entry: Any, place: int) -> str:
     return repr(id_)[1:-1][:60] if isinstance(id_, str) and id_ else f"kpis[{place}]"
 
 
+def _counted(kpis: Sequence[Kpi]) -> str:
+    return "1 KPI is sent" if len(kpis) == 1 else f"{len(kpis)} KPIs are sent"
+
+
 def load() -> str | None:
     """The registry's text, as Airflow has it outside of tasks; None if there is none."""
     # Seconds; a task asks airflow.sdk instead.
@@ -247,7 +251,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (AggregatorError, OSError, UnicodeDecodeError) as error:
         print(error, file=sys.stderr)
         return 1
-    table = Table("id", "name", "type", "host", "reports back", title=f"{len(registry.kpis)} KPIs are sent")
+    table = Table("id", "name", "type", "host", "reports back", title=_counted(registry.kpis))
     for kpi in registry.kpis:
         # A URL's path may be all that keeps strangers from starting a workflow.
         host = urlsplit(kpi.webhook_url).netloc

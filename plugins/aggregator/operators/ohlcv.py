@@ -141,7 +141,7 @@ class OhlcvFinishOperator(BaseOperator):
         if not totals.pop("complete"):
             msg = (
                 "A task of this run failed, see its log; what it had claimed is free, and the next run does it. "
-                f"Stored: {totals}."
+                f"Stored: {totals or 'nothing'}."
             )
             raise HardError(msg)
         self.log.info("The whole run: %s", totals)

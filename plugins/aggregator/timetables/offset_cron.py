@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pendulum import DateTime
 
 _SUMMARIES: Final = {
-    "0 * * * *": "Hourly at {0:%M} past, for the hour before",
+    "0 * * * *": "Hourly at :{0:%M}, for the hour before",
     "0 0 * * *": "Daily at {0:%H:%M} UTC, for the UTC day before",
     "0 0 1 * *": "Monthly on day {0.day} at {0:%H:%M} UTC, for the UTC month before",
 }

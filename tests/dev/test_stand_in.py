@@ -1,0 +1,46 @@
+"""A stand-in is a process that is ready when it says so, and gone when it is not needed any more."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+import httpx
+import psutil
+import pytest
+
+from dev.n8n.client import KEY
+from dev.stand_in.client import Control, process
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_it_is_ready_within_the_block_and_gone_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY, "not for it")
+    before = set(psutil.Process().children())
+    with process("dev.n8n", "--port", "0", environment={KEY: None}, log=tmp_path / "log") as url:
+        (running,) = set(psutil.Process().children()) - before
+        assert KEY not in running.environ()
+        assert httpx.get(f"{url}/healthz", trust_env=False).json() == {"status": "ok"}
+    assert not running.is_running()
+    with pytest.raises(httpx.ConnectError):
+        Control(url).wait_until_ready(0.2)
+
+
+def test_one_that_cannot_listen_says_why(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        with (
+            pytest.raises(RuntimeError, match="Address already in use"),
+            process("dev.n8n", "--port", port, environment={}, log=tmp_path / "log"),
+        ):
+            pytest.fail("two processes on one port")
+
+
+def test_call_that_is_refused_is_named(tmp_path: Path) -> None:
+    with (
+        process("dev.n8n", "--port", "0", environment={}, log=tmp_path / "log") as url,
+        pytest.raises(httpx.HTTPStatusError, match=r"GET /health of the stand-in answered 404"),
+    ):
+        Control(url).wait_until_ready()
