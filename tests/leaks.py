@@ -1,4 +1,4 @@
-"""Whether a secret of a stack is where it must not be: each stands in a file of its own, and is made up of chance."""
+"""Whether a secret of a stack is where it must not be: each has a file of its own, and is a word like no other."""
 
 from __future__ import annotations
 
