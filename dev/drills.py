@@ -53,7 +53,7 @@ MISSED_AT_LEAST = 2
 STALE_WITHIN = timedelta(minutes=22)
 """A bar of 15 minutes is stale five minutes after its end, and the next one may just have begun."""
 
-_NOT_AS_CANDLES = """
+NOT_AS_CANDLES = """
 with expected as (
     select
         symbol,
@@ -82,6 +82,7 @@ from (
     (table bars except table expected)
 ) as different
 """
+"""Windows of 15 minutes whose bars are not what their candles give, or not there, or there without candles."""
 
 
 class DrillError(StackError):
@@ -319,7 +320,7 @@ def _compared_windows(scene: Scene, stopped: datetime, started: datetime) -> int
     quarter = timedelta(minutes=15)
     ends = started - (started - datetime.min.replace(tzinfo=UTC)) % quarter
     since = stopped - (stopped - datetime.min.replace(tzinfo=UTC)) % quarter - 4 * quarter
-    different = scene.products.execute(_NOT_AS_CANDLES, {"but": POISONED, "since": since, "until": ends}).fetchall()
+    different = scene.products.execute(NOT_AS_CANDLES, {"but": POISONED, "since": since, "until": ends}).fetchall()
     if different:
         msg = f"bars that are not what the candles give: {different}"
         raise NotYetError(msg)
