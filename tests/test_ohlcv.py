@@ -38,7 +38,13 @@ HOUR = 60 * MINUTE
 SYMBOLS = {"EURUSD": "1m", 'O\'Neil "B"': "5m"}
 EMPTY = "delete from ohlcv.candles; delete from ohlcv.assets; delete from ohlcv.bars; " + "".join(
     f"truncate {table} cascade;"
-    for table in ("ohlcv.candle_changes", "ohlcv.stale_windows", "ops.ops_runlog", "ops.ops_issues")
+    for table in (
+        "ohlcv.candle_changes",
+        "ohlcv.stale_windows",
+        "ops.ops_runlog",
+        "ops.ops_runlog_tasks",
+        "ops.ops_issues",
+    )
 )
 
 
@@ -268,6 +274,10 @@ def test_quiet_market_has_its_coarse_bars_and_takes_late_candles_after_them(mark
     done = tick(market, run_of(as_of + 5 * MINUTE))
     assert stored(market) == expected(market, as_of + 5 * MINUTE)
     assert done["skipped_windows"] == (80 - 3) + (20 - 1) + (5 - 1)
+    ingest(market, [candle("A", "1m", DAY + 3 * HOUR, 88)])
+    done = tick(market, run_of(as_of + 10 * MINUTE))
+    assert stored(market) == expected(market, as_of + 10 * MINUTE)
+    assert done["skipped_windows"] == 0, "a late candle takes no task back"
 
 
 POISON = {
@@ -449,6 +459,15 @@ class TestLocks:
     def test_plan_that_failed_is_an_incomplete_run(self, market) -> None:
         with transaction(market) as cursor:
             assert ohlcv.finish(cursor, run_of(self.AS_OF)) == {"complete": False}
+
+    def test_backlog_is_divided_though_its_symbols_are_few(self, market, monkeypatch) -> None:
+        monkeypatch.setattr(ohlcv, "WINDOWS_A_SHARD", 3)
+        many = self.plan(market, run_of(self.AS_OF, "many"))
+        assert many == [{"shard": 0, "of": 2}, {"shard": 1, "of": 2}], "four windows of each symbol, and two symbols"
+        with transaction(market) as cursor:
+            ohlcv.finish(cursor, run_of(self.AS_OF, "many"))
+        few = run_of(self.AS_OF, "few", max_windows_per_task=1)
+        assert self.plan(market, few) == [{"shard": 0, "of": 1}]
 
     def test_shards_divide_the_symbols(self, market) -> None:
         run = run_of(self.AS_OF, ohlcv_symbols_per_shard=1)

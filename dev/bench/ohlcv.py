@@ -189,8 +189,9 @@ class World:
         run = self._run(end + 11 * MINUTE)
         last = end - timedelta(days=1)
         params = ohlcv.RebuildParams.read({"startDate": f"{start:%F}", "endDate": f"{last:%F}", "dryRun": False})
-        self._step(ohlcv.plan_rebuild, run)
-        ohlcv.rebuild(self._transaction, run, params)
+        shards = self._step(ohlcv.plan_rebuild, run, params)
+        with ThreadPoolExecutor(WORKERS) as workers:
+            list(workers.map(lambda shard: ohlcv.rebuild(self._transaction, run, params, **shard), shards))
         self._step(ohlcv.finish, run)
 
     def _run(self, as_of: datetime) -> ohlcv.Run:
@@ -302,7 +303,7 @@ def _again(
 
 
 def _ticks(server: Postgres, console: Console, *, quick: bool) -> None:
-    table = Table("symbols", "way", "15m closes, s", "ratio", "all close, s", "ratio", title="OHLCV: a tick")
+    table = Table("symbols", "way", "all close, s", "ratio", "15m closes, s", "ratio", title="OHLCV: a tick")
     for symbols in QUICK_TICKS if quick else TICKS:
         whole = min(symbols, ORIGINAL_AT_MOST)
         end = START + timedelta(days=1)
@@ -316,9 +317,12 @@ def _ticks(server: Postgres, console: Console, *, quick: bool) -> None:
                     world.add_candles(range(whole, symbols), end - 45 * MINUTE, end, step=MINUTE)
                 world.empty(START, START)
             seconds: list[dict[str, float]] = []
-            for moment, before in ((end - 30 * MINUTE, end - 45 * MINUTE), (end, end - 15 * MINUTE)):
+            # The end of the first day first: what follows is a tick of every day, with bars of all timeframes stored.
+            for moment in (end, end + 15 * MINUTE):
                 with console.status(f"ohlcv: a tick of {symbols:,} symbols"):
-                    world.tick(before + MINUTE)
+                    if moment > end:
+                        world.add_candles(range(symbols), end, moment, step=MINUTE)
+                    world.tick(moment - 14 * MINUTE)
                     world.connection.execute(_FILL_PEER.format(source="ohlcv.bars"))
                     world.connection.execute("truncate original.bars")
                     world.connection.execute(_FILL_ORIGINAL, [f"S{whole:05}"])

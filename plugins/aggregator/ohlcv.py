@@ -14,6 +14,7 @@ import logging
 import sys
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime, time, timedelta
+from math import ceil
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import psycopg
@@ -30,7 +31,7 @@ from aggregator.telemetry import Day, problems
 from aggregator.upsert import blames_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from psycopg.rows import TupleRow
@@ -50,9 +51,17 @@ TIMEFRAMES = ("15m", "1h", "4h", "1d")
 NAMED_AT_MOST = 20
 """Failed symbols that the log names; the run log and ``ops.ops_issues`` have them all."""
 
+WINDOWS_A_SHARD = 50_000
+"""Windows of candles of a backlog for which a task instance pays: some seconds of work."""
+
+SHARDS_AT_MOST = 64
+
 SYMBOLS_A_CHUNK = 50
 DAYS_A_CHUNK = 31
 """What a rebuild does in one transaction: some seconds of work."""
+
+REBUILD_SHARDS = 2
+"""Task instances that a rebuild takes at most, so that ticks find a free place beside it."""
 
 BUSY_FOR = timedelta(minutes=2)
 """For how long a rebuild waits for a tick that works on the same tasks."""
@@ -232,32 +241,43 @@ def plan(cursor: Cursor, run: Run) -> list[dict[str, int]]:
         "rebuilt": number("ohlcv/mark_run_stale.sql") if was_finished else 0,
     }
     claimed = number("ohlcv/claim_due_tasks.sql")
-    found = cursor.execute(_statement("ohlcv/claimed_symbols.sql"), {**run.parameters, "shards": 1, "shard": 0})
-    symbols = {symbol for _, shard in found for symbol in shard}
-    shards = -(-len(symbols) // run.settings.ohlcv_symbols_per_shard)
-    checkpoint(cursor, run, "planned", **counts, claimed=claimed, symbols=len(symbols), shards=shards)
-    log.info(
-        "As of %s: %d tasks of %d symbols claimed, in %d shards; %s", run.as_of, claimed, len(symbols), shards, counts
-    )
+    ((symbols, windows),) = cursor.execute(_statement("ohlcv/claimed_work.sql"), run.parameters).fetchall()
+    wanted = max(ceil(symbols / run.settings.ohlcv_symbols_per_shard), ceil(windows / WINDOWS_A_SHARD))
+    shards = min(wanted, symbols, SHARDS_AT_MOST)
+    checkpoint(cursor, run, "planned", **counts, claimed=claimed, symbols=symbols, shards=shards)
+    log.info("As of %s: %d tasks of %d symbols claimed, in %d shards; %s", run.as_of, claimed, symbols, shards, counts)
     if counts["stale"] is None:
         log.warning("Somebody holds a claim in an open transaction. Changed candles wait for the next run.")
     return [{"shard": shard, "of": shards} for shard in range(shards)]
 
 
-def plan_rebuild(cursor: Cursor, run: Run) -> list[dict[str, int]]:
-    """Open the run log of a rebuild, whose work is one task instance's.
+def plan_rebuild(cursor: Cursor, run: Run, params: RebuildParams) -> list[dict[str, int]]:
+    """Open the run log of a rebuild, and share its symbols out.
 
     Args:
         cursor: In one transaction.
         run: The run.
+        params: What to build.
 
     Returns:
-        One shard.
+        As :func:`plan`: at most `REBUILD_SHARDS`.
+
+    Raises:
+        HardError: One of the symbols has no tasks.
     """
     cursor.execute(_statement("ohlcv/start_run.sql"), run.parameters)
     cursor.execute(_statement("ohlcv/sync_tasks.sql"))
-    checkpoint(cursor, run, "planned", shards=1)
-    return [{"shard": 0, "of": 1}]
+    symbols = _symbols(cursor, params)
+    if unknown := sorted(set(params.symbols or ()) - set(symbols)):
+        msg = f"There are no tasks of the symbols {', '.join(map(repr, unknown[:NAMED_AT_MOST]))}. Nothing was built."
+        raise HardError(msg)
+    shards = min(ceil(len(symbols) / SYMBOLS_A_CHUNK), REBUILD_SHARDS)
+    checkpoint(cursor, run, "planned", shards=shards)
+    return [{"shard": shard, "of": shards} for shard in range(shards)]
+
+
+def _symbols(cursor: Cursor, params: RebuildParams) -> list[str]:
+    return [symbol for (symbol,) in cursor.execute(_statement("ohlcv/symbols.sql"), {"symbols": params.symbols})]
 
 
 def aggregate(cursor: Cursor, run: Run, *, shard: int, of: int) -> Totals:
@@ -316,50 +336,49 @@ def _build(cursor: Cursor, run: Run, timeframe: str, symbols: Sequence[str], **d
     return replace(Totals(*counts), failed=len(failed))
 
 
-def rebuild(transaction: Transaction, run: Run, params: RebuildParams) -> Totals:
-    """Build the windows of some days again, in chunks of one transaction each; another try goes on after the last one.
+def rebuild(transaction: Transaction, run: Run, params: RebuildParams, *, shard: int, of: int) -> Totals:
+    """Build the windows of some days again, in chunks of one transaction each; another try leaves out those done.
 
     Args:
         transaction: Opens a transaction.
         run: The run.
         params: What to build, and whether to keep it.
+        shard: Number of the shard.
+        of: How many shards there are.
 
     Returns:
         What was done, or what would be.
 
     Raises:
         TransientError: A tick works on the same tasks for longer than `BUSY_FOR`.
-        HardError: None of the symbols has tasks.
     """
     with transaction() as cursor:
-        given = {"symbols": params.symbols, **run.parameters}
-        symbols = [symbol for (symbol,) in cursor.execute(_statement("ohlcv/symbols.sql"), given)]
-        ((done,),) = cursor.execute(_statement("ohlcv/rebuilt_chunks.sql"), run.parameters).fetchall()
-    if unknown := sorted(set(params.symbols or ()) - set(symbols)):
-        msg = f"There are no tasks of the symbols {', '.join(map(repr, unknown[:NAMED_AT_MOST]))}. Nothing was built."
-        raise HardError(msg)
+        symbols = _symbols(cursor, params)
+        done = {name for (name,) in cursor.execute(_statement("ohlcv/rebuilt_chunks.sql"), run.parameters)}
+    chunks = dict(_chunks(list(chunked(symbols, SYMBOLS_A_CHUNK))[shard::of], params))
     totals = Totals()
-    chunks = list(_chunks(symbols, params))
-    for number, chunk in enumerate(chunks, start=1):
-        if number <= done:
-            continue
-        totals += _rebuild_chunk(transaction, run, params, chunk, number)
-        log.info("Chunk %d of %d: %s", number, len(chunks), asdict(totals))
+    for number, (name, chunk) in enumerate(chunks.items(), start=1):
+        if name not in done:
+            totals += _rebuild_chunk(transaction, run, params, name, chunk)
+            log.info("Chunk %d of %d: %s", number, len(chunks), asdict(totals))
     return totals
 
 
-def _chunks(symbols: Collection[str], params: RebuildParams) -> Iterator[dict[str, Any]]:
+def _chunks(groups: Iterable[Sequence[str]], params: RebuildParams) -> Iterator[tuple[str, dict[str, Any]]]:
     start, end = params.range
-    for some in chunked(symbols, SYMBOLS_A_CHUNK):
+    for symbols in groups:
         first = start
         while first < end:
             last = min(first + timedelta(days=DAYS_A_CHUNK), end)
-            yield {
-                "symbols": some,
-                "starts_at": first,
-                "ends_at": last,
-                "timeframes": list(params.timeframes or TIMEFRAMES),
-            }
+            yield (
+                f"{symbols[0]} to {symbols[-1]} from {first:%F}",
+                {
+                    "symbols": symbols,
+                    "starts_at": first,
+                    "ends_at": last,
+                    "timeframes": list(params.timeframes or TIMEFRAMES),
+                },
+            )
             first = last
 
 
@@ -370,7 +389,7 @@ def _chunks(symbols: Collection[str], params: RebuildParams) -> Iterator[dict[st
     reraise=True,
 )
 def _rebuild_chunk(
-    transaction: Transaction, run: Run, params: RebuildParams, chunk: dict[str, Any], number: int
+    transaction: Transaction, run: Run, params: RebuildParams, name: str, chunk: dict[str, Any]
 ) -> Totals:
     totals = Totals()
     with transaction() as cursor:
@@ -385,7 +404,7 @@ def _rebuild_chunk(
             for timeframe, symbols in cursor.execute(_statement("ohlcv/claimed_symbols.sql"), shard).fetchall():
                 totals += _build(cursor, run, timeframe, symbols, as_of=None, max_windows=_UNLIMITED)
         if not params.dry_run:
-            checkpoint(cursor, run, "rebuilt", chunk=number, **asdict(totals))
+            checkpoint(cursor, run, "rebuilt", chunk=name, **asdict(totals))
     return totals
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
+from aggregator import ohlcv
 from aggregator.errors import HardError, TransientError
 from aggregator.migrations import migrate
 from tests.airflow_context import context
@@ -119,6 +120,29 @@ def test_rebuild_of_days_reports_and_then_keeps(dag, market) -> None:
     assert again["unchanged"] == again["bars"] == len(before)
     assert versions(market) == before
     assert set(tasks(market, "status, owner")) == {("idle", None)}
+
+
+@pytest.mark.slow
+def test_rebuild_is_shared_out_and_another_try_leaves_out_the_chunks_that_are_done(dag, market, monkeypatch) -> None:
+    run(dag)
+    market.execute("update ohlcv.bars set high = 0")
+    monkeypatch.setattr(ohlcv, "SYMBOLS_A_CHUNK", 1)
+    rebuild_chunk = ohlcv._rebuild_chunk
+
+    def die(transaction: Any, run: Any, params: Any, name: str, chunk: Any) -> Any:
+        if name.startswith("B"):
+            raise TransientError("killed")
+        return rebuild_chunk(transaction, run, params, name, chunk)
+
+    monkeypatch.setattr(ohlcv, "_rebuild_chunk", die)
+    rebuilding = {"run_id": "manual__1", "dryRun": False, "startDate": "2026-03-08"}
+    with pytest.raises(TransientError):
+        run(dag, END, **rebuilding)
+    monkeypatch.setattr(ohlcv, "_rebuild_chunk", rebuild_chunk)
+    done, shards = run(dag, END, **rebuilding)
+    assert [shard["bars"] for shard in shards] == [0, 96 + 24 + 6 + 1], "a shard for each symbol; A was done"
+    assert done["updated"] == 2 * (96 + 24 + 6 + 1)
+    assert stored(market) == expected(market, END + MINUTE)
 
 
 @pytest.mark.slow

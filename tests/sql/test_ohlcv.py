@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
@@ -227,6 +228,15 @@ class TestCommand:
         assert "cannot be reached by connection market_db" in capsys.readouterr().err
 
 
+EXPLAIN = {
+    "log_min_duration": 0,
+    "log_level": "notice",
+    "log_analyze": "on",
+    "log_timing": "off",
+    "log_format": "json",
+    "log_nested_statements": "on",
+}
+
 FILL = """
 insert into ohlcv.candles
 select symbol, '5m', ts, 10 + n %% 7, 20 + n %% 11, 5 - n %% 3, 11 + n %% 5, 1.5 + n %% 13, n %% 4
@@ -290,6 +300,48 @@ def explained(market: psycopg.Connection, call: Callable[[], object]) -> int:
     market.execute("select pg_stat_force_next_flush()")
     ((after,),) = market.execute(touched).fetchall()
     return int(after - before)
+
+
+def handled(market: psycopg.Connection, call: Callable[[psycopg.Connection], object]) -> int:
+    """Rows that the plans of a call's statements have handed on or thrown away: what it works, whatever the machine."""
+
+    def rows(plan: dict[str, Any]) -> float:
+        thrown_away = sum(count for name, count in plan.items() if name.startswith("Rows Removed"))
+        each = plan["Actual Rows"] + thrown_away
+        return each * plan["Actual Loops"] + sum(map(rows, plan.get("Plans", [])))
+
+    plans: list[dict[str, Any]] = []
+
+    def keep(notice: psycopg.errors.Diagnostic) -> None:
+        _, _, plan = (notice.message_primary or "").partition("plan:\n")
+        if plan:
+            plans.append(json.loads(plan)["Plan"])
+
+    with psycopg.connect(market.info.dsn, autocommit=True) as explained:
+        explained.add_notice_handler(keep)
+        explained.execute("load 'auto_explain'")
+        for name, value in EXPLAIN.items():
+            explained.execute(f"set auto_explain.{name} = {value}")
+        call(explained)
+    return round(sum(map(rows, plans)))
+
+
+@pytest.mark.slow
+def test_tick_works_as_much_as_there_is_to_do(market) -> None:
+    """Also where statistics are older than the first bars of a timeframe, and one shard after the other stores some."""
+    symbols = [f"S{number:04}" for number in range(2_000)]
+    market.execute("insert into ohlcv.assets (symbol, base_timeframe) select unnest(%s::text[]), '5m'", [symbols])
+    end = DAY + 24 * HOUR
+    market.execute(FILL.replace("'5 minutes'", "'4 hours'"), {"symbols": symbols, "start": DAY, "end": end})
+    tick(market, run_of(end - 14 * MINUTE))
+    market.execute("vacuum analyze")
+    work = {}
+    for what, as_of in {"all timeframes close": end + MINUTE, "late candles": end + 6 * MINUTE}.items():
+        run = run_of(as_of, ohlcv_symbols_per_shard=250)
+        work[what] = handled(market, lambda explained, run=run: tick(explained, run)) // len(symbols)
+        market.execute("update ohlcv.candles set close = close + 1 where ts = %s", [DAY + 8 * HOUR])
+    # Some hundred rows a symbol. Each symbol of a shard compared with the bars of those before it are many thousands.
+    assert {what: rows for what, rows in work.items() if rows > 1_500} == {}
 
 
 @pytest.mark.slow

@@ -59,7 +59,7 @@ class OhlcvPlanOperator(BaseOperator):
         with hook.task_transaction(context) as cursor:
             ohlcv.prepare_partitions(cursor, run)
         with hook.task_transaction(context) as cursor:
-            return (ohlcv.plan_rebuild if params.wanted else ohlcv.plan)(cursor, run)
+            return ohlcv.plan_rebuild(cursor, run, params) if params.wanted else ohlcv.plan(cursor, run)
 
 
 class OhlcvAggregateOperator(BaseOperator):
@@ -100,7 +100,7 @@ class OhlcvAggregateOperator(BaseOperator):
         run = _run(context)
         transaction = partial(PostgresTransactionHook(self.conn_id).task_transaction, context)
         if params.wanted:
-            totals = ohlcv.rebuild(transaction, run, params)
+            totals = ohlcv.rebuild(transaction, run, params, **self.shard)
             self.log.info("%s: %s", "Dry run, rolled back" if params.dry_run else "Rebuilt", asdict(totals))
             with transaction() as cursor:
                 ohlcv.checkpoint(cursor, run, "aggregated", **self.shard, dry_run=params.dry_run, **asdict(totals))

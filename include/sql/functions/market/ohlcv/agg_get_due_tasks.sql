@@ -12,6 +12,7 @@ returns table (
 language sql
 stable
 set search_path = ''
+set work_mem = '64MB'
 as $$
     with stale as (
         select stale.symbol, min(noted.size) as size

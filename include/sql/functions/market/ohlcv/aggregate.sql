@@ -83,74 +83,29 @@ begin
         select
             claimed.*,
             edge.starts_at,
-            edge.ends_at,
             case
-                when edge.ends_at is null then claimed.cursor
-                when edge.starts_at >= edge.ends_at and claimed.cursor is null then null
-                when edge.starts_at >= edge.ends_at then greatest(claimed.cursor, claimed.horizon)
-                when last_row.ts >= edge.ends_at then edge.ends_at
-                else date_bin(claimed.size, last_row.ts, timestamptz '2000-01-01 00:00+00') + claimed.size
-            end as new_cursor
+                when edge.starts_at is not null
+                    then least(edge.starts_at + p_max_windows * claimed.size, claimed.horizon)
+            end as ends_at
         from claimed
-        left join lateral (
-            (
-                select candle.ts
-                from ohlcv.candles as candle
-                where
-                    claimed.is_base
-                    and candle.symbol = claimed.symbol
-                    and candle.timeframe = claimed.source_timeframe
-                    and candle.ts >= coalesce(claimed.cursor, '-infinity')
-                order by candle.ts
-                limit 1
-            )
-            union all
-            (
-                select bar.ts
-                from ohlcv.bars as bar
-                where
-                    not claimed.is_base
-                    and bar.symbol = claimed.symbol
-                    and bar.timeframe = claimed.source_timeframe
-                    and bar.ts >= coalesce(claimed.cursor, '-infinity')
-                order by bar.ts
-                limit 1
-            )
-        ) as first_row on claimed.horizon > coalesce(claimed.cursor, '-infinity')
-        left join lateral (
-            (
-                select candle.ts
-                from ohlcv.candles as candle
-                where
-                    claimed.is_base
-                    and candle.symbol = claimed.symbol
-                    and candle.timeframe = claimed.source_timeframe
-                    and candle.ts >= first_row.ts
-                order by candle.ts desc
-                limit 1
-            )
-            union all
-            (
-                select bar.ts
-                from ohlcv.bars as bar
-                where
-                    not claimed.is_base
-                    and bar.symbol = claimed.symbol
-                    and bar.timeframe = claimed.source_timeframe
-                    and bar.ts >= first_row.ts
-                order by bar.ts desc
-                limit 1
-            )
-        ) as last_row on first_row.ts is not null
         cross join lateral (
             select
-                first_window.ts as starts_at,
-                least(first_window.ts + p_max_windows * claimed.size, claimed.horizon) as ends_at
-            from date_bin(claimed.size, first_row.ts, timestamptz '2000-01-01 00:00+00') as first_window (ts)
-            where first_window.ts is not null
-            union all
-            select null, null
-            where first_row.ts is null
+                case
+                    when claimed.horizon <= claimed.cursor then null
+                    -- All of it is read now, so windows without a source row need no search for the first one.
+                    when
+                        extract(epoch from claimed.horizon - claimed.cursor)
+                        <= p_max_windows * extract(epoch from claimed.size)
+                        then claimed.cursor
+                    when claimed.horizon is not null
+                        then date_bin(
+                            claimed.size,
+                            ohlcv.next_source_row(
+                                claimed.symbol, claimed.source_timeframe, coalesce(claimed.cursor, '-infinity')
+                            ),
+                            timestamptz '2000-01-01 00:00+00'
+                        )
+                end as starts_at
         ) as edge
     ),
 
@@ -183,8 +138,14 @@ begin
         select
             planned.*,
             case
-                when built.bad_window is null then planned.new_cursor
-                else greatest(planned.cursor, least(planned.new_cursor, built.bad_window))
+                when built.bad_window is not null then greatest(planned.cursor, built.bad_window)
+                when planned.starts_at >= planned.ends_at and planned.cursor is null then null
+                when planned.starts_at >= planned.ends_at then greatest(planned.cursor, planned.horizon)
+                when
+                    built.newest_new_bar = planned.ends_at - planned.size
+                    or ohlcv.next_source_row(planned.symbol, planned.source_timeframe, planned.ends_at) is not null
+                    then planned.ends_at
+                else coalesce(built.newest_new_bar + planned.size, planned.cursor)
             end as reached_cursor,
             coalesce(built.new_bars, 0) as new_bars,
             coalesce(built.poor_bars, 0) as poor_bars,

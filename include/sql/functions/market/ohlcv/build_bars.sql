@@ -5,7 +5,7 @@
 -- with equal values are dropped before the insert, so that a replay writes nothing.
 --
 -- A cast of double precision to numeric prints and parses its 15 digits, which takes longer than all the rest of a
--- candle. With at most six decimals, a whole number of millionths is the same number.
+-- candle. With at most six decimals, a whole number of millionths is the same number: candles are summed in millionths.
 --
 -- Values that make no bar stop their symbol, from the window on in which they are. Nothing else is decided here.
 create or replace function ohlcv.build_bars(
@@ -19,6 +19,7 @@ returns table (
     updated integer,
     unchanged integer,
     deleted integer,
+    newest_new_bar timestamptz,
     bad_window timestamptz
 )
 language plpgsql
@@ -32,6 +33,7 @@ declare
     frame ohlcv.timeframes;
     coarser ohlcv.timeframes;
     source text;
+    price_unit numeric := 1;
     first_moment timestamptz;
     last_moment timestamptz;
     oldest_candle timestamptz := '-infinity';
@@ -44,15 +46,12 @@ begin
             select
                 symbol, timeframe, ts, open, high, low, close, volume,
                 case
-                    when high + low + close between 0.001 and 1e9
-                        then case
-                            when
-                                abs((high + low + close) * 1e6 - round((high + low + close) * 1e6))
-                                < (high + low + close) * 4e-10
-                                then round((high + low + close) * 1e6)::bigint * 0.000001
-                            else (high + low + close)::numeric
-                        end
-                    else (high + low + close)::numeric
+                    when
+                        high + low + close between 0.001 and 1e9
+                        and abs((high + low + close) * 1e6 - ((high + low + close) * 1e6)::bigint)
+                        < (high + low + close) * 4e-10
+                        then ((high + low + close) * 1e6)::bigint::numeric
+                    else (high + low + close)::numeric * 1000000
                 end * volume as price_volume,
                 trades, 1 as candles,
                 (
@@ -62,6 +61,7 @@ begin
                 ) is true as is_valid
             from ohlcv.candles
         )';
+        price_unit := 0.000001;
         -- Candles that retention has dropped say nothing about their bars.
         select coalesce(min(starts_at), '-infinity') into oldest_candle from ohlcv.candle_partitions();
     else
@@ -77,14 +77,26 @@ begin
                 range.starts_at,
                 range.ends_at,
                 range.is_stale,
-                $2 - timeframe.size as last_offset
+                $2 - (
+                    select timeframe.size from ohlcv.timeframes as timeframe
+                    where timeframe.timeframe = range.source_timeframe collate "C"
+                ) as last_offset,
+                -- One look for a range, so that there need be none for each of its bars.
+                exists(
+                    select
+                    from ohlcv.bars as old
+                    where
+                        old.symbol = range.symbol collate "C"
+                        and old.timeframe = $3
+                        and old.ts >= range.starts_at
+                        and old.ts < range.ends_at
+                ) as has_bars
             from unnest($1) as range
-            inner join ohlcv.timeframes as timeframe on range.source_timeframe = timeframe.timeframe
         ),
         -- Grouped range by range: the hash of one symbol's windows stays in the processor's cache. How long a range is,
         -- the planner cannot know, and would sort its candles: hence enable_sort = off.
         built as materialized (
-            select range.symbol, grouped.*
+            select range.symbol, range.has_bars, grouped.*
             from source_range as range
             cross join lateral (
                 select
@@ -96,7 +108,7 @@ begin
                     max(source.high) as high,
                     min(source.low) as low,
                     sum(source.volume) as volume,
-                    sum(source.price_volume) as price_volume,
+                    sum(source.price_volume) * $8 as price_volume,
                     sum(source.trades)::bigint as trades,
                     sum(source.candles)::integer as candles,
                     bool_and(source.is_valid) as is_valid
@@ -122,13 +134,14 @@ begin
         bar as materialized (
             select
                 built.symbol,
+                built.has_bars,
                 built.ts,
                 coalesce(
                     built.open,
                     (
                         select row.open from %1$s as row
                         where row.symbol = built.symbol and row.timeframe = task.source_timeframe
-                            and row.ts = built.first_ts
+                            and row.ts = built.first_ts and row.ts >= %2$L and row.ts < %3$L
                     )
                 ) as open,
                 built.high,
@@ -138,7 +151,7 @@ begin
                     (
                         select row.close from %1$s as row
                         where row.symbol = built.symbol and row.timeframe = task.source_timeframe
-                            and row.ts = built.last_ts
+                            and row.ts = built.last_ts and row.ts >= %2$L and row.ts < %3$L
                     )
                 ) as close,
                 built.volume,
@@ -173,7 +186,7 @@ begin
                         bar.candles, bar.expected_candles, $4
                     ) as is_equal
                 from ohlcv.bars as old
-                where old.symbol = bar.symbol and old.timeframe = $3 and old.ts = bar.ts
+                where bar.has_bars and old.symbol = bar.symbol and old.timeframe = $3 and old.ts = bar.ts
                 offset 0
             ) as stored on true
         ),
@@ -200,20 +213,31 @@ begin
                     expected_candles = excluded.expected_candles,
                     derivation_version = excluded.derivation_version
         ),
-        emptied as (
-            delete from ohlcv.bars as bar
-            using source_range as range
+        -- From the ranges to their bars: a join may as well look through all bars of the timeframe.
+        without_source as materialized (
+            select range.symbol, stored.ts
+            from source_range as range
+            cross join lateral (
+                select old.ts
+                from ohlcv.bars as old
+                where
+                    old.symbol = range.symbol
+                    and old.timeframe = $3
+                    and old.ts >= greatest(range.starts_at, $5)
+                    and old.ts < range.ends_at
+                offset 0
+            ) as stored
             left join first_bad on range.symbol = first_bad.symbol
             where
                 range.is_stale
-                and bar.symbol = range.symbol
-                and bar.timeframe = $3
-                and bar.ts >= range.starts_at
-                and bar.ts < range.ends_at
-                and bar.ts >= $5
-                and (first_bad.ts is null or bar.ts < first_bad.ts)
+                and (first_bad.ts is null or stored.ts < first_bad.ts)
                 -- Hashed, however few bars the planner expects: with "not exists" it compares each with each.
-                and (bar.symbol, bar.ts) not in (select built.symbol, built.ts from built)
+                and (range.symbol, stored.ts) not in (select built.symbol, built.ts from built)
+        ),
+        emptied as (
+            delete from ohlcv.bars as bar
+            using without_source
+            where bar.symbol = without_source.symbol and bar.timeframe = $3 and bar.ts = without_source.ts
             returning bar.symbol, bar.ts
         ),
         passed_on as (
@@ -243,7 +267,8 @@ begin
                 (count(*) filter (where 5 * candles < 4 * expected_candles))::integer as poor_bars,
                 (count(*) filter (where not is_stored))::integer as inserted,
                 (count(*) filter (where is_stored and not is_equal))::integer as updated,
-                (count(*) filter (where is_equal))::integer as unchanged
+                (count(*) filter (where is_equal))::integer as unchanged,
+                max(ts) filter (where not was_built) as newest_new_bar
             from compared
             group by symbol
         ),
@@ -258,6 +283,7 @@ begin
             coalesce(counted.updated, 0),
             coalesce(counted.unchanged, 0),
             coalesce(emptied_counted.deleted, 0),
+            counted.newest_new_bar,
             first_bad.ts
         from (select distinct symbol from source_range) as touched
         left join counted on touched.symbol = counted.symbol
@@ -267,10 +293,12 @@ begin
         source, first_moment, last_moment
     )
     using
-        p_ranges, frame.size, p_timeframe, p_derivation_version, oldest_candle, coarser.timeframe, coarser.size;
+        p_ranges, frame.size, p_timeframe, p_derivation_version, oldest_candle, coarser.timeframe, coarser.size,
+        price_unit;
 end
 $$;
 
 comment on function ohlcv.build_bars(text, ohlcv.source_range[], integer) is
-'Builds bars of one timeframe for ranges of symbols; returns what became of them, and each symbol''s first bad window';
+'Builds bars of one timeframe for ranges of symbols; returns what became of them, each symbol''s newest new '
+'bad window';
 revoke all on function ohlcv.build_bars(text, ohlcv.source_range[], integer) from public;

@@ -4,6 +4,8 @@ create or replace function ohlcv.claim_tasks(p_owner text, p_symbols text[], p_t
 language plpgsql
 volatile
 set search_path = ''
+-- The planner expects few of the pairs to meet, and would look each task up by itself.
+set enable_nestloop = off
 as $$
 declare
     claimed integer;
@@ -15,7 +17,7 @@ begin
         from ohlcv.tasks as task
         inner join unnest(p_symbols, p_timeframes) as given (symbol, timeframe)
             on task.symbol = given.symbol collate "C" and task.timeframe = given.timeframe collate "C"
-        where task.status = 'idle' and task.enabled
+        where task.symbol = any(p_symbols) and task.status = 'idle' and task.enabled
         order by task.symbol, task.timeframe
         for no key update of task skip locked
     )
@@ -23,7 +25,7 @@ begin
     update ohlcv.tasks as task
     set status = 'running', owner = p_owner, claimed_at = now(), last_attempt_at = now()
     from free
-    where task.symbol = free.symbol and task.timeframe = free.timeframe;
+    where task.symbol = any(p_symbols) and task.symbol = free.symbol and task.timeframe = free.timeframe;
     get diagnostics claimed = row_count;
     return claimed;
 end

@@ -11,6 +11,7 @@ set search_path = ''
 set enable_nestloop = off
 as $$
 declare
+    symbols text[] := (select array_agg(given.symbol) from unnest(p_results) as given);
     finished integer;
 begin
     with result as (
@@ -46,6 +47,7 @@ begin
         where
             task.symbol = result.symbol collate "C"
             and task.timeframe = result.timeframe collate "C"
+            and task.symbol = any(symbols)
             and task.owner = p_owner
             and task.status = 'running'
         returning task.symbol, task.timeframe, task.status

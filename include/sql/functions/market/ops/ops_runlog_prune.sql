@@ -14,6 +14,10 @@ begin
         order by runlog.id desc
         offset p_keep
         for update skip locked
+    ),
+
+    statistic as (
+        delete from ops.ops_runlog_tasks using old where ops_runlog_tasks.runlog_id = old.id
     )
 
     delete from ops.ops_runlog using old where ops_runlog.id = old.id;
