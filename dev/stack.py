@@ -258,7 +258,9 @@ class Stack:
                 }
             ),
             KEY: secret("n8n_key", secrets.token_hex),
-            "AIRFLOW_CONN_N8N": json.dumps(
+            # A real n8n takes the stand-in's place by this connection.
+            "AIRFLOW_CONN_N8N": os.environ.get("AIRFLOW_CONN_N8N")
+            or json.dumps(
                 {
                     "conn_type": "http",
                     "password": secret("n8n_key", secrets.token_hex),

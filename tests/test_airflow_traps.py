@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import sys
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, get_args
+from uuid import uuid4
 
 import pendulum
 import pytest
 import time_machine
 from airflow._shared.plugins_manager.plugins_manager import _load_plugins_from_plugin_directory
+from airflow.jobs.triggerer_job_runner import ToTriggerSupervisor
 from airflow.models import import_all_models
 from airflow.models.dag import DagModel
 from airflow.models.dagbundle import DagBundleModel
 from airflow.models.dagrun import DagRun
 from airflow.models.serialized_dag import SerializedDagModel
-from airflow.models.taskinstance import clear_task_instances
+from airflow.models.taskinstance import TaskInstance, clear_task_instances
 from airflow.providers.standard.operators.empty import EmptyOperator
-from airflow.sdk import DAG, CronDataIntervalTimetable
+from airflow.sdk import DAG, BaseOperator, CronDataIntervalTimetable
 from airflow.sdk.definitions.callback import AsyncCallback
 from airflow.sdk.definitions.deadline import BaseDeadlineReference, DeadlineAlert, DeadlineReference
+from airflow.sdk.execution_time.comms import SetRenderedMapIndex, SetXCom, ToSupervisor
 from airflow.serialization.encoders import coerce_to_core_timetable
 from airflow.serialization.serialized_objects import DagSerialization, LazyDeserializedDAG
 from airflow.timetables.base import DataInterval, TimeRestriction
 from airflow.timetables.trigger import CronTriggerTimetable
+from airflow.triggers.base import StartTriggerArgs
 from airflow.utils.state import DagRunState
 from airflow.utils.types import DagRunTriggeredByType, DagRunType
 from sqlalchemy import create_engine, select
@@ -164,6 +168,34 @@ class TestDeadlines:
 
         (deadline,) = run.deadlines
         assert (run.state, deadline.deadline_time) == (DagRunState.QUEUED, self.DUE + self.WITHIN)
+
+
+class StartedFromTrigger(BaseOperator):
+    start_from_trigger = True
+    start_trigger_args = StartTriggerArgs(trigger_cls="module.Trigger", next_method="resume")
+
+
+class TestStartFromTrigger:
+    """Why `kpi_dispatch` does not start its instances from the triggerer (ADR 8)."""
+
+    def test_a_worker_can_name_its_instance_and_a_trigger_cannot(self) -> None:
+        assert SetRenderedMapIndex in messages(ToSupervisor)
+        assert SetRenderedMapIndex not in messages(ToTriggerSupervisor)
+        assert SetXCom in messages(ToTriggerSupervisor)
+
+    def test_mapped_tasks_are_declared_unsupported_and_started_all_the_same(self) -> None:
+        with DAG("job", schedule=None) as declared:
+            StartedFromTrigger.partial(task_id="send").expand(params=[{}, {}])
+        task = DagSerialization.from_dict(DagSerialization.to_dict(declared)).get_task("send")
+        instance = TaskInstance(task, dag_version_id=uuid4(), run_id="manual", map_index=0)
+
+        assert task.expand_start_from_trigger(context={}) is False
+        assert instance.start_trigger_args is not None
+
+
+def messages(union: Any) -> set[type]:
+    """What can be sent to a supervisor."""
+    return {*get_args(get_args(union)[0])}
 
 
 class TestPlugins:

@@ -12,17 +12,22 @@ from rich.console import Console
 
 from dev import postgres
 
-BENCHES = ("upsert", "transfer", "analytics", "ohlcv", "fan_out")
+BENCHES = ("upsert", "transfer", "analytics", "ohlcv", "ohlcv_run", "fan_out")
 """Modules of this package with a ``run(server, *, quick, console)``."""
+
+LONG_BENCHES = ("fan_out_large",)
+"""Likewise, but run only if they are named."""
 
 
 def main() -> None:
     """Measure against a throw-away PostgreSQL, and print one table for each bench."""
     parser = argparse.ArgumentParser(prog="python -m dev.bench", description=main.__doc__)
-    parser.add_argument("names", nargs="*", metavar="name", help=f"which benches: {', '.join(BENCHES)} (default: all)")
+    known = (*BENCHES, *LONG_BENCHES)
+    help_ = f"which benches: {', '.join(known)} (default: all but {', '.join(LONG_BENCHES)})"
+    parser.add_argument("names", nargs="*", metavar="name", help=help_)
     parser.add_argument("--quick", action="store_true", help="small sizes: shows that it works, not how fast")
     arguments = parser.parse_args()
-    if unknown := set(arguments.names) - set(BENCHES):
+    if unknown := set(arguments.names) - set(known):
         parser.error(f"no such bench: {', '.join(sorted(unknown))}")
     console = Console()
     with tempfile.TemporaryDirectory(prefix="aggregator-bench-") as folder:

@@ -1,65 +1,116 @@
-"""Starting many n8n workflows from one run of ``kpi_dispatch``, on a real Airflow."""
+"""Starting many n8n workflows from one run of ``kpi_dispatch``, on a real Airflow, in two ways (ADR 8)."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 import time
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
 import psycopg
 from rich.table import Table
 
+from dev.bench import airflow_stack, kpi_dispatch_from_trigger
 from dev.n8n.app import Workflow
-from dev.stack import Ports, Stack
+from dev.stack import REPOSITORY
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from rich.console import Console
 
     from dev.postgres import Postgres
+    from dev.stack import Stack
 
-SIZES = (1, 20, 200, 1000)
-QUICK_SIZES = (1, 20)
+SIZES = (2, 1, 20, 200)
+"""Numbers of KPIs. The first one warms up: the first runs of a new Airflow are slower."""
 
 LONGEST_LIST = 120
-"""``max_map_length`` of the stack: the larger sizes need several pages."""
+"""``max_map_length``: the largest size needs several pages."""
+
+QUICK_SIZES, QUICK_LONGEST_LIST = (3,), 2
 
 SECONDS_AT_MOST = 1800
 
+WAYS = {"ordinary tasks": "kpi_dispatch", "from trigger": kpi_dispatch_from_trigger.DAG_ID}
+"""Name of a way → its DAG."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run took.
+
+    Attributes:
+        seconds: From its start to its end.
+        cpu_seconds: Of Airflow and the stand-ins, without PostgreSQL.
+        named: Instances that Airflow shows by the id of their KPI.
+    """
+
+    seconds: float
+    cpu_seconds: float
+    named: int
+
 
 def run(server: Postgres, *, quick: bool, console: Console) -> None:  # noqa: ARG001 - the stack has its own
-    """Run ``kpi_dispatch`` with a growing registry, and print seconds, and CPU of Airflow and the stand-ins.
+    """Run both DAGs with a growing registry, check that each KPI was executed once, and print what it took.
 
     Args:
         server: Not used.
         quick: Few KPIs.
         console: Where the table goes.
     """
-    table = Table("KPIs", "seconds", "CPU seconds", "CPU a KPI", "executions", title="kpi_dispatch, two cores")
-    os.environ["AIRFLOW__CORE__MAX_MAP_LENGTH"] = str(LONGEST_LIST)
-    stack = Stack(Path(tempfile.mkdtemp(prefix="aggregator-fan-out-")))
-    try:
-        stack.start(Ports.free(), durable=False, say=console.print)
-        for dag in stack.airflow.get("dags", limit=100)["dags"]:
-            stack.airflow.patch(f"dags/{dag['dag_id']}", is_paused=dag["dag_id"] != "kpi_dispatch")
-        _measure(stack, 2)  # the first runs of a new Airflow are slower
-        for size in QUICK_SIZES if quick else SIZES:
-            seconds, cpu, executions = _measure(stack, size)
-            table.add_row(f"{size:,}", f"{seconds:.1f}", f"{cpu:.1f}", f"{cpu / size:.2f}", f"{executions:,}")
-            console.print(f"{size}: {seconds:.1f} s, {cpu:.1f} CPU s, {executions} executions")
-    finally:
-        stack.remove()
-        shutil.rmtree(stack.home, ignore_errors=True)
+    if quick:
+        measure(QUICK_SIZES, console, longest_list=QUICK_LONGEST_LIST)
+    else:
+        measure(SIZES, console, longest_list=LONGEST_LIST)
+
+
+def measure(sizes: Sequence[int], console: Console, *, longest_list: int) -> None:
+    """Measure both ways for registries of these sizes, as :func:`run` does.
+
+    Args:
+        sizes: Numbers of KPIs.
+        console: Where the table goes.
+        longest_list: ``max_map_length`` of the stack.
+    """
+    table = Table("KPIs", "way", "seconds", "CPU seconds", "CPU a KPI", "named", title="kpi_dispatch")
+    with _stack(longest_list, console) as stack:
+        for size in sizes:
+            for way, dag_id in WAYS.items():
+                cost = _cost(stack, dag_id, size)
+                figures = (f"{cost.seconds:.1f}", f"{cost.cpu_seconds:.1f}", f"{cost.cpu_seconds / size:.2f}")
+                table.add_row(f"{size:,}", way, *figures, f"{cost.named:,}")
+                console.print(f"{size:,} KPIs, {way}: {figures[0]} s, {figures[1]} CPU s, {cost.named:,} named")
     console.print(table)
 
 
-def _measure(stack: Stack, size: int) -> tuple[float, float, int]:
-    """Seconds of the run, CPU seconds of everything, and executions in n8n."""
+@contextmanager
+def _stack(longest_list: int, console: Console) -> Iterator[Stack]:
+    """A stack with both DAGs, in which nothing else runs."""
+    with tempfile.TemporaryDirectory(prefix="aggregator-fan-out-") as folder:
+        shutil.copy(kpi_dispatch_from_trigger.__file__, folder)
+        bundles = [
+            {
+                "name": name,
+                "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
+                "kwargs": {"path": str(path)},
+            }
+            for name, path in {"dags-folder": REPOSITORY / "dags", "fan-out": folder}.items()
+        ]
+        configuration = {
+            "AIRFLOW__CORE__MAX_MAP_LENGTH": str(longest_list),
+            "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(bundles),
+        }
+        with airflow_stack.running(WAYS.values(), console, configuration) as stack:
+            yield stack
+
+
+def _cost(stack: Stack, dag_id: str, size: int) -> Cost:
     ids = [f"kpi-{number}" for number in range(size)]
     stack.n8n.reset()
     stack.n8n.register({id_: Workflow() for id_ in ids})
@@ -70,24 +121,22 @@ def _measure(stack: Stack, size: int) -> tuple[float, float, int]:
     stack.airflow.patch("variables/kpi-registry", **variable)
     with psycopg.connect(stack.products_url, autocommit=True) as connection:
         connection.execute("truncate kpi.jobs cascade")
-    cpu, began = _cpu_seconds(stack), time.monotonic()
-    moment = datetime.now(UTC).isoformat()
-    run = stack.airflow.post("dags/kpi_dispatch/dagRuns", logical_date=moment)
-    run = stack.airflow.wait_for_run("kpi_dispatch", run["dag_run_id"], seconds=SECONDS_AT_MOST)
-    seconds = time.monotonic() - began
-    if run["state"] != "success":
-        msg = f"the run with {size} KPIs is {run['state']}"
+    cpu, began = airflow_stack.cpu_seconds(stack), time.monotonic()
+    run_id = stack.airflow.post(f"dags/{dag_id}/dagRuns", logical_date=datetime.now(UTC).isoformat())["dag_run_id"]
+    run = stack.airflow.wait_for_run(dag_id, run_id, seconds=SECONDS_AT_MOST)
+    seconds, cpu = time.monotonic() - began, airflow_stack.cpu_seconds(stack) - cpu
+    executions = Counter(execution["path"] for execution in stack.n8n.executions())
+    if run["state"] != "success" or executions != Counter(ids):
+        msg = f"the run with {size} KPIs is {run['state']}, and n8n executed {executions.total()}"
         raise RuntimeError(msg)
-    return seconds, _cpu_seconds(stack) - cpu, len(stack.n8n.executions())
+    return Cost(seconds, cpu, len({*_names(stack, dag_id, run_id)} & {*ids}))
 
 
-def _cpu_seconds(stack: Stack) -> float:
-    """Of the stack's processes, with their children that have ended; PostgreSQL is none of them."""
-    total = 0.0
-    for process in stack.supervisor.processes():
-        try:
-            times = process.cpu_times()
-        except psutil.NoSuchProcess:
-            continue
-        total += times.user + times.system + times.children_user + times.children_system
-    return total
+def _names(stack: Stack, dag_id: str, run_id: str) -> Iterator[str]:
+    """What the UI calls the mapped instances."""
+    path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/trigger_kpi/listMapped"
+    total, seen = 1, 0
+    while seen < total:
+        page = stack.airflow.get(path, limit=100, offset=seen)
+        total, seen = page["total_entries"], seen + 100
+        yield from (instance["rendered_map_index"] for instance in page["task_instances"])

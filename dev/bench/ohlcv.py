@@ -54,6 +54,7 @@ FLOOR = "floor: no first and last"
 PER_TASK = "a statement a task"
 ORIGINAL = "original"
 REPLAYED = (OURS, "DuckDB", "Polars", PER_TASK)
+GROWING = (OURS, "DuckDB", "Polars")
 
 LATE = 0.01
 """Share of the windows of 15m of which a candle is corrected."""
@@ -338,24 +339,30 @@ def _tick(world: World, symbols: int, moment: datetime) -> dict[str, float]:
     """Seconds of the tick in which the windows that end at a moment are over."""
     ranges = {frame: (moment - size, moment) for frame, size in peers.SIZES.items() if not (moment - START) % size}
     some = min(symbols, ORIGINAL_AT_MOST)
+    ways = _ways(world, some, ranges, moment + MINUTE)
+    seconds = _ticked(world, {name: ways[name] for name in (*GROWING, ORIGINAL)}, ranges, some)
+    return seconds | {ORIGINAL: seconds[ORIGINAL] * symbols / some}
+
+
+def _ticked(world: World, ways: dict[str, Way], ranges: Ranges, symbols: int) -> dict[str, float]:
+    """Seconds in which each way builds the windows of some ranges; all end at the same moment."""
+    (end,) = {end for _, end in ranges.values()}
     seconds = {}
-    for name, way in _ways(world, some, ranges, moment + MINUTE).items():
-        if name in {FLOOR, PER_TASK}:
-            continue
+    for name, way in ways.items():
         rounds = []
         for _ in range(way.rounds):
-            world.restore(ranges, moment - 5 * MINUTE)
+            world.restore(ranges, end - 5 * MINUTE)
             rounds.append(_seconds(way.run))
-        seconds[name] = statistics.median(rounds) * (symbols / some if name == ORIGINAL else 1)
-        world.check(name, way.table, some)
+        seconds[name] = statistics.median(rounds)
+        world.check(name, way.table, symbols)
     return seconds
 
 
 def _growth(server: Postgres, console: Console, *, quick: bool) -> None:
     symbols = 100
     title = f"OHLCV: a tick in which all timeframes close, {symbols} symbols of 5m"
-    table = Table("days of candles", "a tick, s", "ratio", title=title)
-    first = None
+    first: dict[str, float] = {}
+    table = Table("days of candles", *(cell for name in GROWING for cell in (f"{name}, s", "ratio")), title=title)
     with _world(server) as world:
         world.register(symbols, "5m")
         start = START
@@ -364,16 +371,20 @@ def _growth(server: Postgres, console: Console, *, quick: bool) -> None:
             with console.status(f"ohlcv: a tick after {days} days"):
                 world.add_candles(range(symbols), start, end, base="5m", step=5 * MINUTE)
                 world.tick(end - 14 * MINUTE)
+                world.connection.execute(_FILL_PEER.format(source="ohlcv.bars"))
                 world.connection.execute("vacuum analyze")
                 ranges = {frame: (end - size, end) for frame, size in peers.SIZES.items()}
-                rounds = []
-                for _ in range(5):
-                    world.restore(ranges, end - 5 * MINUTE)
-                    rounds.append(_seconds(partial(world.tick, end + MINUTE)))
+                ways = {
+                    OURS: Way(partial(world.tick, end + MINUTE), "ohlcv.bars", 5),
+                    "DuckDB": Way(partial(peers.with_duckdb, world.url, ranges, "5m"), "peer.bars", 5),
+                    "Polars": Way(partial(peers.with_polars, world.url, ranges, "5m"), "peer.bars", 5),
+                }
+                seconds = _ticked(world, ways, ranges, symbols)
                 world.tick(end + MINUTE)
-                seconds = statistics.median(rounds)
                 first = first or seconds
-            table.add_row(f"{days}", *_cells(seconds, first, digits=3))
+            table.add_row(
+                f"{days}", *(cell for name in GROWING for cell in _cells(seconds[name], first[name], digits=3))
+            )
             start = end
     console.print(table)
 

@@ -138,8 +138,8 @@ def floor(url: str, ranges: Ranges) -> None:
             connection.execute(statement, given | {"start": start, "end": end})
 
 
-def with_duckdb(url: str, ranges: Ranges) -> None:
-    """DuckDB on Arrow tables, written back idempotently."""
+def with_duckdb(url: str, ranges: Ranges, base: str = "1m") -> None:
+    """DuckDB on Arrow tables of candles of timeframe `base`, written back idempotently."""
     with duckdb.connect() as engine:
 
         def roll_up(source: pa.Table, size: timedelta) -> pa.Table:
@@ -147,11 +147,11 @@ def with_duckdb(url: str, ranges: Ranges) -> None:
             return engine.sql(_DUCKDB.format(us=size // timedelta(microseconds=1))).to_arrow_table()
 
         engine.execute("set timezone = 'UTC'")
-        _through_arrow(url, ranges, roll_up)
+        _through_arrow(url, ranges, base, roll_up)
 
 
-def with_polars(url: str, ranges: Ranges) -> None:
-    """Polars on Arrow tables, written back idempotently."""
+def with_polars(url: str, ranges: Ranges, base: str = "1m") -> None:
+    """Polars on Arrow tables of candles of timeframe `base`, written back idempotently."""
 
     def roll_up(source: pa.Table, size: timedelta) -> pa.Table:
         frame = pl.DataFrame(pl.from_arrow(source)).lazy()
@@ -164,17 +164,17 @@ def with_polars(url: str, ranges: Ranges) -> None:
         )
         return made.rename({"start": "ts"}).collect().to_arrow()
 
-    _through_arrow(url, ranges, roll_up)
+    _through_arrow(url, ranges, base, roll_up)
 
 
-def _through_arrow(url: str, ranges: Ranges, roll_up: Callable[[pa.Table, timedelta], pa.Table]) -> None:
+def _through_arrow(url: str, ranges: Ranges, base: str, roll_up: Callable[[pa.Table, timedelta], pa.Table]) -> None:
     """Roll up each timeframe from the one before it: what is stored of it already, and what was just made."""
     made: list[pa.Table] = []
     with closing(dbapi.connect(url)) as connection, closing(connection.cursor()) as cursor:
         starts = [start for start, _ in ranges.values()]
         for number, (timeframe, (start, end)) in enumerate(ranges.items()):
             if number == 0:
-                source = _read(cursor, _READ_CANDLES, "1m", start, end)
+                source = _read(cursor, _READ_CANDLES, base, start, end)
             else:
                 finer = SOURCES[timeframe]
                 window = made[-1].select([name for name in made[-1].column_names if name != "timeframe"])

@@ -73,13 +73,14 @@ class N8n:
         if workflow is None or not workflow.active:
             return _not_registered(
                 f'The requested webhook "{request.method} {path}" is not registered.',
-                "The workflow must be active for a production URL to run successfully.",
+                hint="The workflow must be active for a production URL to run successfully. You can activate the "
+                "workflow using the toggle in the top-right of the editor. Note that unlike test URL calls, production "
+                "URL calls aren't shown on the canvas (only in the executions list)",
             )
         if workflow.method != request.method:
             return _not_registered(
                 f"This webhook is not registered for {request.method} requests. Did you mean to make a "
-                f"{workflow.method} request?",
-                None,
+                f"{workflow.method} request?"
             )
         if workflow.protected and not self._knows(request.headers.get("Authorization", "")):
             return PlainTextResponse("Authorization data is wrong!", HTTPStatus.FORBIDDEN)
@@ -162,5 +163,5 @@ def _control(n8n: N8n) -> APIRouter:
     return router
 
 
-def _not_registered(message: str, hint: str | None) -> Response:
-    return JSONResponse({"code": 404, "message": message, "hint": hint}, HTTPStatus.NOT_FOUND)
+def _not_registered(message: str, **more: str) -> Response:
+    return JSONResponse({"code": 404, "message": message, **more}, HTTPStatus.NOT_FOUND)

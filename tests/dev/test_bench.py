@@ -5,17 +5,23 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
 
-@pytest.mark.slow
+def slow(bench: str, ways: list[str]) -> Any:
+    return pytest.param(bench, ways, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     ("bench", "ways"),
     [
-        ("upsert", ["Upsert.from_rows", "psycopg executemany", "insert_rows"]),
-        ("analytics", ["hourly, a day", "daily reports", "monthly usage", "DuckDB seconds"]),
-        ("ohlcv", ["ours", "Polars", "original", "days of candles", "WAL of bars"]),
+        slow("upsert", ["Upsert.from_rows", "psycopg executemany", "insert_rows"]),
+        slow("analytics", ["hourly, a day", "daily reports", "monthly usage", "DuckDB seconds"]),
+        slow("ohlcv", ["ours", "Polars", "original", "days of candles", "WAL of bars"]),
+        pytest.param("ohlcv_run", ["task instances"], marks=[pytest.mark.e2e, pytest.mark.timeout(600)]),
+        pytest.param("fan_out", ["ordinary tasks", "from trigger"], marks=[pytest.mark.e2e, pytest.mark.timeout(600)]),
     ],
 )
 def test_quick_bench_compares_ours_with_the_peers(bench: str, ways: list[str]) -> None:
@@ -26,7 +32,7 @@ def test_quick_bench_compares_ours_with_the_peers(bench: str, ways: list[str]) -
         capture_output=True,
         text=True,
         check=True,
-        timeout=120,
+        timeout=600,
     )
     for way in ways:
         assert way in done.stdout

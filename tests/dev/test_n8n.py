@@ -49,6 +49,7 @@ def test_what_is_not_there_is_told_in_json(n8n: N8nControl) -> None:
         response = call(n8n, path)
         assert (response.status_code, response.json()["code"]) == (404, 404)
         assert "not registered" in response.json()["message"]
+        assert ("hint" in response.json()) is (path != "get")
     assert n8n.executions() == []
 
 
@@ -103,6 +104,7 @@ def test_importable_workflows_begin_with_a_protected_webhook_of_the_sample(repos
     assert [file.name for file in files] == ["report_back.json", "respond.json"]
     for file in files:
         workflow = json.loads(file.read_text())
+        assert workflow.get("id"), "n8n's command line refuses a workflow without one"
         webhook, *others = workflow["nodes"]
         assert webhook["type"] == "n8n-nodes-base.webhook"
         assert webhook["parameters"]["authentication"] == "headerAuth"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from dev.postgres import Postgres
 from dev.stack import Ports, Stack, StackError, dag_ids, postgres_environment
 from dev.supervisor import Supervisor
 
@@ -37,6 +38,16 @@ def test_starting_twice_says_so(monkeypatch, tmp_path: Path) -> None:
     stack = Stack(tmp_path)
     with pytest.raises(StackError, match=r"running already. Stop it with: make down"):
         stack.start(Ports.free(), durable=False, say=print)
+
+
+def test_real_n8n_takes_the_place_of_the_stand_in_by_a_connection(monkeypatch, tmp_path: Path) -> None:
+    stack = Stack(tmp_path)
+    stack._write_notes(Postgres("postgresql://nobody@127.0.0.1:1/postgres", None), Ports(1, 2, 3))
+    monkeypatch.delenv("AIRFLOW_CONN_N8N", raising=False)
+    assert "http://127.0.0.1:3" in stack.environment()["AIRFLOW_CONN_N8N"]
+    real = '{"conn_type": "http", "password": "k", "extra": {"allowed_origins": ["http://localhost:5690"]}}'
+    monkeypatch.setenv("AIRFLOW_CONN_N8N", real)
+    assert stack.environment()["AIRFLOW_CONN_N8N"] == real
 
 
 def test_dags_are_those_of_the_repository(repository: Path) -> None:

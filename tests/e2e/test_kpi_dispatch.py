@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import psutil
 import psycopg
 import pytest
@@ -25,7 +27,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 DAG = "kpi_dispatch"
 TASK = "trigger_kpi"
-EXTRA = ("good", "failing", "killed-after", "killed-before")
+SIX = ("cut-off", "one", "two", "three", "four", "five")
+EXTRA = ("good", "failing", "killed-after", "killed-before", "reporting", *SIX)
 
 CLAIM_WAITS = """
 create function public.claim_waits() returns trigger language plpgsql as
@@ -41,7 +44,10 @@ def registry(stack: Stack) -> Iterator[None]:
     stack.airflow.wait_until_loaded({DAG})
     before = stack.airflow.get("variables/kpi-registry")
     entries = json.loads(before["value"])["kpis"]
-    extra = [{**entries[0], "id": id_, "webhookUrl": stack.n8n.webhook(id_)} for id_ in EXTRA]
+    extra = [
+        {**entries[0], "id": id_, "webhookUrl": stack.n8n.webhook(id_), "reportBack": id_ == "reporting"}
+        for id_ in EXTRA
+    ]
     stack.n8n.register({id_: Workflow() for id_ in EXTRA})
     value = json.dumps({"kpis": [*entries, *extra]})
     stack.airflow.patch("variables/kpi-registry", key="kpi-registry", value=value)
@@ -162,6 +168,36 @@ def test_killed_before_the_request_is_sent_once_by_the_next_try(stack: Stack, pr
     assert executions(stack)["killed-before"] == 1
 
 
+def test_scheduler_killed_with_its_tasks_goes_on_and_sends_nothing_twice(stack: Stack, products, first_run) -> None:
+    stack.n8n.faults({"cut-off": [Fault(delay_seconds=25)]})
+    run_id = start(stack, *SIX)
+    wait(lambda: started(stack, "cut-off"), seconds=60)
+    kill(stack, "scheduler")
+    assert ended(stack, run_id)["state"] == "failed"
+    assert {id_: count for id_, count in executions(stack).items() if id_ in SIX} == dict.fromkeys(SIX, 1)
+    found = {id_: status for id_, status in statuses(products).items() if id_ in SIX}
+    assert found.pop("cut-off") == "unknown"
+    # One of the others may have been at work, too.
+    assert set(found.values()) <= {"triggered", "unknown"}
+    assert "triggered" in found.values()
+
+
+def test_triggerer_killed_while_it_waits_for_a_report_finds_it_later(stack: Stack, products, first_run) -> None:
+    run_id = start(stack, "reporting")
+    wait(lambda: deferred(stack, run_id), seconds=60)
+    kill(stack, "triggerer")
+    (trace_id,) = products.execute("select trace_id from kpi.jobs where run_id = %s", [run_id]).fetchone()
+    answer = httpx.post(
+        f"{stack.airflow_url}/api/kpi/{trace_id}/reporting",
+        json={"status": "completed"},
+        headers={"Authorization": f"Bearer {stack.environment()['SCHEDULER_API_KEY']}"},
+    )
+    assert answer.status_code == 200
+    assert ended(stack, run_id)["state"] == "success"
+    assert statuses(products)["reporting"] == "completed"
+    assert executions(stack)["reporting"] == 1
+
+
 def test_backfill_of_an_old_day_sends_nothing(stack: Stack, products, first_run: str) -> None:
     before = executions(stack)
     day = datetime.now(UTC) - timedelta(days=3)
@@ -179,6 +215,26 @@ def test_backfill_of_an_old_day_sends_nothing(stack: Stack, products, first_run:
         task = stack.airflow.get(f"dags/{DAG}/dagRuns/{run['dag_run_id']}/taskInstances/read_registry")
         assert (task["state"], run["state"]) == ("skipped", "success")
     assert executions(stack) == before
+
+
+def kill(stack: Stack, program: str) -> None:
+    """End a program with all that it has started, as a machine ends; it is started again."""
+    with psycopg.connect(stack.url_of("airflow")) as airflow:
+        for process in stack.supervisor.processes_of(program):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        # What is waited for is the silence of a scheduler or triggerer, half a minute of it.
+        airflow.execute(
+            "update job set latest_heartbeat = latest_heartbeat - interval '1 hour' where job_type = %s",
+            [f"{program.title()}Job"],
+        )
+
+
+def deferred(stack: Stack, run_id: str) -> None:
+    state = stack.airflow.get(f"dags/{DAG}/dagRuns/{run_id}/taskInstances/settle_job")["state"]
+    if state != "deferred":
+        msg = f"settle_job is {state}"
+        raise NotYetError(msg)
 
 
 def started(stack: Stack, path: str) -> None:

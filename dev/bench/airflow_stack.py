@@ -1,0 +1,51 @@
+"""A whole Airflow to measure runs on, in which nothing else runs."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+
+from dev.stack import Ports, Stack
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+
+    from rich.console import Console
+
+
+@contextmanager
+def running(
+    dag_ids: Collection[str], console: Console, configuration: Mapping[str, str] | None = None
+) -> Iterator[Stack]:
+    """Start a throw-away stack in which all DAGs but these are paused.
+
+    Args:
+        dag_ids: Which are not.
+        console: Where its messages go.
+        configuration: Environment variables of Airflow in addition.
+    """
+    stack = Stack(Path(tempfile.mkdtemp(prefix="aggregator-bench-airflow-")), configuration=configuration)
+    try:
+        stack.start(Ports.free(), durable=False, say=console.print)
+        stack.airflow.wait_until_loaded({*dag_ids})
+        for dag in stack.airflow.get("dags", limit=100)["dags"]:
+            stack.airflow.patch(f"dags/{dag['dag_id']}", is_paused=dag["dag_id"] not in dag_ids)
+        yield stack
+    finally:
+        stack.remove()
+
+
+def cpu_seconds(stack: Stack) -> float:
+    """Of the stack's processes so far, with their children that have ended; PostgreSQL is none of them."""
+    total = 0.0
+    for process in stack.supervisor.processes():
+        try:
+            times = process.cpu_times()
+        except psutil.NoSuchProcess:
+            continue
+        total += times.user + times.system + times.children_user + times.children_system
+    return total

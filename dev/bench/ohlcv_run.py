@@ -1,0 +1,86 @@
+"""OHLCV: what a whole run of the DAG takes on a real Airflow, of which the SQL is the smallest part."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import psycopg
+from rich.table import Table
+
+from dev.bench import airflow_stack
+from dev.bench.ohlcv import MINUTE, World
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from dev.postgres import Postgres
+    from dev.stack import Stack
+
+SIZES = (100, 1_000, 10_000)
+QUICK_SIZES = (10,)
+"""Symbols."""
+
+ROUNDS = 3
+DAG_ID = "ohlcv_aggregation"
+
+_EMPTY = "delete from ohlcv.candles; truncate ohlcv.bars, ohlcv.tasks, ohlcv.stale_windows; delete from ohlcv.assets"
+_FORGET_NEWEST = """
+with newest as (select max(cursor) - interval '15 minutes' as ts from ohlcv.tasks where timeframe = '15m'),
+forgotten as (delete from ohlcv.bars using newest where timeframe = '15m' and bars.ts = newest.ts)
+
+update ohlcv.tasks set cursor = newest.ts, built_until = newest.ts, next_run_at = null
+from newest where timeframe = '15m'
+"""
+
+
+def run(server: Postgres, *, quick: bool, console: Console) -> None:  # noqa: ARG001 - the stack has its own
+    """Run the DAG for a window of 15m of more and more symbols, and print what that takes.
+
+    Args:
+        server: Not used.
+        quick: Few symbols.
+        console: Where the table goes.
+    """
+    table = Table("symbols", "task instances", "seconds", "CPU seconds of Airflow", title="OHLCV: a run of the DAG")
+    with (
+        airflow_stack.running({DAG_ID}, console) as stack,
+        psycopg.connect(stack.products_url, autocommit=True) as connection,
+    ):
+        world = World(stack.products_url, connection)
+        for symbols in QUICK_SIZES if quick else SIZES:
+            with console.status(f"ohlcv_run: {symbols:,} symbols"):
+                connection.execute(_EMPTY)
+                world.register(symbols, "5m")
+                now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+                world.add_candles(range(symbols), now - timedelta(hours=2), now, base="5m", step=5 * MINUTE)
+                _run(stack)
+                rounds = [_measured(stack, connection, symbols) for _ in range(ROUNDS)]
+            instances, seconds, cpu = map(statistics.median, zip(*rounds, strict=True))
+            table.add_row(f"{symbols:,}", f"{instances}", f"{seconds:.1f}", f"{cpu:.1f}")
+    console.print(table)
+
+
+def _measured(stack: Stack, connection: psycopg.Connection, symbols: int) -> tuple[int, float, float]:
+    connection.execute(_FORGET_NEWEST)
+    connection.execute("vacuum analyze ohlcv.tasks, ohlcv.bars")
+    cpu, began = airflow_stack.cpu_seconds(stack), time.monotonic()
+    run_id, inserted = _run(stack)
+    seconds, cpu = time.monotonic() - began, airflow_stack.cpu_seconds(stack) - cpu
+    if inserted != symbols:
+        msg = f"{inserted} bars of {symbols} symbols were built; perhaps a scheduled run came between."
+        raise RuntimeError(msg)
+    instances = stack.airflow.get(f"dags/{DAG_ID}/dagRuns/{run_id}/taskInstances")["total_entries"]
+    return instances, seconds, cpu
+
+
+def _run(stack: Stack) -> tuple[str, int]:
+    run = stack.airflow.post(f"dags/{DAG_ID}/dagRuns", logical_date=datetime.now(UTC).isoformat())
+    run_id = str(run["dag_run_id"])
+    state = stack.airflow.wait_for_run(DAG_ID, run_id, seconds=300)["state"]
+    if state != "success":
+        msg = f"The run is {state}."
+        raise RuntimeError(msg)
+    return run_id, stack.airflow.result(DAG_ID, run_id, "finish")["inserted"]
