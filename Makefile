@@ -81,6 +81,10 @@ bench: setup ## Measure against peers, as ratios in one run
 scale-out: setup ## Prove that Celery workers, one of them killed, write what one machine writes (needs redis-server)
 	@$(RUN) -m dev scale-out
 
+.PHONY: drills
+drills: setup ## Prove in real time what alerts say when a month is backfilled, their receiver or the scheduler is down
+	@$(RUN) -m dev drills
+
 .PHONY: docs
 docs: setup ## Renew the tables of the documents that are made from code
 	@$(RUN) -m dev.docs

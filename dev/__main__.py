@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from dev import demo, scale_out
+from dev import demo, drills, scale_out
 from dev.airflow_api import AirflowApiError
 from dev.stack import REPOSITORY, Ports, Stack, StackError, make_writable
 
@@ -74,6 +74,13 @@ def run_scale_out(console: Console) -> int:
     with progress(console) as bar:
         outcomes = scale_out.run(HOME / "scale-out", steps(console, bar))
     return scale_out.report(*outcomes, console)
+
+
+def run_drills(console: Console) -> int:
+    """Let real time pass: a month is backfilled, the receiver of alerts is down, the scheduler is."""
+    with progress(console) as bar:
+        drills.run(HOME / "drills", steps(console, bar))
+    return 0
 
 
 def up(console: Console) -> int:
@@ -156,6 +163,7 @@ COMMANDS = {
     "migrate": migrate,
     "dead-letters": dead_letters,
     "scale-out": run_scale_out,
+    "drills": run_drills,
     "kpi-registry": kpi_registry,
 }
 

@@ -131,6 +131,10 @@ class AirflowApi:
         run: dict[str, Any] = wait(over, seconds=seconds)
         return run
 
+    def clear(self, dag_id: str, run_id: str) -> None:
+        """Clear a whole run, as the UI does; it is queued then."""
+        self.post(f"dags/{dag_id}/dagRuns/{run_id}/clear", dry_run=False, only_failed=False)
+
     def result(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> Any:
         """What a task, or one of a mapped task's instances, returned: its XCom."""
         path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/return_value"

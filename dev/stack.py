@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
+import httpx
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
@@ -145,6 +146,14 @@ class Stack:
         """Airflow's REST API."""
         return AirflowApi(self.airflow_url)
 
+    def freshness(self) -> tuple[int, dict[str, str]]:
+        """What a monitor outside is told: the status, and table → state."""
+        secret = self.environment()["CRON_SECRET"]
+        response = httpx.get(
+            f"{self.airflow_url}/api/freshness", headers={"Authorization": f"Bearer {secret}"}, timeout=30
+        )
+        return response.status_code, {target["target"]: target["state"] for target in response.json()["targets"]}
+
     def start(self, ports: Ports, *, durable: bool, say: Callable[[str], object]) -> None:
         """Start everything, and wait until Airflow has loaded every DAG.
 
@@ -210,7 +219,6 @@ class Stack:
     def environment(self) -> dict[str, str]:
         """What a program needs in its environment to be part of this stack: Airflow's configuration and connections."""
         secret = self._secret
-        airflow_database = urlsplit(self.url_of("airflow"))
         ports = self.ports
         return {
             **os.environ,
@@ -237,7 +245,7 @@ class Stack:
             "AIRFLOW__API__WORKERS": "1",
             "AIRFLOW__API__SECRET_KEY": secret("secret_key", secrets.token_hex),
             "AIRFLOW__API_AUTH__JWT_SECRET": secret("jwt_secret", partial(secrets.token_hex, 64)),
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": urlunsplit(airflow_database._replace(scheme="postgresql+psycopg2")),
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": self._airflow_connection(),
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "10",
             **{f"AIRFLOW_CONN_{name.upper()}_DB": self._postgres_connection() for name in PRODUCTS},
             TOKEN: secret("analytics_engine_token", secrets.token_hex),
@@ -329,12 +337,24 @@ class Stack:
             msg = f"{', '.join(broken)} did not come up. The whole output is in {self.home / 'logs'}\n\n{ends}"
             raise StackError(msg)
 
+    def _airflow_connection(self) -> str:
+        url = urlsplit(self.url_of("airflow"))
+        if not url.password:
+            host = url.netloc.rpartition("@")[2]
+            url = url._replace(netloc=f"{url.username}:{self._database_password}@{host}")
+        return urlunsplit(url._replace(scheme="postgresql+psycopg2"))
+
     def _postgres_connection(self) -> str:
-        parts = conninfo_to_dict(self.products_url)
+        parts = {"password": self._database_password, **conninfo_to_dict(self.products_url)}
         names = {"user": "login", "password": "password", "host": "host", "port": "port", "dbname": "schema"}
         connection = {names[key]: value for key, value in parts.items() if key in names}
         extra = {key: value for key, value in parts.items() if key not in names}
         return json.dumps({"conn_type": "postgres", **connection, "extra": extra})
+
+    @property
+    def _database_password(self) -> str:
+        """Of the embedded server, which asks nobody for one: its clients have one all the same, to see who tells it."""
+        return self._secret("database_password", secrets.token_hex)
 
     def _secret(self, name: str, generate: Callable[[], str]) -> str:
         path = self.home / "secrets" / name

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import xmlrpc.client
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ import tenacity
 from supervisor.xmlrpc import SupervisorTransport  # type: ignore[import-untyped]
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
 START_SECONDS = 30
 """How long supervisord may take to go into the background."""
@@ -131,11 +131,26 @@ class Supervisor:
         except psutil.NoSuchProcess:
             return []
 
+    def stop_program(self, name: str) -> None:
+        """Stop one program, which stays stopped."""
+        with self._rpc() as supervisor:
+            supervisor.stopProcess(name)
+
+    def start_program(self, name: str) -> None:
+        """Start one program that was stopped."""
+        with self._rpc() as supervisor:
+            supervisor.startProcess(name)
+
     def _programs(self) -> dict[str, dict[str, Any]]:
+        with self._rpc() as supervisor:
+            return {info["name"]: info for info in supervisor.getAllProcessInfo()}
+
+    @contextmanager
+    def _rpc(self) -> Iterator[Any]:
         transport = SupervisorTransport(None, None, f"unix://{self._socket_file.read_text()}")
         proxy: Any = xmlrpc.client.ServerProxy("http://supervisor", transport=transport)
         try:
-            return {info["name"]: info for info in proxy.supervisor.getAllProcessInfo()}
+            yield proxy.supervisor
         finally:
             transport.close()
 

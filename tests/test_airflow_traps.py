@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, get_args
 from uuid import uuid4
 
@@ -11,19 +12,31 @@ import pytest
 import time_machine
 from airflow._shared.plugins_manager.plugins_manager import _load_plugins_from_plugin_directory
 from airflow.jobs.triggerer_job_runner import ToTriggerSupervisor
+from airflow.models import import_all_models
 from airflow.models.dag import DagModel
+from airflow.models.dagbundle import DagBundleModel
 from airflow.models.dagrun import DagRun
-from airflow.models.taskinstance import TaskInstance
+from airflow.models.serialized_dag import SerializedDagModel
+from airflow.models.taskinstance import TaskInstance, clear_task_instances
+from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, BaseOperator, CronDataIntervalTimetable
+from airflow.sdk.definitions.callback import AsyncCallback
+from airflow.sdk.definitions.deadline import BaseDeadlineReference, DeadlineAlert, DeadlineReference
 from airflow.sdk.execution_time.comms import SetRenderedMapIndex, SetXCom, ToSupervisor
 from airflow.serialization.encoders import coerce_to_core_timetable
-from airflow.serialization.serialized_objects import DagSerialization
+from airflow.serialization.serialized_objects import DagSerialization, LazyDeserializedDAG
 from airflow.timetables.base import DataInterval, TimeRestriction
 from airflow.timetables.trigger import CronTriggerTimetable
 from airflow.triggers.base import StartTriggerArgs
-from airflow.utils.types import DagRunType
+from airflow.utils.state import DagRunState
+from airflow.utils.types import DagRunTriggeredByType, DagRunType
+from sqlalchemy import create_engine, select
+from sqlalchemy.orm import Session
+
+from aggregator.alerts.deadline import DagRunDue, notify_late
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from airflow.timetables.base import Timetable
@@ -90,6 +103,71 @@ class TestTimetables:
         model.calculate_dagrun_date_fields(dag, reference_run=manual)
 
         assert model.next_dagrun == manual.logical_date
+
+
+class TestDeadlines:
+    """Why ``aggregator.alerts.deadline`` has a reference of its own: what each of Airflow's own does to a run."""
+
+    DUE = pendulum.datetime(2026, 11, 16, 1)
+    WITHIN = timedelta(hours=1)
+
+    @pytest.fixture
+    def session(self) -> Iterator[Session]:
+        import_all_models()
+        engine = create_engine("sqlite://")
+        DagRun.metadata.create_all(engine)
+        with Session(engine) as session:
+            yield session
+        engine.dispose()
+
+    def run_of_a_dag(
+        self, session: Session, reference: BaseDeadlineReference, run_type: DagRunType = DagRunType.SCHEDULED
+    ) -> DagRun:
+        """A run at the moment at which it is due."""
+        deadline = DeadlineAlert(reference=reference, interval=self.WITHIN, callback=AsyncCallback(notify_late))
+        declared = DAG("job", schedule=stock_timetable(), start_date=DAY_15, catchup=True, deadline=deadline)
+        EmptyOperator(task_id="task", dag=declared)
+        session.add(DagBundleModel(name="bundle"))
+        session.add(DagModel(dag_id="job", bundle_name="bundle", fileloc="job.py"))
+        session.flush()
+        SerializedDagModel.write_dag(LazyDeserializedDAG.from_dag(declared), bundle_name="bundle", session=session)
+        dag = session.scalars(select(SerializedDagModel)).one().dag
+        with time_machine.travel(self.DUE, tick=False):
+            return dag.create_dagrun(
+                run_id=f"{run_type.value}__{DAY_15.isoformat()}",
+                logical_date=DAY_15,
+                data_interval=DataInterval(DAY_15, DAY_16),
+                run_after=self.DUE,
+                run_type=run_type,
+                triggered_by=DagRunTriggeredByType.TEST,
+                state=DagRunState.QUEUED,
+                session=session,
+            )
+
+    @pytest.mark.parametrize("run_type", [DagRunType.SCHEDULED, DagRunType.BACKFILL_JOB])
+    def test_by_the_logical_date_a_run_is_late_when_it_is_created_and_a_backfill_too(
+        self, session: Session, run_type: DagRunType
+    ) -> None:
+        run = self.run_of_a_dag(session, DeadlineReference.DAGRUN_LOGICAL_DATE, run_type)
+
+        (deadline,) = run.deadlines
+        assert deadline.deadline_time == DAY_15 + self.WITHIN < run.run_after
+
+    def test_by_the_moment_it_was_queued_a_run_cannot_be_cleared(self, session: Session) -> None:
+        run = self.run_of_a_dag(session, DeadlineReference.DAGRUN_QUEUED_AT)
+        run.state = DagRunState.FAILED
+
+        with pytest.raises(TypeError, match="unsupported type for timedelta seconds component: dict"):
+            clear_task_instances(run.task_instances, session)
+
+    def test_ours_can(self, session: Session) -> None:
+        run = self.run_of_a_dag(session, DagRunDue(self.WITHIN))
+        run.state = DagRunState.FAILED
+
+        clear_task_instances(run.task_instances, session)
+
+        (deadline,) = run.deadlines
+        assert (run.state, deadline.deadline_time) == (DagRunState.QUEUED, self.DUE + self.WITHIN)
 
 
 class StartedFromTrigger(BaseOperator):

@@ -34,7 +34,7 @@ def test_counts_of_a_result_become_metrics_and_fields(monkeypatch) -> None:
         ("aggregator.rows.read", 3, TAGS),
         ("aggregator.rows.inserted", 2, TAGS),
         ("aggregator.requests.repeated", 0, TAGS),
-        ("aggregator.task.seconds", TAGS),
+        ("aggregator.task.duration", TAGS),
     ]
     (line,) = logs
     assert line.pop("seconds") >= 2

@@ -104,6 +104,25 @@ def load_candles(products: psycopg.Connection, today: date) -> None:
     _ingest(products, (row for row in rows if row["ts"] + timedelta(minutes=5) <= now))
 
 
+def load_new_candles(products: psycopg.Connection, after: datetime, until: datetime) -> int:
+    """Load the candles that a feed sends in a while, each as soon as it is over; the transaction stays open.
+
+    Args:
+        products: Connection to the migrated database.
+        after: When the while begins.
+        until: When it ends.
+
+    Returns:
+        How many candles that is.
+    """
+    days = [after.date() + timedelta(days=number) for number in range((until.date() - after.date()).days + 1)]
+    rows = (row for day in days for row in ohlcv.candles(day))
+    return _ingest(
+        products,
+        (row for row in rows if after < row["ts"] + timedelta(minutes=ohlcv.MINUTES[row["timeframe"]]) <= until),
+    )
+
+
 def load_late_candles(products: psycopg.Connection, day: date) -> int:
     """Load what comes late or is corrected of a day; the transaction stays open.
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-SECONDS: Final = "aggregator.task.seconds"
+DURATION: Final = "aggregator.task.duration"
 
 COUNTERS: Final = {
     "read": ("aggregator.rows.read", "Rows of the source's answer"),
@@ -25,8 +25,8 @@ COUNTERS: Final = {
     "skipped": ("aggregator.rows.skipped", "Rows of the answer that were left out"),
     "processed": ("aggregator.rollups.processed", "Rollups that are stored, or would be in a dry run"),
     "reset": ("aggregator.counters.reset", "Warm-up counters that were reset"),
-    "requests": ("aggregator.requests.sent", "Requests to the other side"),
-    "retryCount": ("aggregator.requests.repeated", "Requests after the first one"),
+    "requests": ("aggregator.requests.sent", "Requests to Analytics Engine or n8n, repeated ones included"),
+    "retryCount": ("aggregator.requests.repeated", "Requests to n8n after the first one"),
     "tasks": ("aggregator.ohlcv.tasks", "OHLCV tasks that were worked on"),
     "bars": ("aggregator.ohlcv.bars", "Bars that were built"),
     "poor_bars": ("aggregator.ohlcv.poor_bars", "Bars of quality 0 or -1"),
@@ -52,7 +52,7 @@ def report(context: Context, result: Any) -> None:
     tags = {"dag_id": task.dag_id, "task_id": task.task_id}
     for key, count in counts.items():
         stats.incr(COUNTERS[key][0], count, tags=tags)
-    stats.timing(SECONDS, elapsed, tags=tags)
+    stats.timing(DURATION, elapsed, tags=tags)
     structlog.get_logger(__name__).info(
         "Figures", **tags, run_id=task.run_id, seconds=round(elapsed.total_seconds(), 3), **counts
     )
@@ -77,5 +77,5 @@ def table() -> str:
     """The table of metrics in ``docs/alerts.md``."""
     lines = ["| metric | kind | what it counts |", "|---|---|---|"]
     lines += [f"| `{name}` | counter | {meaning} |" for name, meaning in COUNTERS.values()]
-    lines.append(f"| `{SECONDS}` | timer | From the start of a task's process to its result |")
+    lines.append(f"| `{DURATION}` | timer | Milliseconds from the start of a task's process to its result |")
     return "\n".join(lines)

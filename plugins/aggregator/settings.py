@@ -57,6 +57,8 @@ class Settings(BaseSettings):
         ohlcv_symbols_per_shard: Symbols for which one task instance builds the bars.
         candle_retention_days: Candles of months that ended longer ago are dropped, once they are aggregated; their bars
             stay.
+        candle_max_age_hours: How old the newest candle of all symbols may be before an alert says that the feed is
+            dead. The default outlasts a long weekend; for markets that never close, 1 is better.
         ops_runlog_keep: Rows of ``ops.ops_runlog`` that stay: a week of runs.
     """
 
@@ -82,6 +84,7 @@ class Settings(BaseSettings):
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], _UPPER] = "INFO"
     ohlcv_symbols_per_shard: PositiveInt = 2500
     candle_retention_days: PositiveInt | None = None
+    candle_max_age_hours: PositiveInt = 96
     ops_runlog_keep: PositiveInt = 2000
 
     @property

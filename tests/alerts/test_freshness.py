@@ -38,11 +38,11 @@ def products(monkeypatch, database_url: str, connection: psycopg.Connection) -> 
 
 
 def states(now: datetime = NOW) -> dict[str, str]:
-    return {one.target.dag_id: one.state.value for one in look(now)}
+    return {one.target.dag_id: one.state.value for one in look(now) if one.target.due}
 
 
 def test_every_table_that_a_dag_writes_is_a_target() -> None:
-    assert sorted(target.dag_id for target in TARGETS) == sorted(DEADLINES.keys() - WRITES_NOTHING)
+    assert sorted(target.dag_id for target in TARGETS if target.due) == sorted(DEADLINES.keys() - WRITES_NOTHING)
     assert len({target.table for target in TARGETS}) == len(TARGETS)
 
 
@@ -186,6 +186,27 @@ def test_job_records_are_stale_when_there_is_none_of_a_day(products) -> None:
     )
     assert states(TODAY + DAY + timedelta(minutes=45))["kpi_dispatch"] == "fresh"
     assert states(TODAY + DAY + timedelta(minutes=45, seconds=1))["kpi_dispatch"] == "stale"
+
+
+@pytest.mark.parametrize(("hours", "limit"), [("", 4 * DAY), ("1", HOUR)])
+def test_candles_are_stale_when_no_symbol_has_had_any_for_longer_than_is_set(
+    products, monkeypatch, hours: str, limit: timedelta
+) -> None:
+    monkeypatch.setenv("CANDLE_MAX_AGE_HOURS", hours)
+
+    def state(now: datetime) -> str:
+        return next(one.state.value for one in look(now) if one.target.table == "ohlcv.candles")
+
+    products.execute("insert into ohlcv.assets (symbol, base_timeframe) values ('A', '1m'), ('DEAD', '1m')")
+    products.execute("select ohlcv.sync_tasks()")
+    assert state(TODAY + 100 * DAY) == "empty"
+
+    products.execute("select ohlcv.add_candle_partitions(%s, %s)", [TODAY - 9 * DAY, TODAY])
+    candle = "insert into ohlcv.candles values (%s, '1m', %s, 1, 1, 1, 1, 1, 1)"
+    products.execute(candle, ["DEAD", TODAY - 9 * DAY])
+    products.execute(candle, ["A", TODAY])
+    assert state(TODAY + limit) == "fresh", "a symbol of its own may be silent"
+    assert state(TODAY + limit + timedelta(seconds=1)) == "stale"
 
 
 def test_bars_are_stale_when_candles_wait_behind_the_foremost_symbol(products) -> None:

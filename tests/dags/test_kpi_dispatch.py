@@ -182,7 +182,7 @@ class TestRun:
 
         returned = run.send()
 
-        assert returned["btc"] == {"kpiId": "btc", "status": "triggered", "retryCount": 0}
+        assert returned["btc"] == {"kpiId": "btc", "status": "triggered", "requests": 1, "retryCount": 0}
         (execution,) = n8n.executions("eth")
         trace_id = execution["body"]["traceId"]
         assert execution["body"] == {

@@ -1,9 +1,15 @@
 from __future__ import annotations
 
 import math
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
+from itertools import pairwise
 
+import psycopg
+
+from aggregator.migrations import migrate
 from dev.sample import ohlcv
+from dev.sample.load import load_new_candles
 
 MONDAY = date(2026, 11, 16)
 
@@ -38,3 +44,23 @@ def test_late_candles_are_new_ones_and_corrections() -> None:
 def test_the_day_alone_decides_the_candles() -> None:
     assert list(ohlcv.candles(MONDAY)) == list(ohlcv.candles(MONDAY))
     assert list(ohlcv.candles(MONDAY)) != list(ohlcv.candles(MONDAY + timedelta(days=1)))
+
+
+def test_a_feed_sends_each_candle_when_it_is_over_and_once(connection: psycopg.Connection, database_url: str) -> None:
+    migrate(partial(psycopg.connect, database_url), "market")
+    tuesday = MONDAY + timedelta(days=1)
+    midnight = datetime(tuesday.year, tuesday.month, tuesday.day, tzinfo=UTC)
+    connection.execute("select ohlcv.add_candle_partitions(%s, %s)", [MONDAY, tuesday])
+    moments = [midnight - timedelta(minutes=10), midnight, midnight + timedelta(minutes=7)]
+    sent = 0
+    for after, until in pairwise(moments):
+        with connection.transaction():
+            sent += load_new_candles(connection, after, until)
+    over = {
+        (row["symbol"], row["ts"])
+        for row in [*ohlcv.candles(MONDAY), *ohlcv.candles(tuesday)]
+        if moments[0] < row["ts"] + timedelta(minutes=ohlcv.MINUTES[row["timeframe"]]) <= moments[-1]
+    }
+    stored = connection.execute("select symbol, ts from ohlcv.candles").fetchall()
+    assert {(symbol, ts.astimezone(UTC)) for symbol, ts in stored} == over
+    assert (len(stored), sent) == (len(over), len(over))

@@ -114,6 +114,23 @@ def test_killed_program_comes_back_unless_it_is_expendable(supervisor: Superviso
 
 
 @pytest.mark.slow
+def test_stopped_program_stays_stopped_until_it_is_started(supervisor: Supervisor) -> None:
+    supervisor.start({"one": ["sleep", "600"], "other": ["sleep", "600"]}, os.environ)
+
+    def both() -> None:
+        if not (supervisor.processes_of("one") and supervisor.processes_of("other")):
+            msg = "they do not run yet"
+            raise NotYetError(msg)
+
+    wait(both, seconds=30)
+    supervisor.stop_program("one")
+    assert supervisor.processes_of("one") == []
+    assert supervisor.processes_of("other")
+    supervisor.start_program("one")
+    assert supervisor.processes_of("one")
+
+
+@pytest.mark.slow
 def test_processes_of_a_program_are_its_own_and_its_childrens(supervisor: Supervisor) -> None:
     supervisor.start({"stubborn": python(STUBBORN), "other": ["sleep", "600"]}, os.environ)
 

@@ -5,29 +5,51 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from socketserver import BaseRequestHandler, UDPServer
+from threading import Thread
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import psycopg
 import pytest
-from pytest_httpserver import HTTPServer
 
+from dev import alerts_receiver
+from dev.alerts_receiver import AlertsReceiver
 from dev.stack import REPOSITORY, Ports, Stack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-WEBHOOK = "services/T000/B000/webhook-marker"
-"""The path of the receiver of alerts, which is a secret."""
+
+@pytest.fixture(scope="session")
+def receiver() -> Iterator[AlertsReceiver]:
+    """What alerts are sent to: it accepts them unless a test says otherwise."""
+    with closing(AlertsReceiver()) as receiver:
+        yield receiver
+
+
+class Statsd(UDPServer):
+    """A StatsD server that keeps every line it is sent."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), BaseRequestHandler)
+        self.lines: list[str] = []
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        self.lines += request[0].decode().splitlines()
 
 
 @pytest.fixture(scope="session")
-def receiver() -> Iterator[HTTPServer]:
-    """What alerts are sent to: it accepts them unless a test says otherwise."""
-    with HTTPServer(threaded=True) as server:
-        server.expect_request(f"/{WEBHOOK}").respond_with_data("ok")
+def statsd() -> Iterator[Statsd]:
+    """What metrics are sent to, from the first moment on."""
+    with Statsd() as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
         yield server
+        server.shutdown()
+        thread.join()
 
 
 @pytest.fixture(scope="session")
@@ -37,12 +59,15 @@ def probes(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def stack(receiver: HTTPServer, probes: Path) -> Iterator[Stack]:
-    connection = {"conn_type": "http", "host": receiver.url_for("").rstrip("/"), "password": WEBHOOK}
+def stack(receiver: AlertsReceiver, statsd: Statsd, probes: Path) -> Iterator[Stack]:
     bundles = {"dags-folder": REPOSITORY / "dags", "probes": REPOSITORY / "tests/e2e/dags"}
     environment = {
         "PROBES": str(probes),
-        "AIRFLOW_CONN_ALERTS_WEBHOOK": json.dumps(connection),
+        **receiver.environment(),
+        "AIRFLOW__METRICS__STATSD_ON": "True",
+        "AIRFLOW__METRICS__STATSD_HOST": "127.0.0.1",
+        "AIRFLOW__METRICS__STATSD_PORT": str(statsd.server_address[1]),
+        "AIRFLOW__METRICS__STATSD_INFLUXDB_ENABLED": "True",
         "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(
             [
                 {
@@ -63,7 +88,7 @@ def _stack() -> Iterator[Stack]:
     stack = Stack(Path(tempfile.mkdtemp(prefix="aggregator-e2e-")))
     try:
         stack.start(Ports.free(), durable=False, say=print)
-        (stack.home / "secrets" / "alerts_webhook").write_text(WEBHOOK)
+        (stack.home / "secrets" / "alerts_webhook").write_text(alerts_receiver.SECRET)
         yield stack
     finally:
         stack.remove()

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import psycopg
-    from pytest_httpserver import HTTPServer
 
+    from dev.alerts_receiver import AlertsReceiver
     from dev.stack import Stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
@@ -27,24 +27,6 @@ DEADLINE = timedelta(seconds=60)
 
 SOON = timedelta(seconds=30)
 """By when somebody has to know of a missed deadline."""
-
-
-def told(receiver: HTTPServer, subject: str) -> list[str]:
-    """What the receiver has accepted about a subject."""
-    texts = [request.get_json()["text"] for request, response in receiver.log if response.status_code == 200]
-    return [text for text in texts if subject in text]
-
-
-def wait_until_told(receiver: HTTPServer, subject: str, number: int) -> list[str]:
-    def enough() -> list[str]:
-        texts = told(receiver, subject)
-        if len(texts) < number:
-            msg = f"told of {subject}: {texts}"
-            raise NotYetError(msg)
-        return texts
-
-    texts: list[str] = wait(enough, seconds=120)
-    return texts
 
 
 def alerts(products: psycopg.Connection, subject: str) -> list[tuple[Any, ...]]:
@@ -61,9 +43,9 @@ def switched_on(stack: Stack) -> None:
 
 
 def test_late_run_is_told_of_once_in_time_and_its_end_too(
-    stack: Stack, products, receiver: HTTPServer, probes: Path, switched_on
+    stack: Stack, products, receiver: AlertsReceiver, probes: Path, switched_on
 ) -> None:
-    (text,) = wait_until_told(receiver, "probe_late", 1)
+    (text,) = receiver.wait_until_told("probe_late", 1)
     (run,) = stack.airflow.runs("probe_late")
     deadline = datetime.fromisoformat(run["run_after"]) + DEADLINE
     assert text.startswith(f"LATE: probe_late has not finished by its deadline, {deadline:%Y-%m-%d %H:%M} UTC. Run ")
@@ -73,15 +55,15 @@ def test_late_run_is_told_of_once_in_time_and_its_end_too(
     assert deadline < sent_at < deadline + SOON
 
     (probes / "go").touch()
-    _, recovery = wait_until_told(receiver, "probe_late", 2)
+    _, recovery = receiver.wait_until_told("probe_late", 2)
     assert recovery.startswith(f"RECOVERED: probe_late is no longer late. Run {run['dag_run_id']} has succeeded.")
     assert alerts(products, "probe_late") == [("late", True)]
 
 
 def test_failed_run_is_told_of_once_not_as_late_and_its_mending_too(
-    stack: Stack, products, receiver: HTTPServer, probes: Path, switched_on
+    stack: Stack, products, receiver: AlertsReceiver, probes: Path, switched_on
 ) -> None:
-    (text,) = wait_until_told(receiver, "probe_failed", 1)
+    (text,) = receiver.wait_until_told("probe_failed", 1)
     (run,) = stack.airflow.runs("probe_failed")
     assert text.startswith("FAILED: probe_failed has failed in fail at ")
     assert f"Run {run['dag_run_id']}, due " in text
@@ -91,29 +73,29 @@ def test_failed_run_is_told_of_once_not_as_late_and_its_mending_too(
 
     (probes / "mended").touch()
     stack.airflow.post("dags/probe_failed/clearTaskInstances", dry_run=False, dag_run_id=run["dag_run_id"])
-    _, recovery = wait_until_told(receiver, "probe_failed", 2)
+    _, recovery = receiver.wait_until_told("probe_failed", 2)
     assert recovery.startswith(f"RECOVERED: probe_failed has recovered. Run {run['dag_run_id']} has succeeded.")
     assert alerts(products, "probe_failed") == [("failed", True)]
 
 
-def test_success_on_retry_is_not_worth_a_word(stack: Stack, products, receiver: HTTPServer, switched_on) -> None:
+def test_success_on_retry_is_not_worth_a_word(stack: Stack, products, receiver: AlertsReceiver, switched_on) -> None:
     assert stack.airflow.wait_for_run("probe_retried")["state"] == "success"
     assert alerts(products, "probe_retried") == []
-    assert told(receiver, "probe_retried") == []
+    assert receiver.told("probe_retried") == []
 
 
 def test_stale_data_is_told_of_when_the_receiver_is_back_and_a_monitor_sees_it(
-    stack: Stack, products, receiver: HTTPServer
+    stack: Stack, products, receiver: AlertsReceiver
 ) -> None:
     stack.airflow.wait_for_run("click_rollups")
-    before = len(told(receiver, "click_rollups"))
-    assert freshness(stack)["public.click_rollups"] == "fresh"
-    with rollups_of_last_week(products), out_of_order(receiver):
-        assert freshness(stack, status=503)["public.click_rollups"] == "stale"
+    before = len(receiver.told("click_rollups"))
+    assert monitored(stack) == (200, "fresh")
+    with rollups_of_last_week(products), receiver.failing():
+        assert monitored(stack) == (503, "stale")
         wait(lambda: refused(receiver, "STALE: public.click_rollups"), seconds=60)
-    texts = wait_until_told(receiver, "click_rollups", before + 2)[before:]
+    texts = receiver.wait_until_told("click_rollups", before + 2)[before:]
     assert [text.split(":")[0] for text in texts] == ["STALE", "RECOVERED"]
-    assert freshness(stack)["public.click_rollups"] == "fresh"
+    assert monitored(stack) == (200, "fresh")
     assert alerts(products, "public.click_rollups") == [("stale", True)]
 
 
@@ -130,32 +112,16 @@ def rollups_of_last_week(products: psycopg.Connection) -> Iterator[None]:
         products.execute("update click_rollups set day = day + 7")
 
 
-@contextmanager
-def out_of_order(receiver: HTTPServer) -> Iterator[None]:
-    """The receiver answers 500, as it does to what nobody expects."""
-    handlers = receiver.handlers[:]
-    receiver.handlers.clear()
-    try:
-        yield
-    finally:
-        receiver.handlers.extend(handlers)
-
-
-def refused(receiver: HTTPServer, start: str) -> None:
-    bodies = [request.get_json()["text"] for request, response in receiver.log if response.status_code == 500]
-    if not any(text.startswith(start) for text in bodies):
+def refused(receiver: AlertsReceiver, start: str) -> None:
+    if not any(text.startswith(start) for text in receiver.refused):
         msg = "the receiver was not asked while it was out of order"
         raise NotYetError(msg)
 
 
-def freshness(stack: Stack, status: int = 200) -> dict[str, str]:
-    """Table → state, as the monitor outside sees it."""
-    secret = stack.environment()["CRON_SECRET"]
-    response = httpx.get(
-        f"{stack.airflow_url}/api/freshness", headers={"Authorization": f"Bearer {secret}"}, timeout=30
-    )
-    assert response.status_code == status, response.text
-    return {target["target"]: target["state"] for target in response.json()["targets"]}
+def monitored(stack: Stack) -> tuple[int, str]:
+    """What the monitor outside sees: the status of all, and the state of the rollups."""
+    status, states = stack.freshness()
+    return status, states["public.click_rollups"]
 
 
 def after(moment: datetime) -> None:

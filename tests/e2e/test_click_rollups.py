@@ -11,7 +11,7 @@ import pytest
 
 from dev.airflow_api import NotYetError, wait
 from dev.sample import clicks
-from dev.stack import DATABASES
+from tests.leaks import leaked
 from tests.oracles import rollups_of
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def test_dags_test_gives_the_rows_of_the_scheduler(stack: Stack, products, last_
     output = stack.run("airflow", "dags", "test", DAG, f"{day}")
 
     assert stored(products, day) == scheduled
-    assert not leaked(stack, output.encode())
+    assert not leaked(stack.home, output.encode())
 
 
 def waits_for_a_lock(products: psycopg.Connection) -> None:
@@ -158,24 +158,3 @@ def kill(stack: Stack, run_id: str) -> None:
     """``kill -9`` the process in which the task runs."""
     task = stack.airflow.get(f"dags/{DAG}/dagRuns/{run_id}/taskInstances/{TASK}")
     psutil.Process(task["pid"]).kill()
-
-
-def test_no_secret_is_in_any_log(stack: Stack, last_night) -> None:
-    files = [path for folder in ("logs", "airflow/logs") for path in (stack.home / folder).rglob("*") if path.is_file()]
-    assert any(TASK in str(path) for path in files), "the tasks' logs are among them"
-    assert [path for path in files if leaked(stack, path.read_bytes())] == []
-
-
-def test_no_secret_is_in_any_database(stack: Stack, last_night) -> None:
-    # XComs, rendered fields, alerts and the rest.
-    for name in DATABASES:
-        rows = stack.run("pg_dump", "--data-only", stack.url_of(name))
-        assert "COPY" in rows
-        assert leaked(stack, rows.encode()) == []
-
-
-def leaked(stack: Stack, text: bytes) -> list[str]:
-    """The names of the stack's secrets that are in a text."""
-    secrets = list((stack.home / "secrets").iterdir())
-    assert secrets
-    return [path.name for path in secrets if path.read_bytes() in text]

@@ -366,6 +366,7 @@ class TestTransientFaults:
         assert isinstance(unavailable.value, TransientError)
         assert (unavailable.value.status, unavailable.value.body) == (503, "busy")
         assert len(slept) == 2
+        assert hook.requests_sent == 3
 
     def test_504_is_tried_again_once(self, api: Api, hook: AnalyticsEngineHook) -> None:
         api.answers = [fault(504), fault(504)]

@@ -27,25 +27,27 @@ _ANALYTICS = "analytics_db"
 
 @dataclass(frozen=True)
 class Target:
-    """A table whose data has to be fresh.
+    """A table whose data has to be fresh: written by a DAG, or by a feed that a DAG reads.
 
     Attributes:
         table: As ``schema.table``.
-        dag_id: Who writes it.
+        dag_id: Who writes or reads it.
         conn_id: Connection of its database.
         sql: File of the query that says up to when it has data, and since when its source has had some that it has not.
-        due: Time from the start of a window to the moment at which the window's run is due, at most.
+        due: Time from the start of a window to the moment at which the window's run is due, at most; None for a feed.
     """
 
     table: str
     dag_id: str
     conn_id: str
     sql: str
-    due: timedelta
+    due: timedelta | None
 
     @property
     def max_age(self) -> timedelta:
-        """How long data may wait: until the deadline of the run that has to take it."""
+        """How long data may wait: until the deadline of the run that has to take it; of a feed, as the setting says."""
+        if self.due is None:
+            return timedelta(hours=settings.load().candle_max_age_hours)
         return self.due + deadline_of(self.dag_id)
 
 
@@ -100,8 +102,9 @@ TARGETS = (
         "freshness/analytics_enrichment_metrics.sql",
         due=_DAY + 5 * _HOUR,
     ),
+    Target("ohlcv.candles", "ohlcv_aggregation", "market_db", "freshness/candles.sql", due=None),
 )
-"""Every table that a DAG writes; ``analytics_warmup_reset`` only deletes."""
+"""The candles, which bars are made of, and every table that a DAG writes; ``analytics_warmup_reset`` only deletes."""
 
 
 class State(StrEnum):

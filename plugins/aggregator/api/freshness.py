@@ -31,7 +31,7 @@ class TargetAnswer(_Camel):
 
     Attributes:
         target: The table.
-        dag: Who writes it.
+        dag: Who writes or reads it.
         state: As :class:`aggregator.alerts.freshness.State`.
         newest: Up to when it has data.
         waiting_since: Start of the first window that it should have and has not.

@@ -141,6 +141,9 @@ class AnalyticsEngineHook(BaseHook):
 
     default_conn_name = "analytics_engine"
 
+    requests_sent = 0
+    """Requests so far, repeated ones included."""
+
     def __init__(
         self,
         conn_id: str = default_conn_name,
@@ -266,6 +269,7 @@ class AnalyticsEngineHook(BaseHook):
 
     def _send(self, resources: ExitStack, text: str) -> AnalyticsEngineResult:
         account = self._account
+        self.requests_sent += 1
         with ExitStack() as attempt:
             try:
                 response = requests.post(

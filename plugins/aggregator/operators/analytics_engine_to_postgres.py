@@ -81,8 +81,8 @@ class AnalyticsEngineToPostgresOperator(BaseOperator):
         """Read the run's window and store it.
 
         Returns:
-            How many rows were ``read`` and ``skipped``, what became of the others (``inserted``, ``updated``,
-            ``unchanged``, ``duplicates``), and whether the window is ``suspicious``.
+            How many ``requests`` were sent, how many rows were ``read`` and ``skipped``, what became of the others
+            (``inserted``, ``updated``, ``unchanged``, ``duplicates``), and whether the window is ``suspicious``.
 
         Raises:
             AggregatorError: Nothing of the window was stored; transient or hard as its class says.
@@ -104,10 +104,17 @@ class AnalyticsEngineToPostgresOperator(BaseOperator):
         ):
             read = copy_answer(cursor, answer) if answer.columns else 0
             if read == 0:
-                return {"read": 0, "suspicious": self._suspicious(cursor, parameters)}
+                suspicious = self._suspicious(cursor, parameters)
+                return {"requests": analytics_engine.requests_sent, "read": 0, "suspicious": suspicious}
             skipped = self._log_skipped(cursor, parameters)
             counts = Upsert(self.table, self.key, touch=self.touch).from_select(cursor, self.select, parameters)
-        result = {"read": read, "skipped": skipped, **asdict(counts), "suspicious": False}
+        result = {
+            "requests": analytics_engine.requests_sent,
+            "read": read,
+            "skipped": skipped,
+            **asdict(counts),
+            "suspicious": False,
+        }
         self.log.info("Stored %s – %s in %s: %s", window.start, window.end, self.table, result)
         return result
 

@@ -175,7 +175,8 @@ class TriggerKpiOperator(BaseOperator):
         """Claim the KPI, call the webhook, record the outcome.
 
         Returns:
-            ``kpiId``, its ``status``, and ``retryCount``, how many requests followed the first one.
+            ``kpiId``, its ``status``, how many ``requests`` were sent, and ``retryCount``, how many of them followed
+            the first one.
 
         Raises:
             N8nError: The workflow was not started, or ran and failed, or nobody knows. The text has n8n's words.
@@ -196,7 +197,7 @@ class TriggerKpiOperator(BaseOperator):
         claim = self._claim(context, owner)
         if claim is Claim.ACCEPTED:
             self.log.info("n8n has accepted %s in an earlier try; it was not sent again.", self.kpi_id)
-            return {"kpiId": self.kpi_id, "status": Status.TRIGGERED.value, "retryCount": 0}
+            return {"kpiId": self.kpi_id, "status": Status.TRIGGERED.value, "requests": 0, "retryCount": 0}
         if claim is Claim.UNKNOWN:
             msg = (
                 f"KPI {self.kpi_id} may have been sent by an earlier try, whose outcome is unknown; it was not sent "
@@ -233,7 +234,8 @@ class TriggerKpiOperator(BaseOperator):
             raise
         status = self._record(context, owner, Status.TRIGGERED, delivery.retry_count)
         self.log.info("kpi=%s status=%s retry_count=%d", kpi.id, status, delivery.retry_count)
-        return {"kpiId": kpi.id, "status": status, "retryCount": delivery.retry_count}
+        retry_count = delivery.retry_count
+        return {"kpiId": kpi.id, "status": status, "requests": 1 + retry_count, "retryCount": retry_count}
 
     def _record(self, context: Context, owner: str, outcome: Any, retry_count: int, error: str | None = None) -> str:
         from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
