@@ -182,7 +182,8 @@ def test_ticks_of_two_schedulers_at_once_while_candles_come_in(market, database_
             late += 1
             ingest(market, [candle("A", "1m", DAY + late % 1500 * MINUTE, 50 + late % 7)])
             new = END + late % 240 * MINUTE
-            ingest(market, [candle("A", "1m", new, 60)])
+            # Every round with another price, so that windows change while they are built, too.
+            ingest(market, [candle("A", "1m", new, 60 + late % 11)])
         assert (one.returncode, two.returncode) == (0, 0), one.stderr.read() + two.stderr.read()
     last = END + 6 * HOUR + MINUTE
     tick(market, run_of(last))
