@@ -62,6 +62,8 @@ def probes(tmp_path_factory) -> Path:
 def stack(receiver: AlertsReceiver, statsd: Statsd, probes: Path) -> Iterator[Stack]:
     bundles = {"dags-folder": REPOSITORY / "dags", "probes": REPOSITORY / "tests/e2e/dags"}
     environment = {
+        # As with thousands of symbols: OHLCV is shared out.
+        "OHLCV_SYMBOLS_PER_SHARD": "2",
         "PROBES": str(probes),
         **receiver.environment(),
         "AIRFLOW__METRICS__STATSD_ON": "True",

@@ -85,6 +85,9 @@ def test_scheduler_makes_the_bars_of_every_window_that_is_over(stack: Stack, pro
     wait_until_whole(stack, products)
     result = stack.airflow.result(DAG, scheduled["dag_run_id"], "finish")
     assert result["inserted"] > 0
+    tasks = stack.airflow.get(f"dags/{DAG}/dagRuns/{scheduled['dag_run_id']}/taskInstances")["task_instances"]
+    shards = [task["map_index"] for task in tasks if task["task_id"] == "aggregate"]
+    assert shards == [0, 1, 2], "of two symbols each"
     assert {frame for _, frame, _ in stored(products)} == {"15m", "1h", "4h", "1d"}
 
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from dev.analytics_engine.faults import Fault
 
 from aggregator.alerts.freshness import TARGETS
 from aggregator.metrics import COUNTERS, DURATION
 from dev.airflow_api import NotYetError, wait
-from dev.analytics_engine.faults import Fault
 from dev.demo import TRIGGERED
 from dev.sample import kpis
 from dev.scale_out import differences, digests
