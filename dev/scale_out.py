@@ -36,6 +36,9 @@ MOST_RUNS = 12
 HELD_DAG, HELD_TABLE = "click_rollups", "public.click_rollups"
 """A DAG whose task waits for a lock on its table: the worker that is killed surely has a task."""
 
+IN_TURN = "ohlcv_aggregation"
+"""A DAG whose runs leave what another one is at work on to the next one: side by side, the last one would have none."""
+
 SHIPPED = (
     "AIRFLOW__CELERY__WORKER_CONCURRENCY",
     "AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT",
@@ -193,7 +196,8 @@ def _backfill(stack: Stack, dag_id: str, day: date) -> int:
     # Webhooks of a day that is over are sent to those only who ask for it.
     conf = {"resend": True} if "resend" in dag["params"] else {}
     window["from_date"] = dates[0]
-    stack.airflow.post("backfills", **window, max_active_runs=dag["max_active_runs"], dag_run_conf=conf)
+    at_once = 1 if dag_id == IN_TURN else dag["max_active_runs"]
+    stack.airflow.post("backfills", **window, max_active_runs=at_once, dag_run_conf=conf)
     return len(dates)
 
 
