@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
-from dev.analytics_engine.faults import Fault
 
 from aggregator.alerts.freshness import TARGETS
 from aggregator.metrics import COUNTERS, DURATION
@@ -18,6 +17,7 @@ from dev.demo import TRIGGERED
 from dev.sample import kpis
 from dev.scale_out import differences, digests
 from dev.stack import DATABASES, dag_ids
+from dev.stand_in.faults import Fault
 from tests.leaks import leaked
 from tests.market_data import stored
 
