@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-# The receivers' server narrates every request.
-logging.getLogger("werkzeug").setLevel(logging.ERROR)
-
 BACKFILLED, BACKFILLED_DAYS = "analytics_daily_reports", 30
 
 FAILING = "analytics_warmup_reset"
@@ -130,6 +127,8 @@ def run(home: Path, say: Callable[[str], object]) -> None:
         StackError: The stack does not work.
         AirflowApiError: Likewise.
     """
+    # The receivers' server narrates every request.
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     with ExitStack() as resources:
         receiver = resources.enter_context(closing(AlertsReceiver()))
         collector = resources.enter_context(closing(OtlpReceiver()))
