@@ -82,7 +82,7 @@ class Settings(BaseSettings):
     auto_disable_hard_fails: PositiveInt = 3
     agg_derivation_version: PositiveInt = 1
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], _UPPER] = "INFO"
-    ohlcv_symbols_per_shard: PositiveInt = 2500
+    ohlcv_symbols_per_shard: PositiveInt = 5000
     candle_retention_days: PositiveInt | None = None
     candle_max_age_hours: PositiveInt = 96
     ops_runlog_keep: PositiveInt = 2000

@@ -17,7 +17,7 @@ begin
     from ohlcv.tasks as task
     inner join ohlcv.timeframes as source on task.source_timeframe = source.timeframe
     cross join lateral (
-        select date_bin(task.size, candle.ts, timestamptz '2000-01-01 00:00+00') as ts
+        select distinct date_bin(task.size, candle.ts, timestamptz '2000-01-01 00:00+00') as ts
         from ohlcv.candles as candle
         where
             source.is_base
@@ -26,8 +26,8 @@ begin
             and candle.ts >= p_from
             and candle.ts < p_to + task.size
             and candle.ts < task.cursor
-        union
-        select date_bin(task.size, bar.ts, timestamptz '2000-01-01 00:00+00')
+        union all
+        select distinct date_bin(task.size, bar.ts, timestamptz '2000-01-01 00:00+00')
         from ohlcv.bars as bar
         where
             not source.is_base
