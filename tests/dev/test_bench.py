@@ -20,8 +20,6 @@ def slow(bench: str, ways: list[str]) -> Any:
         slow("upsert", ["Upsert.from_rows", "psycopg executemany", "insert_rows"]),
         slow("analytics", ["hourly, a day", "daily reports", "monthly usage", "DuckDB seconds"]),
         slow("ohlcv", ["ours", "Polars, bars alone", "original", "days of candles", "WAL of bars"]),
-        pytest.param("ohlcv_run", ["task instances"], marks=[pytest.mark.e2e, pytest.mark.timeout(600)]),
-        pytest.param("fan_out", ["ordinary tasks", "from trigger"], marks=[pytest.mark.e2e, pytest.mark.timeout(600)]),
     ],
 )
 def test_quick_bench_compares_ours_with_the_peers(bench: str, ways: list[str]) -> None:
