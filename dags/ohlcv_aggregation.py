@@ -56,5 +56,5 @@ with DAG(
     plan = OhlcvPlanOperator(task_id="plan", conn_id="market_db")
     aggregate = OhlcvAggregateOperator.partial(
         task_id="aggregate", conn_id="market_db", execution_timeout=timedelta(minutes=30)
-    ).expand(shard=plan.output)
+    ).expand(shards=plan.output)
     aggregate >> OhlcvFinishOperator(task_id="finish", conn_id="market_db", trigger_rule=TriggerRule.ALL_DONE)

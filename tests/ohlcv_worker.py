@@ -28,15 +28,16 @@ def main(name: str, steps: str, *ends: str) -> None:
     """
     dag = runpy.run_path(str(_FILE))["plan"].dag
     for end in map(datetime.fromisoformat, ends):
-        shards: Any = [{"shard": 0, "of": 1}]
+        # Where another process has planned: two symbols, and a shard for each.
+        instances: Any = [[{"shard": 0, "of": 2}, {"shard": 1, "of": 2}]]
         for step in steps.split(","):
             if step == DIE:
                 os.kill(os.getpid(), signal.SIGKILL)
             elif step == "plan":
-                shards = _execute(dag.get_task(step), dag, name, end)
+                instances = _execute(dag.get_task(step), dag, name, end)
             elif step == "aggregate":
-                for shard in shards:
-                    _execute(dag.get_task(step).unmap({"shard": shard}), dag, name, end)
+                for shards in instances:
+                    _execute(dag.get_task(step).unmap({"shards": shards}), dag, name, end)
             else:
                 _execute(dag.get_task(step), dag, name, end)
 

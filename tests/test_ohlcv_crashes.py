@@ -33,6 +33,8 @@ END = DAY + 26 * HOUR
 STALE_SECONDS = 900
 WRITTEN_BY = {"plan": "ohlcv.tasks", "aggregate": "ohlcv.bars", "finish": "ops.ops_runlog"}
 STEPS = list(WRITTEN_BY)
+TRANSACTIONS = {"plan": 1, "aggregate": 2, "finish": 1}
+"""That a step has open at once."""
 
 
 def prepared(url: str, connection: psycopg.Connection) -> psycopg.Connection:
@@ -61,6 +63,7 @@ def worker(url: str, name: str, steps: str, *ends: datetime) -> Iterator[subproc
             "MAX_TASKS_PER_RUN": "1000",
             "MAX_WINDOWS_PER_TASK": "1000",
             "RUNNING_STALE_SECONDS": str(STALE_SECONDS),
+            "OHLCV_SYMBOLS_PER_SHARD": "1",
             "PYTHONPATH": os.pathsep.join([str(REPOSITORY / "plugins"), str(REPOSITORY)]),
         }
         with subprocess.Popen(
@@ -126,7 +129,7 @@ def kill_before_the_commit(connection: psycopg.Connection, url: str, step: str) 
     with psycopg.connect(url) as holder:
         holder.execute(f"lock table {WRITTEN_BY[step]} in share mode")
         with worker(url, "dies", step, END) as process:
-            wait_for_backends(connection, "and wait_event_type = 'Lock'", 1)
+            wait_for_backends(connection, "and wait_event_type = 'Lock'", TRANSACTIONS[step])
             process.kill()
         wait_for_backends(connection, "", 0)
 
@@ -162,7 +165,7 @@ def test_postgres_that_restarts_in_a_tick_is_a_reason_to_try_again(own_postgres)
         prepared(url, connection)
         holder.execute("lock table ohlcv.bars in share mode")
         with worker(url, "restarted", "plan,aggregate", END) as process:
-            wait_for_backends(connection, "and wait_event_type = 'Lock'", 1)
+            wait_for_backends(connection, "and wait_event_type = 'Lock'", TRANSACTIONS["aggregate"])
             own_postgres.restart("immediate")
             _, errors = process.communicate(timeout=60)
     assert "TransientError" in errors

@@ -52,16 +52,19 @@ NAMED_AT_MOST = 20
 """Failed symbols that the log names; the run log and ``ops.ops_issues`` have them all."""
 
 WINDOWS_A_SHARD = 50_000
-"""Windows of candles of a backlog for which a task instance pays: some seconds of work."""
+"""Windows of candles of a backlog in one transaction: some seconds of work."""
+
+SYMBOLS_TO_DIVIDE = 400
+"""From here on two shards are done sooner than one, though PostgreSQL plans their statements twice."""
 
 SHARDS_AT_MOST = 64
+
+SHARDS_AT_ONCE = 2
+"""Shards of one task instance, each with a connection of its own; also all shards of a rebuild."""
 
 SYMBOLS_A_CHUNK = 50
 DAYS_A_CHUNK = 31
 """What a rebuild does in one transaction: some seconds of work."""
-
-REBUILD_SHARDS = 2
-"""Task instances that a rebuild takes at most, so that ticks find a free place beside it."""
 
 BUSY_FOR = timedelta(minutes=2)
 """For how long a rebuild waits for a tick that works on the same tasks."""
@@ -226,7 +229,7 @@ def plan(cursor: Cursor, run: Run) -> list[dict[str, int]]:
         run: The run.
 
     Returns:
-        One ``{"shard": number, "of": shards}`` for each task instance to follow; none if nothing is due.
+        One ``{"shard": number, "of": shards}`` for each transaction to follow; none if nothing is due.
     """
 
     def number(file: str) -> Any:
@@ -242,7 +245,10 @@ def plan(cursor: Cursor, run: Run) -> list[dict[str, int]]:
     }
     claimed = number("ohlcv/claim_due_tasks.sql")
     ((symbols, windows),) = cursor.execute(_statement("ohlcv/claimed_work.sql"), run.parameters).fetchall()
-    wanted = max(ceil(symbols / run.settings.ohlcv_symbols_per_shard), ceil(windows / WINDOWS_A_SHARD))
+    symbols_a_shard = run.settings.ohlcv_symbols_per_shard
+    if symbols >= SYMBOLS_TO_DIVIDE:
+        symbols_a_shard = min(symbols_a_shard, ceil(symbols / SHARDS_AT_ONCE))
+    wanted = max(ceil(symbols / symbols_a_shard), ceil(windows / WINDOWS_A_SHARD))
     shards = min(wanted, symbols, SHARDS_AT_MOST)
     checkpoint(cursor, run, "planned", **counts, claimed=claimed, symbols=symbols, shards=shards)
     log.info("As of %s: %d tasks of %d symbols claimed, in %d shards; %s", run.as_of, claimed, symbols, shards, counts)
@@ -260,7 +266,7 @@ def plan_rebuild(cursor: Cursor, run: Run, params: RebuildParams) -> list[dict[s
         params: What to build.
 
     Returns:
-        As :func:`plan`: at most `REBUILD_SHARDS`.
+        As :func:`plan`: at most `SHARDS_AT_ONCE`.
 
     Raises:
         HardError: One of the symbols has no tasks.
@@ -272,7 +278,7 @@ def plan_rebuild(cursor: Cursor, run: Run, params: RebuildParams) -> list[dict[s
         names = ", ".join(map(repr, unknown[:NAMED_AT_MOST]))
         msg = f"There are no tasks of the symbols {names}. Nothing was built. Correct them, or insert the assets."
         raise HardError(msg)
-    shards = min(ceil(len(symbols) / SYMBOLS_A_CHUNK), REBUILD_SHARDS)
+    shards = min(ceil(len(symbols) / SYMBOLS_A_CHUNK), SHARDS_AT_ONCE)
     checkpoint(cursor, run, "planned", shards=shards)
     return [{"shard": shard, "of": shards} for shard in range(shards)]
 
@@ -361,7 +367,9 @@ def rebuild(transaction: Transaction, run: Run, params: RebuildParams, *, shard:
     for number, (name, chunk) in enumerate(chunks.items(), start=1):
         if name not in done:
             totals += _rebuild_chunk(transaction, run, params, name, chunk)
-            log.info("Chunk %d of %d: %s", number, len(chunks), asdict(totals))
+            log.info("Shard %d of %d, chunk %d of %d: %s", shard + 1, of, number, len(chunks), asdict(totals))
+    with transaction() as cursor:
+        checkpoint(cursor, run, "aggregated", shard=shard, dry_run=params.dry_run, **asdict(totals))
     return totals
 
 

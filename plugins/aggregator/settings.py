@@ -54,7 +54,7 @@ class Settings(BaseSettings):
             it is mandatory.
         agg_derivation_version: Stored with each bar. Raise it when bars are derived differently, then rebuild.
         log_level: Of what OHLCV logs.
-        ohlcv_symbols_per_shard: Symbols for which one task instance builds the bars.
+        ohlcv_symbols_per_shard: Symbols whose bars one transaction builds. A task instance has two open at once.
         candle_retention_days: Candles of months that ended longer ago are dropped, once they are aggregated; their bars
             stay.
         candle_max_age_hours: How old the newest candle of all symbols may be before an alert says that the feed is

@@ -56,17 +56,17 @@ def run(dag: Any, end: datetime = END, without: str | None = None, run_id: str |
         given["dag"] = dag
         return task.execute(given)
 
-    shards = execute("plan")
+    instances = execute("plan")
     if without != "aggregate":
-        results["aggregate"] = [execute("aggregate", shard=shard) for shard in shards]
+        results["aggregate"] = [execute("aggregate", shards=shards) for shards in instances]
     return execute("finish"), results.get("aggregate")
 
 
 def test_tick_builds_what_was_over_a_minute_after_its_interval(dag, market) -> None:
-    done, shards = run(dag)
+    done, instances = run(dag)
     assert stored(market) == expected(market, END + MINUTE)
     assert done["inserted"] == len(stored(market)) == 2 * (96 + 24 + 6 + 1)
-    assert [shard["tasks"] for shard in shards] == [8]
+    assert [instance["tasks"] for instance in instances] == [8]
     status = "status, totals ->> 'inserted', run_id, finished_at is not null"
     assert market.execute(f"select {status} from ops.ops_runlog").fetchall() == [
         ("success", str(done["inserted"]), f"scheduled__{END.isoformat()}", True)
@@ -80,8 +80,8 @@ def test_tick_builds_what_was_over_a_minute_after_its_interval(dag, market) -> N
 @pytest.mark.slow
 def test_run_that_has_nothing_to_do_closes_its_log(dag, market) -> None:
     run(dag)
-    done, shards = run(dag, END + 5 * MINUTE)
-    assert (done["bars"], shards) == (0, [])
+    done, instances = run(dag, END + 5 * MINUTE)
+    assert (done["bars"], instances) == (0, [])
     assert market.execute("select status from ops.ops_runlog").fetchall() == [("success",)] * 2
 
 
@@ -139,8 +139,8 @@ def test_rebuild_is_shared_out_and_another_try_leaves_out_the_chunks_that_are_do
     with pytest.raises(TransientError):
         run(dag, END, **rebuilding)
     monkeypatch.setattr(ohlcv, "_rebuild_chunk", rebuild_chunk)
-    done, shards = run(dag, END, **rebuilding)
-    assert [shard["bars"] for shard in shards] == [0, 96 + 24 + 6 + 1], "a shard for each symbol; A was done"
+    done, (again,) = run(dag, END, **rebuilding)
+    assert again["bars"] == 96 + 24 + 6 + 1, "a shard for each symbol; A was done"
     assert done["updated"] == 2 * (96 + 24 + 6 + 1)
     assert stored(market) == expected(market, END + MINUTE)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
+from more_itertools import chunked
 
 from aggregator import settings
 from aggregator.data_interval import data_interval
@@ -16,8 +17,11 @@ from aggregator.timetables.offset_cron import OffsetCronTimetable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
 
+    import psycopg
     from airflow.sdk import Context
+    from psycopg.rows import TupleRow
 
     from aggregator.ohlcv import Run
 
@@ -40,11 +44,11 @@ class OhlcvPlanOperator(BaseOperator):
         super().__init__(**kwargs)
         self.conn_id = conn_id
 
-    def execute(self, context: Context) -> list[dict[str, int]]:
+    def execute(self, context: Context) -> list[list[dict[str, int]]]:
         """Plan the run.
 
         Returns:
-            ``{"shard": number, "of": shards}`` for each task instance to follow.
+            For each task instance to follow its shards, ``{"shard": number, "of": shards}``.
 
         Raises:
             HardError: The params are wrong, or PostgreSQL refused a statement.
@@ -59,28 +63,29 @@ class OhlcvPlanOperator(BaseOperator):
         with hook.task_transaction(context) as cursor:
             ohlcv.prepare_partitions(cursor, run)
         with hook.task_transaction(context) as cursor:
-            return ohlcv.plan_rebuild(cursor, run, params) if params.wanted else ohlcv.plan(cursor, run)
+            shards = ohlcv.plan_rebuild(cursor, run, params) if params.wanted else ohlcv.plan(cursor, run)
+        return list(chunked(shards, ohlcv.SHARDS_AT_ONCE))
 
 
 class OhlcvAggregateOperator(BaseOperator):
-    """Build the bars of one shard's symbols in one transaction, and release their tasks (spec: OHLCV).
+    """Build the bars of some shards at once, each in a transaction of its own, and release their tasks (spec: OHLCV).
 
     A symbol whose candles make no bar, or which PostgreSQL refuses, does not stop the others, nor does it fail the
     task: it is named in its state, in ``ops.ops_issues`` and in the log, and disabled if that goes on.
 
     Args:
         conn_id: Airflow connection of the database.
-        shard: One shard, as :class:`OhlcvPlanOperator` returns them.
+        shards: Those of one task instance, as :class:`OhlcvPlanOperator` returns them.
         **kwargs: As for every operator.
     """
 
-    template_fields: Sequence[str] = ("shard",)
+    template_fields: Sequence[str] = ("shards",)
     ui_color = "#e2ecf7"
 
-    def __init__(self, *, conn_id: str, shard: Mapping[str, int], **kwargs: Any) -> None:
+    def __init__(self, *, conn_id: str, shards: Sequence[Mapping[str, int]], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.conn_id = conn_id
-        self.shard = shard
+        self.shards = shards
 
     def execute(self, context: Context) -> dict[str, int]:
         """Build the bars, or with days in the params rebuild those of the days.
@@ -89,8 +94,8 @@ class OhlcvAggregateOperator(BaseOperator):
             What was done, by count.
 
         Raises:
-            HardError: PostgreSQL refused a statement for what it says; nothing is stored, of a rebuild only its earlier
-                chunks.
+            HardError: PostgreSQL refused a statement for what it says; nothing of that shard is stored, of a rebuild
+                only its earlier chunks.
             TransientError: The database was lost or busy; likewise.
         """
         from aggregator import ohlcv
@@ -98,15 +103,22 @@ class OhlcvAggregateOperator(BaseOperator):
 
         params = ohlcv.RebuildParams.read(context["params"])
         run = _run(context)
-        transaction = partial(PostgresTransactionHook(self.conn_id).task_transaction, context)
-        if params.wanted:
-            totals = ohlcv.rebuild(transaction, run, params, **self.shard)
-            self.log.info("%s: %s", "Dry run, rolled back" if params.dry_run else "Rebuilt", asdict(totals))
+
+        def transaction() -> AbstractContextManager[psycopg.Cursor[TupleRow]]:
+            # A hook keeps the connection that it opened last, so each has its own.
+            return PostgresTransactionHook(self.conn_id).task_transaction(context)
+
+        def build(shard: Mapping[str, int]) -> ohlcv.Totals:
+            if params.wanted:
+                return ohlcv.rebuild(transaction, run, params, **shard)
             with transaction() as cursor:
-                ohlcv.checkpoint(cursor, run, "aggregated", **self.shard, dry_run=params.dry_run, **asdict(totals))
-            return asdict(totals)
-        with transaction() as cursor:
-            return asdict(ohlcv.aggregate(cursor, run, **self.shard))
+                return ohlcv.aggregate(cursor, run, **shard)
+
+        with ThreadPoolExecutor(len(self.shards)) as threads:
+            totals = sum(threads.map(build, self.shards), ohlcv.Totals())
+        if params.wanted:
+            self.log.info("%s: %s", "Dry run, rolled back" if params.dry_run else "Rebuilt", asdict(totals))
+        return asdict(totals)
 
 
 class OhlcvFinishOperator(BaseOperator):
