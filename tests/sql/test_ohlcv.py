@@ -287,7 +287,8 @@ def test_replay_writes_no_wal(market) -> None:
     market.execute(FILL, {"symbols": symbols, "start": DAY, "end": DAY + 24 * HOUR})
     tick(market, run_of(DAY + 24 * HOUR + MINUTE))
     before = versions(market)
-    ranges = "array(select row(symbol, '5m', %s, %s, false)::ohlcv.source_range from ohlcv.assets)"
+    range_ = "row(symbol, '5m', %s, %s, false, interval '5 minutes', null, null, 3)::ohlcv.source_range"
+    ranges = f"array(select {range_} from ohlcv.assets)"
     build = f"select sum(unchanged) from ohlcv.build_bars('15m', {ranges}, 1)"
     with market.transaction():
         # The first reader of rows that are new may note so on their pages.

@@ -14,17 +14,20 @@ volatile
 set search_path = ''
 set jit = off
 as $$
+declare
+    held text[];
 begin
-    -- Held to the end of the transaction: a lock that is old by then is not taken over under a worker that still works.
-    perform
-    from ohlcv.tasks as task
-    where
-        task.symbol = any(p_symbols)
-        and task.timeframe = p_timeframe
-        and task.owner = p_owner
-        and task.status = 'running'
-    order by task.symbol
-    for no key update of task;
+    -- To the end of the transaction: a lock that is old by then is not taken over under a worker that still works.
+    -- Kept by their names, of which the planner knows how many there are; of running tasks, it expects one.
+    select coalesce(array_agg(task.symbol), '{}')
+    into held
+    from (
+        select symbol
+        from ohlcv.tasks
+        where symbol = any(p_symbols) and timeframe = p_timeframe and owner = p_owner and status = 'running'
+        order by symbol
+        for no key update
+    ) as task;
 
     return query
     with claimed as materialized (
@@ -32,7 +35,9 @@ begin
             task.symbol,
             task.source_timeframe,
             task.size,
-            source.is_base,
+            source.size as source_size,
+            (extract(epoch from task.size) / extract(epoch from base.size))::integer as expected_candles,
+            task.built_until,
             coalesce(task.cursor, date_bin(task.size, task.starts_at, timestamptz '2000-01-01 00:00+00')) as cursor,
             case
                 when p_as_of is not null
@@ -50,21 +55,15 @@ begin
             end as horizon
         from ohlcv.tasks as task
         inner join ohlcv.timeframes as source on task.source_timeframe = source.timeframe
+        inner join ohlcv.assets as asset on task.symbol = asset.symbol
+        inner join ohlcv.timeframes as base on asset.base_timeframe = base.timeframe
         left join ohlcv.tasks as finer on task.symbol = finer.symbol and task.source_timeframe = finer.timeframe
-        -- Not a join: the planner expects one running task, and would look through all symbols for each.
-        where
-            task.symbol = any(p_symbols)
-            and task.timeframe = p_timeframe
-            and task.owner = p_owner
-            and task.status = 'running'
+        where task.symbol = any(held) and task.timeframe = p_timeframe
     ),
 
     noted as (
         select
-            claimed.symbol,
-            claimed.source_timeframe,
-            claimed.size,
-            claimed.cursor,
+            claimed.*,
             stale.window_start,
             stale.ctid as place,
             dense_rank() over (partition by stale.symbol order by stale.window_start) as position
@@ -76,7 +75,7 @@ begin
         delete from ohlcv.stale_windows as stale
         using noted
         where stale.ctid = noted.place and noted.position <= p_max_windows
-        returning noted.symbol, noted.source_timeframe, noted.size, noted.cursor, noted.window_start, noted.position
+        returning noted.*
     ),
 
     planned as materialized (
@@ -114,14 +113,19 @@ begin
         from (
             -- Windows that follow one another are one range: a rebuild of days reads its candles once.
             select row(
-                symbol, source_timeframe, min(window_start), max(window_start) + size, true
+                symbol, source_timeframe, min(window_start), max(window_start) + size, true, source_size, cursor,
+                built_until, expected_candles
             )::ohlcv.source_range as range
             from taken
             -- What is not built yet is built anyway, and from here on with these candles.
             where window_start < cursor
-            group by symbol, source_timeframe, size, window_start - size * position
+            group by
+                symbol, source_timeframe, size, source_size, cursor, built_until, expected_candles,
+                window_start - size * position
             union all
-            select row(symbol, source_timeframe, starts_at, ends_at, false)::ohlcv.source_range
+            select row(
+                symbol, source_timeframe, starts_at, ends_at, false, source_size, cursor, built_until, expected_candles
+            )::ohlcv.source_range
             from planned
             where starts_at < ends_at
         ) as every

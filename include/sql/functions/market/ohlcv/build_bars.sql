@@ -74,13 +74,13 @@ begin
             select
                 range.symbol collate "C" as symbol,
                 range.source_timeframe collate "C" as source_timeframe,
+                $2 - range.source_size as last_offset,
                 range.starts_at,
                 range.ends_at,
                 range.is_stale,
-                $2 - (
-                    select timeframe.size from ohlcv.timeframes as timeframe
-                    where timeframe.timeframe = range.source_timeframe collate "C"
-                ) as last_offset,
+                range.cursor,
+                range.built_until,
+                range.expected_candles,
                 -- One look for a range, so that there need be none for each of its bars.
                 exists(
                     select
@@ -96,7 +96,14 @@ begin
         -- Grouped range by range: the hash of one symbol's windows stays in the processor's cache. How long a range is,
         -- the planner cannot know, and would sort its candles: hence enable_sort = off.
         built as materialized (
-            select range.symbol, range.has_bars, grouped.*
+            select
+                range.symbol,
+                range.source_timeframe,
+                range.cursor,
+                range.built_until,
+                range.expected_candles,
+                range.has_bars,
+                grouped.*
             from source_range as range
             cross join lateral (
                 select
@@ -140,7 +147,7 @@ begin
                     built.open,
                     (
                         select row.open from %1$s as row
-                        where row.symbol = built.symbol and row.timeframe = task.source_timeframe
+                        where row.symbol = built.symbol and row.timeframe = built.source_timeframe
                             and row.ts = built.first_ts and row.ts >= %2$L and row.ts < %3$L
                     )
                 ) as open,
@@ -150,7 +157,7 @@ begin
                     built.close,
                     (
                         select row.close from %1$s as row
-                        where row.symbol = built.symbol and row.timeframe = task.source_timeframe
+                        where row.symbol = built.symbol and row.timeframe = built.source_timeframe
                             and row.ts = built.last_ts and row.ts >= %2$L and row.ts < %3$L
                     )
                 ) as close,
@@ -158,14 +165,11 @@ begin
                 built.price_volume,
                 built.trades,
                 built.candles,
-                (extract(epoch from $2) / extract(epoch from base.size))::integer as expected_candles,
-                coalesce(built.ts < task.cursor, false) as was_built,
+                built.expected_candles,
+                coalesce(built.ts < built.cursor, false) as was_built,
                 -- A coarser bar may have been made without this one.
-                coalesce(built.ts < task.built_until, false) as was_passed
+                coalesce(built.ts < built.built_until, false) as was_passed
             from built
-            inner join ohlcv.tasks as task on built.symbol = task.symbol and task.timeframe = $3
-            inner join ohlcv.assets as asset on built.symbol = asset.symbol
-            inner join ohlcv.timeframes as base on asset.base_timeframe = base.timeframe
             left join first_bad on built.symbol = first_bad.symbol
             where first_bad.ts is null or built.ts < first_bad.ts
         ),
