@@ -303,6 +303,6 @@ end
 $$;
 
 comment on function ohlcv.build_bars(text, ohlcv.source_range[], integer) is
-'Builds bars of one timeframe for ranges of symbols; returns what became of them, each symbol''s newest new '
-'bad window';
+'Builds bars of one timeframe for ranges of symbols; returns what became of them, each symbol''s newest new bar and '
+'first bad window';
 revoke all on function ohlcv.build_bars(text, ohlcv.source_range[], integer) from public;

@@ -9,6 +9,7 @@ volatile
 set search_path = ''
 -- The planner expects one running task, and would look through all results for each.
 set enable_nestloop = off
+set plan_cache_mode = force_generic_plan
 as $$
 declare
     symbols text[] := (select array_agg(given.symbol) from unnest(p_results) as given);
