@@ -469,6 +469,10 @@ class TestLocks:
         few = run_of(self.AS_OF, "few", max_windows_per_task=1)
         assert self.plan(market, few) == [{"shard": 0, "of": 1}]
 
+    def test_many_symbols_are_divided_though_they_are_not_too_many_for_a_shard(self, market, monkeypatch) -> None:
+        monkeypatch.setattr(ohlcv, "SYMBOLS_TO_DIVIDE", 2)
+        assert self.plan(market, run_of(self.AS_OF)) == [{"shard": 0, "of": 2}, {"shard": 1, "of": 2}]
+
     def test_shards_divide_the_symbols(self, market) -> None:
         run = run_of(self.AS_OF, ohlcv_symbols_per_shard=1)
         shards = self.plan(market, run)

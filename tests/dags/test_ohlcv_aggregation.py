@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -77,6 +79,16 @@ def test_tick_builds_what_was_over_a_minute_after_its_interval(dag, market) -> N
     assert market.execute(names).fetchone() == (["planned", "aggregated"],)
 
 
+def test_task_instance_takes_two_shards(dag, market, monkeypatch) -> None:
+    monkeypatch.setenv("OHLCV_SYMBOLS_PER_SHARD", "1")
+    register(market, {"C": "5m"})
+    ingest(market, candles("C", "5m", DAY, END))
+    done, instances = run(dag)
+    assert len(instances) == 2
+    assert sum(instance["inserted"] for instance in instances) == done["inserted"] == 3 * (96 + 24 + 6 + 1)
+    assert stored(market) == expected(market, END + MINUTE)
+
+
 @pytest.mark.slow
 def test_run_that_has_nothing_to_do_closes_its_log(dag, market) -> None:
     run(dag)
@@ -143,6 +155,34 @@ def test_rebuild_is_shared_out_and_another_try_leaves_out_the_chunks_that_are_do
     assert again["bars"] == 96 + 24 + 6 + 1, "a shard for each symbol; A was done"
     assert done["updated"] == 2 * (96 + 24 + 6 + 1)
     assert stored(market) == expected(market, END + MINUTE)
+
+
+@pytest.mark.slow
+def test_rebuild_whose_time_is_over_begins_no_chunk_more(dag, market, monkeypatch) -> None:
+    monkeypatch.setattr(ohlcv, "SYMBOLS_A_CHUNK", 1)
+    monkeypatch.setattr(ohlcv, "DAYS_A_CHUNK", 1)
+    rebuild_chunk = ohlcv._rebuild_chunk
+    over, main = threading.Event(), threading.main_thread().ident
+
+    def slow(*chunk: Any) -> Any:
+        signal.pthread_kill(main, signal.SIGUSR1)
+        assert over.wait(timeout=60)
+        return rebuild_chunk(*chunk)
+
+    def end(*_: Any) -> None:
+        if not over.is_set():
+            over.set()
+            raise TimeoutError
+
+    monkeypatch.setattr(ohlcv, "_rebuild_chunk", slow)
+    before = signal.signal(signal.SIGUSR1, end)
+    try:
+        with pytest.raises(TimeoutError):
+            run(dag, run_id="manual__1", dryRun=False, startDate="2026-03-08", endDate="2026-03-10")
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    chunks = "select jsonb_path_query_array(checkpoints, '$[*] ? (@.name == \"rebuilt\").chunk') from ops.ops_runlog"
+    assert market.execute(chunks).fetchone() == ([],)
 
 
 @pytest.mark.slow

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -103,8 +104,11 @@ class OhlcvAggregateOperator(BaseOperator):
 
         params = ohlcv.RebuildParams.read(context["params"])
         run = _run(context)
+        ended = threading.Event()
 
         def transaction() -> AbstractContextManager[psycopg.Cursor[TupleRow]]:
+            if ended.is_set():
+                raise CancelledError
             # A hook keeps the connection that it opened last, so each has its own.
             return PostgresTransactionHook(self.conn_id).task_transaction(context)
 
@@ -115,7 +119,14 @@ class OhlcvAggregateOperator(BaseOperator):
                 return ohlcv.aggregate(cursor, run, **shard)
 
         with ThreadPoolExecutor(len(self.shards)) as threads:
-            totals = sum(threads.map(build, self.shards), ohlcv.Totals())
+            builds = [threads.submit(build, shard) for shard in self.shards]
+            try:
+                wait(builds)
+            except BaseException:
+                # A timeout reaches this thread alone; the others would go on with chunk after chunk.
+                ended.set()
+                raise
+        totals = sum((built.result() for built in builds), ohlcv.Totals())
         if params.wanted:
             self.log.info("%s: %s", "Dry run, rolled back" if params.dry_run else "Rebuilt", asdict(totals))
         return asdict(totals)
