@@ -66,6 +66,8 @@ begin
         select
             claimed.*,
             stale.window_start,
+            stale.ends_at,
+            stale.empties,
             stale.ctid as place,
             dense_rank() over (partition by stale.symbol order by stale.window_start) as position
         from claimed
@@ -109,23 +111,43 @@ begin
         ) as edge
     ),
 
+    -- Windows that follow one another are one range: a rebuild of days reads its candles once.
+    stale as (
+        select
+            symbol,
+            source_timeframe,
+            source_size,
+            cursor,
+            built_until,
+            expected_candles,
+            coalesce(range_agg(windows) filter (where empties), '{}') as changed,
+            coalesce(range_agg(windows) filter (where not empties), '{}') as asked_for
+        from taken
+        cross join lateral (
+            -- What is not built yet is built anyway, and from here on with these candles.
+            select tstzrange(taken.window_start, least(taken.ends_at, taken.cursor)) as windows
+        ) as part
+        where window_start < cursor
+        group by symbol, source_timeframe, source_size, cursor, built_until, expected_candles
+    ),
+
     ranges as (
         select array_agg(range) as ranges
         from (
-            -- Windows that follow one another are one range: a rebuild of days reads its candles once.
             select row(
-                symbol, source_timeframe, min(window_start), max(window_start) + size, true, source_size, cursor,
-                built_until, expected_candles
+                symbol, source_timeframe, lower(part.windows), upper(part.windows), true, source_size, cursor,
+                built_until, expected_candles, part.empties
             )::ohlcv.source_range as range
-            from taken
-            -- What is not built yet is built anyway, and from here on with these candles.
-            where window_start < cursor
-            group by
-                symbol, source_timeframe, size, source_size, cursor, built_until, expected_candles,
-                window_start - size * position
+            from stale
+            cross join lateral (
+                select unnest(stale.changed) as windows, true as empties
+                union all
+                select unnest(stale.asked_for - stale.changed), false
+            ) as part
             union all
             select row(
-                symbol, source_timeframe, starts_at, ends_at, false, source_size, cursor, built_until, expected_candles
+                symbol, source_timeframe, starts_at, ends_at, false, source_size, cursor, built_until,
+                expected_candles, false
             )::ohlcv.source_range
             from planned
             where starts_at < ends_at

@@ -78,6 +78,7 @@ begin
                 range.starts_at,
                 range.ends_at,
                 range.is_stale,
+                range.empties,
                 range.cursor,
                 range.built_until,
                 range.expected_candles,
@@ -233,7 +234,7 @@ begin
             ) as stored
             left join first_bad on range.symbol = first_bad.symbol
             where
-                range.is_stale
+                range.empties
                 and (first_bad.ts is null or stored.ts < first_bad.ts)
                 -- Hashed, however few bars the planner expects: with "not exists" it compares each with each.
                 and (range.symbol, stored.ts) not in (select built.symbol, built.ts from built)
@@ -245,24 +246,24 @@ begin
             returning bar.symbol, bar.ts
         ),
         passed_on as (
-            insert into ohlcv.stale_windows (symbol, timeframe, window_start)
-            select distinct changed.symbol, $6, date_bin($7, changed.ts, timestamptz '2000-01-01 00:00+00')
+            insert into ohlcv.stale_windows (symbol, timeframe, window_start, ends_at)
+            select changed.symbol, $6, changed.window_start, changed.window_start + $7
             from (
-                select symbol, ts from compared where was_passed and is_equal is not true
-                union all
-                select symbol, ts from emptied
+                select symbol, date_bin($7, ts, timestamptz '2000-01-01 00:00+00') as window_start
+                from compared
+                where was_passed and is_equal is not true
+                union
+                select symbol, date_bin($7, ts, timestamptz '2000-01-01 00:00+00')
+                from emptied
             ) as changed
             where $6 is not null
         ),
         put_back as (
-            insert into ohlcv.stale_windows (symbol, timeframe, window_start)
-            select range.symbol, $3, not_built.ts
+            insert into ohlcv.stale_windows (symbol, timeframe, window_start, ends_at, empties)
+            select range.symbol, $3, greatest(range.starts_at, first_bad.ts), range.ends_at, range.empties
             from source_range as range
             inner join first_bad on range.symbol = first_bad.symbol
-            cross join lateral generate_series(
-                greatest(range.starts_at, first_bad.ts), range.ends_at - $2, $2
-            ) as not_built (ts)
-            where range.is_stale
+            where range.is_stale and first_bad.ts < range.ends_at
         ),
         counted as (
             select

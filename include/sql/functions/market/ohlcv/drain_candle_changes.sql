@@ -24,8 +24,8 @@ begin
         returning symbol, timeframe, window_start
     )
 
-    insert into ohlcv.stale_windows (symbol, timeframe, window_start)
-    select distinct drained.symbol, task.timeframe, drained.window_start
+    insert into ohlcv.stale_windows (symbol, timeframe, window_start, ends_at)
+    select distinct drained.symbol, task.timeframe, drained.window_start, drained.window_start + task.size
     from drained
     inner join ohlcv.tasks as task
         on drained.symbol = task.symbol and task.timeframe = '15m' and drained.timeframe = task.source_timeframe
