@@ -218,10 +218,11 @@ class TestCommand:
     def test_frontier_shows_what_needs_somebody_first(self, capsys) -> None:
         assert main(["frontier", "--timeframe", "4h", "15m"]) == 0
         said = capsys.readouterr().out
-        lines = [line for line in said.splitlines() if "4h" in line or "15m" in line]
+        *table, first, second = said.splitlines()
+        lines = [line for line in table if "4h" in line or "15m" in line]
         assert "disabled" in lines[0]
         assert any("[red]A[/]" in line for line in lines)
-        assert sorted(said.splitlines()[-2:]) == ["B 15m: x", "[red]A[/] 15m: x"]
+        assert sorted([first, second]) == ["B 15m: x", "[red]A[/] 15m: x"]
 
     @pytest.mark.slow
     def test_frontier_shows_whole_moments_in_a_narrow_terminal(self, market, monkeypatch, capsys) -> None:
@@ -291,13 +292,43 @@ def test_rebuild_over_changed_windows_builds_each_once_and_empties_those_alone(m
         market.execute("delete from ohlcv.candles where ts >= %s and ts < %s", [window, window + 15 * MINUTE])
     market.execute("select ohlcv.drain_candle_changes()")
     market.execute("delete from ohlcv.stale_windows where window_start = %s", [unknown])
-    market.execute("select ohlcv.mark_stale('{A}', '15m', %s, %s)", [DAY + 10 * MINUTE, DAY + 24 * HOUR])
+    mark = "select ohlcv.mark_stale('{A}', '15m', %s, %s)"
+    assert market.execute(mark, [DAY + 10 * MINUTE, DAY + 24 * HOUR]).fetchone() == (1,)
+    assert market.execute(mark, [DAY + 2 * HOUR, DAY + 24 * HOUR]).fetchone() == (0,), "nothing there was built"
     market.execute("select ohlcv.agg_start('A', '15m', 'me')")
     counts = "r.unchanged, r.updated, r.deleted"
     build = f"select {counts} from ohlcv.catchup_aggregation_range('A', '15m', 'me', null) as r"
     assert market.execute(build).fetchall() == [(4, 1, 1)], "from the first window that starts in the range"
     bars = {ts for _, frame, ts in stored(market) if frame == "15m"}
     assert bars == {DAY + number * 15 * MINUTE for number in range(8)} - {changed}
+
+
+@pytest.mark.slow
+def test_rebuild_that_meets_candles_that_make_no_bar_leaves_the_rest_of_its_windows_marked(market) -> None:
+    register(market, {"A": "5m"})
+    ingest(market, candles("A", "5m", DAY, DAY + 2 * HOUR))
+    tick(market, run_of(DAY + 2 * HOUR + MINUTE))
+    market.execute("update ohlcv.candles set low = 'NaN' where ts = %s", [DAY + 70 * MINUTE])
+    market.execute("select ohlcv.mark_stale('{A}', '15m', %s, %s)", [DAY, DAY + 24 * HOUR])
+    market.execute("select ohlcv.agg_start('A', '15m', 'me')")
+    build = "select r.unchanged, r.outcome from ohlcv.catchup_aggregation_range('A', '15m', 'me', null) as r"
+    assert market.execute(build).fetchall() == [(4, "hard")]
+    left = "select window_start, ends_at, empties from ohlcv.stale_windows"
+    assert market.execute(left).fetchall() == [(DAY + HOUR, DAY + 2 * HOUR, False)]
+
+
+@pytest.mark.slow
+def test_stale_windows_of_a_task_are_built_no_more_at_once_than_the_limit(market) -> None:
+    register(market, {"A": "5m"})
+    ingest(market, candles("A", "5m", DAY, DAY + HOUR))
+    tick(market, run_of(DAY + HOUR + MINUTE))
+    ingest(market, [candle("A", "5m", DAY + number * 15 * MINUTE, 99) for number in range(4)])
+    builds = [
+        tick(market, run_of(DAY + HOUR + minutes * MINUTE, max_windows_per_task=3))["updated"]
+        for minutes in (6, 11, 12)
+    ]
+    assert builds == [3 + 1, 1 + 1, 0], "windows of 15m, and the hour"
+    assert stored(market) == expected(market, DAY + HOUR + 12 * MINUTE)
 
 
 @pytest.mark.slow
