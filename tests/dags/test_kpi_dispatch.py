@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import socket
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -334,12 +333,34 @@ class TestExactlyOnce:
         first, second = Run(dag), Run(dag, NOON + timedelta(hours=3), name="manual")
         first.plan()
         first.send()
+        with pytest.raises(HardError, match="bad is failed"):
+            first.settle()
         assert second.plan() == ["bad"]
         second.send()
-        assert executed(n8n) == {"bad": 1, "good": 1}
+        assert second.settle()["kpis"] == {"triggered": 1}
         first.clear()
         assert first.plan() == ["good"]
+        first.send()
+        assert first.settle()["kpis"] == {"triggered": 1}
+        assert executed(n8n) == {"bad": 1, "good": 1}
         assert Run(dag, NOON + timedelta(days=1)).plan() == ["good", "bad"]
+
+    @pytest.mark.parametrize("failed", [True, False], ids=["failed", "not sent yet"])
+    def test_clear_of_one_kpi_that_another_run_has_sent_leaves_it_out(self, dag, registry, n8n, failed: bool) -> None:
+        registry("good", "bad")
+        n8n.faults({"bad": [Fault(status=422)]} if failed else {})
+        first, second = Run(dag), Run(dag, NOON + timedelta(hours=3), name="manual")
+        first.plan()
+        first.send(*["good", "bad"] if failed else ["good"])
+        assert second.plan() == ["bad"]
+        second.send()
+        first.clears += 1
+        for _ in range(2):
+            skipped = first.send("bad")["bad"]
+            assert isinstance(skipped, AirflowSkipException)
+            assert "Another run of this day has sent bad" in str(skipped)
+        assert executed(n8n) == {"bad": 1, "good": 1}
+        assert first.settle()["kpis"] == {"triggered": 1}
 
     def test_resend_sends_again_once_for_each_clear(self, dag, registry, n8n) -> None:
         registry("a", "b")
@@ -469,8 +490,22 @@ def test_kpi_that_left_the_registry_is_not_sent(dag, registry, n8n) -> None:
     run.plan()
     registry("a")
     assert "b is not in the registry any more" in str(run.send()["b"])
-    with suppress(HardError):
+    assert executed(n8n) == {"a": 1}
+
+
+def test_kpi_that_failed_and_left_the_registry_is_no_problem_of_a_cleared_run(dag, registry, n8n) -> None:
+    registry("a", "b")
+    n8n.faults({"b": [Fault(status=422)]})
+    run = Run(dag)
+    run.plan()
+    run.send()
+    with pytest.raises(HardError, match="b is failed"):
         run.settle()
+    registry("a")
+    run.clear()
+    assert run.plan() == ["a"]
+    run.send()
+    assert run.settle()["kpis"] == {"triggered": 1}
     assert executed(n8n) == {"a": 1}
 
 

@@ -50,11 +50,13 @@ class Claim(StrEnum):
         CLAIMED: The caller, and nobody else, sends the request now.
         ACCEPTED: n8n has accepted it earlier; nothing is to be sent.
         UNKNOWN: It may have been sent, or is being sent by another; nothing is to be sent.
+        SENT_BY_ANOTHER_RUN: One of the same day has it; nothing is to be sent, and this job does not have it any more.
     """
 
     CLAIMED = "claimed"
     ACCEPTED = "accepted"
     UNKNOWN = "unknown"
+    SENT_BY_ANOTHER_RUN = "sent by another run"
 
 
 class Report(StrEnum):

@@ -181,6 +181,7 @@ class TriggerKpiOperator(BaseOperator):
         Raises:
             N8nError: The workflow was not started, or ran and failed, or nobody knows. The text has n8n's words.
             HardError: The KPI is not in the registry any more; or an earlier try may have sent it.
+            AirflowSkipException: Another run of the day has sent it; or the place is behind the end of the page.
             AggregatorError: The KPI database cannot be used. If it is so after the request, another try finds the KPI
                 claimed, and does not send it again.
         """
@@ -191,7 +192,10 @@ class TriggerKpiOperator(BaseOperator):
 
         kpi = next((kpi for kpi in _registry().kpis if kpi.id == self.kpi_id), None)
         if kpi is None:
-            msg = f"KPI {self.kpi_id} is not in the registry any more, or not active or invalid now; it was not sent."
+            msg = (
+                f"KPI {self.kpi_id} is not in the registry any more, or not active or invalid now; it was not sent. "
+                "Add it again and clear this task, or clear the run, which leaves it out."
+            )
             raise HardError(msg)
         owner = uuid4().hex
         claim = self._claim(context, owner)
@@ -204,6 +208,12 @@ class TriggerKpiOperator(BaseOperator):
                 "again. Look into n8n's executions; if it is not there, start a run with resend and this KPI."
             )
             raise HardError(msg)
+        if claim is Claim.SENT_BY_ANOTHER_RUN:
+            msg = (
+                f"Another run of this day has sent {self.kpi_id}, or is at it, so it is left out here. To send it "
+                "again, start a run with resend and this KPI."
+            )
+            raise AirflowSkipException(msg)
         return self._send(context, kpi, owner)
 
     def _claim(self, context: Context, owner: str) -> Any:
