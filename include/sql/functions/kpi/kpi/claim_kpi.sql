@@ -60,9 +60,7 @@ begin
     -- Whoever was sending it is gone, or at it still: its request may have arrived, so there is no second one. The one
     -- that is at it still may say what came of it.
     update kpi.job_kpis as stored
-    set
-        status = 'unknown',
-        error = 'The task ended between the request and its answer; n8n may have run the workflow.'
+    set status = 'unknown'
     where
         stored.trace_id = _trace_id
         and stored.kpi_id = _kpi_id
