@@ -318,6 +318,24 @@ class TestExactlyOnce:
         assert executed(n8n) == {"btc": 1}
         assert statuses(kpi_db) == {"btc": "unknown"}
 
+    def test_outcome_that_the_database_does_not_take_at_once_is_stored(
+        self, dag, registry, n8n, kpi_db, monkeypatch
+    ) -> None:
+        registry("btc")
+        run = Run(dag)
+        run.plan()
+        record = jobs.record
+
+        def busy_once(*_: Any, **__: Any) -> None:
+            monkeypatch.setattr(jobs, "record", record)
+            msg = "The database was busy."
+            raise TransientError(msg)
+
+        monkeypatch.setattr(jobs, "record", busy_once)
+        assert run.send()["btc"]["status"] == "triggered"
+        assert statuses(kpi_db) == {"btc": "triggered"}
+        assert executed(n8n) == {"btc": 1}
+
     def test_two_tries_at_once_send_one_request(self, dag, registry, n8n) -> None:
         registry("btc")
         n8n.faults({"btc": [Fault(delay_seconds=0.5)]})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from itertools import product
 from threading import Barrier
 from time import sleep
@@ -439,7 +440,7 @@ def test_settle_says_what_became_of_senders_that_are_gone(kpi_db) -> None:
     assert jobs.summary(kpi_db, TRACE).status == "pending"
     summary = jobs.settle(kpi_db, TRACE)
     assert (summary.status, summary.kpis) == ("partial", {"pending": 1, "unknown": 1})
-    assert [tuple(json.loads(json.dumps(problem)).values()) for problem in summary.as_dict()["problems"]] == [
+    assert [tuple(json.loads(json.dumps(problem)).values()) for problem in asdict(summary)["problems"]] == [
         ("a", "unknown", LOST),
         ("b", "pending", None),
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
@@ -35,10 +35,14 @@ def job(kpi_db: psycopg.Connection) -> psycopg.Connection:
     return kpi_db
 
 
-def trigger(**different: Any) -> KpiReportsTrigger:
+@pytest.fixture(autouse=True)
+def _in_a_hurry(monkeypatch) -> None:
+    monkeypatch.setattr(module, "POLL_EVERY", 0.01)
+
+
+def trigger() -> KpiReportsTrigger:
     """As Airflow makes it, from what it has stored."""
-    settings = {"conn_id": "kpi_db", "trace_id": TRACE, "timeout_minutes": 30, "poll_every": 0.01, **different}
-    path, arguments = KpiReportsTrigger(**settings).serialize()
+    path, arguments = KpiReportsTrigger(TRACE, 30).serialize()
     assert path == "aggregator.triggers.kpi.KpiReportsTrigger"
     return KpiReportsTrigger(**arguments)
 

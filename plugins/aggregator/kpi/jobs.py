@@ -6,7 +6,7 @@ refuses transitions that do not exist. One request per KPI: commit :func:`claim`
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal, LiteralString
@@ -105,10 +105,6 @@ class Summary:
     status: str
     kpis: dict[str, int]
     problems: list[Problem]
-
-    def as_dict(self) -> dict[str, Any]:
-        """For XCom."""
-        return asdict(self)
 
 
 def create(
