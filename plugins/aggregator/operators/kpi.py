@@ -19,6 +19,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from aggregator import settings
 from aggregator.errors import AggregatorError, HardError
+from aggregator.kpi import WORKER
 from aggregator.kpi.trace_id import trace_id_of
 from aggregator.paths import SQL
 
@@ -83,9 +84,8 @@ class ReadKpiRegistryOperator(_KpiOperator):
         trace_id = trace_id_of(context["dag_run"])
         params = context["params"]
         with self._transaction(context, read_only=True) as cursor:
-            known = cursor.execute("select true from kpi.jobs where trace_id = %s", [trace_id]).fetchone()
-            statement = (SQL / "kpi/kpis_sent_by_others.sql").read_bytes()
-            others: dict[str, str] = dict(cursor.execute(statement, {"trace_id": trace_id}).fetchall())
+            statement = (SQL / "kpi/kpis_sent_by_others.sql").read_text()
+            known, others = cursor.execute(statement, {"trace_id": trace_id}).fetchone() or (False, {})
         if params["resend"]:
             others = {}
         elif not known and (reason := _day_is_over(context)):
@@ -347,7 +347,7 @@ def payload(kpi: Kpi, trace_id: str, moment: datetime, environment: str) -> dict
         "timestamp": f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}",
         "kpiType": kpi.type,
         "metadata": {
-            "schedulerWorker": "scheduler-worker",
+            "schedulerWorker": WORKER,
             "environment": environment,
             "kpiName": kpi.name,
             "kpiDescription": kpi.description,
