@@ -18,34 +18,15 @@ from hypothesis import strategies as st
 from aggregator.errors import HardError
 from aggregator.kpi import jobs
 from aggregator.kpi.jobs import Claim, Report, Status
-from aggregator.kpi.registry import Kpi
+from tests.kpi_data import RUN, TRACE, create, kpi, send
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-TRACE = "trace_20250814_120000_abc12345"
 OTHER = "trace_20250814_150000_00000000"
 """Of another run of the same day."""
 
-RUN: Any = {"dag_id": "kpi_dispatch", "run_id": "scheduled__2025-08-14", "environment": "development"}
 LOST = "The task ended between the request and its answer; n8n may have run the workflow."
-
-
-def kpi(id_: str, **more: Any) -> Kpi:
-    url = "https://n8n.example.com/webhook/w"
-    return Kpi(id=id_, name="Bitcoin Price (CMC)", type="price", active=True, webhook_url=url, **more)
-
-
-def create(connection: psycopg.Connection, *ids: str, report_back: bool = False, trace_id: str = TRACE) -> None:
-    kpis = [kpi(id_, report_back=report_back) for id_ in ids]
-    jobs.create(connection, trace_id, kpis, **{**RUN, "run_id": trace_id})
-
-
-def send(connection: psycopg.Connection, id_: str, outcome: Any = "triggered", owner: str = "me") -> None:
-    assert jobs.claim(connection, TRACE, id_, owner) is Claim.CLAIMED
-    assert (
-        jobs.record(connection, TRACE, id_, owner, outcome, error=None if outcome == "triggered" else "no") == outcome
-    )
 
 
 def statuses(connection: psycopg.Connection) -> dict[str, str]:
