@@ -19,18 +19,12 @@ from sqlalchemy.orm import sessionmaker
 from aggregator.api import health
 from aggregator.kpi import jobs
 from aggregator.kpi.registry import parse
+from tests.kpi_data import TRACE, entry, send
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-TRACE = "trace_20250814_120000_abc12345"
-KPI = {
-    "id": "cmc-btc-price",
-    "name": "Bitcoin Price (CMC)",
-    "type": "price",
-    "active": True,
-    "webhookUrl": "https://n8n.example.com/webhook/secret-path",
-}
+KPI = entry(webhookUrl="https://n8n.example.com/webhook/secret-path")
 REGISTRY = json.dumps({"kpis": [KPI]})
 VARIABLE = "AIRFLOW_VAR_KPI-REGISTRY"
 SECRET = "secret-word"
@@ -75,8 +69,7 @@ def test_last_job(kpi_db) -> None:
     for suffix in ("00000000", "abc12345"):
         trace_id = TRACE[:-8] + suffix
         jobs.create(kpi_db, trace_id, parse(REGISTRY).kpis, dag_id="d", run_id=suffix, environment="production")
-    jobs.claim(kpi_db, TRACE, KPI["id"], "me")
-    jobs.record(kpi_db, TRACE, KPI["id"], "me", "triggered")
+    send(kpi_db, "a")
     jobs.settle(kpi_db, TRACE)
 
     answer = ask()

@@ -12,16 +12,10 @@ from fastapi.testclient import TestClient
 
 from aggregator.api import kpi as api
 from aggregator.kpi import jobs
-from aggregator.kpi.registry import Kpi
+from tests.kpi_data import TRACE, create
 
-TRACE = "trace_20250814_120000_abc12345"
 PATH = f"/{TRACE}/a"
 KEY = {"Authorization": "Bearer right"}
-
-
-def kpis(*ids: str) -> list[Kpi]:
-    url = "https://n8n.example.com/webhook/w"
-    return [Kpi(id=id_, name=id_, type="price", active=True, webhook_url=url, report_back=True) for id_ in ids]
 
 
 @pytest.fixture
@@ -33,7 +27,7 @@ def client(monkeypatch) -> TestClient:
 @pytest.fixture
 def job(kpi_db: psycopg.Connection) -> psycopg.Connection:
     """A connection to the database of a job whose KPI ``a`` is being sent."""
-    jobs.create(kpi_db, TRACE, kpis("a", "never sent"), dag_id="d", run_id="r", environment="test")
+    create(kpi_db, "a", "never sent", report_back=True)
     jobs.claim(kpi_db, TRACE, "a", "me")
     return kpi_db
 
@@ -100,7 +94,7 @@ def test_no_such_job_or_kpi(client, job, path: str) -> None:
 
 @pytest.mark.parametrize("id_", ["a/b", "/a", "🦊 ü", "{{ var.value.secret }}", "a?b=c#d", "../a", "100%"])
 def test_strange_ids_reach_their_kpi(client, kpi_db, id_: str) -> None:
-    jobs.create(kpi_db, TRACE, kpis(id_), dag_id="d", run_id="r", environment="test")
+    create(kpi_db, id_, report_back=True)
     jobs.claim(kpi_db, TRACE, id_, "me")
     response = client.post(f"/{TRACE}/{quote(id_, safe='')}", json={"status": "completed"})
     assert (response.status_code, response.json()["kpiId"]) == (200, id_)
@@ -155,7 +149,7 @@ def test_a_server_that_says_nothing_is_not_waited_for(client, mute_server: int, 
 def test_a_hundred_at_once(monkeypatch, kpi_db) -> None:
     monkeypatch.setenv("SCHEDULER_API_KEY", "right")
     ids = [f"kpi-{number}" for number in range(100)]
-    jobs.create(kpi_db, TRACE, kpis(*ids), dag_id="d", run_id="r", environment="test")
+    create(kpi_db, *ids, report_back=True)
     for id_ in ids:
         jobs.claim(kpi_db, TRACE, id_, "me")
     connections = 0

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aggregator.errors import AggregatorError, HardError, TransientError
-from aggregator.hooks import analytics_engine as hook_module
+from aggregator.hooks.analytics_engine import AnalyticsEngineHook
 from aggregator.migrations import migrate
 from dev.airflow_api import NotYetError, wait
 from dev.sample import clicks
@@ -47,12 +47,10 @@ def task(dag_bag: DagBag) -> Any:
 
 
 @pytest.fixture(autouse=True)
-def connections(monkeypatch, database_url: str, analytics_engine: AnalyticsEngineControl) -> None:
+def connections(monkeypatch, database_url: str, analytics_engine: AnalyticsEngineControl, without_waiting) -> None:
     set_connections(monkeypatch, database_url, analytics_engine)
     migrate(lambda: psycopg.connect(database_url), "clicks")
-    # Waits between tries are the hook's own tests' business.
-    kwdefaults = {**(hook_module.AnalyticsEngineHook.__init__.__kwdefaults__ or {}), "sleep": lambda _: None}
-    monkeypatch.setattr(hook_module.AnalyticsEngineHook.__init__, "__kwdefaults__", kwdefaults)
+    without_waiting(AnalyticsEngineHook)
 
 
 def set_connections(monkeypatch, database_url: str, analytics_engine: AnalyticsEngineControl) -> None:

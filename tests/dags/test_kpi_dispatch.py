@@ -5,23 +5,22 @@ from __future__ import annotations
 import json
 import socket
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from datetime import UTC, datetime, timedelta
-from types import SimpleNamespace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowSkipException, TaskDeferred
 
-from aggregator.errors import AggregatorError, HardError, TransientError
-from aggregator.hooks import n8n as hook_module
-from aggregator.hooks.n8n import N8nUnknownError
+from aggregator.errors import HardError, TransientError
+from aggregator.hooks.n8n import N8nHook, N8nUnknownError
 from aggregator.kpi import jobs
 from aggregator.kpi.registry import RegistryError
 from aggregator.operators.kpi import pages
 from dev.n8n.app import Workflow
 from dev.n8n.fixtures import KEY
 from dev.stand_in.faults import Fault
+from tests import kpi_data
+from tests.kpi_data import NOON, Run
 
 if TYPE_CHECKING:
     import psycopg
@@ -31,101 +30,13 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-NOON = datetime(2026, 11, 15, 12, tzinfo=UTC)
 HTML = {"Content-Type": "text/html"}
 BOOTING = Fault(status=404, body="<html><pre>Cannot POST</pre></html>", headers=HTML, times=2)
 
 
-class Run:
-    """One run of the DAG, whose tasks a test calls one by one.
-
-    Args:
-        dag: The DAG.
-        moment: Logical date.
-        started: When its tasks begin; by default at once.
-        params: As in the trigger form.
-    """
-
-    def __init__(
-        self,
-        dag: Any,
-        moment: datetime = NOON,
-        *,
-        started: datetime | None = None,
-        name: str = "scheduled",
-        **params: Any,
-    ) -> None:
-        self.dag = dag
-        self.started = started or moment
-        self.params = {"resend": False, "kpis": [], **params}
-        run_id = f"{name}__{moment.isoformat()}"
-        self.run = SimpleNamespace(dag_id=dag.dag_id, run_id=run_id, logical_date=moment, run_after=moment)
-        self.xcoms: dict[tuple[str, str], Any] = {}
-        self.clears = 0
-
-    def context(self, task_id: str, try_number: int = 1) -> Any:
-        def push(key: str, value: Any) -> None:
-            self.xcoms[task_id, key] = value
-
-        instance = SimpleNamespace(
-            dag_id=self.dag.dag_id,
-            task_id=task_id,
-            run_id=self.run.run_id,
-            start_date=datetime.now(UTC),
-            try_number=try_number,
-            max_tries=2 + self.clears,
-            xcom_push=push,
-            xcom_pull=lambda task_ids, key="return_value": self.xcoms.get((task_ids, key)),
-        )
-        if task_id == "read_registry":
-            instance.start_date = self.started
-        task = self.dag.get_task(task_id)
-        return {"ti": instance, "task": task, "dag": self.dag, "dag_run": self.run, "params": self.params}
-
-    def execute(self, task_id: str) -> Any:
-        result = self.dag.get_task(task_id).execute(self.context(task_id))
-        self.xcoms[task_id, "return_value"] = result
-        return result
-
-    def plan(self) -> list[str]:
-        """Read the registry and create the job; the KPIs that would be sent."""
-        self.execute("read_registry")
-        self.execute("create_job")
-        return [task.kpi_id for task in self.instances()]
-
-    def instances(self) -> list[Any]:
-        """The mapped instances, as Airflow makes them: the product of pages and places."""
-        mapped = self.dag.get_task("trigger_kpi")
-        values = [self.xcoms[task_id, "return_value"] for task_id in ("read_registry", "create_job")]
-        return [mapped.unmap({"page": page, "place": place}) for page in values[0] for place in values[1]]
-
-    def send(self, *kpi_ids: str) -> dict[str, Any]:
-        """Run the instances of these KPIs, or all, at once; what each returned or raised."""
-        instances = [task for task in self.instances() if not kpi_ids or task.kpi_id in kpi_ids]
-
-        def one(task: Any) -> Any:
-            try:
-                return task.execute({**self.context("trigger_kpi"), "task": task})
-            except (AggregatorError, AirflowSkipException) as error:
-                return error
-
-        with ThreadPoolExecutor(8) as threads:
-            return dict(zip([task.kpi_id for task in instances], threads.map(one, instances), strict=True))
-
-    def settle(self) -> dict[str, Any]:
-        return self.dag.get_task("settle_job").execute(self.context("settle_job"))
-
-    def clear(self) -> None:
-        self.clears += 1
-        self.xcoms.clear()
-
-
 @pytest.fixture(autouse=True)
-def no_waiting(monkeypatch) -> None:
-    monkeypatch.setattr(hook_module.N8nHook.__init__, "__kwdefaults__", WITHOUT_WAITING)
-
-
-WITHOUT_WAITING = {**(hook_module.N8nHook.__init__.__kwdefaults__ or {}), "sleep": lambda _: None, "timeouts": (2, 1)}
+def in_a_hurry(without_waiting) -> None:
+    without_waiting(N8nHook, timeouts=(2, 1))
 
 
 @pytest.fixture
@@ -159,8 +70,7 @@ def allow(monkeypatch, *origins: str) -> None:
 def entry(n8n: N8nControl, kpi_id: str, url: str | None = None, **more: Any) -> dict[str, Any]:
     """A registry's entry; its workflow is there."""
     n8n.register({kpi_id: Workflow()})
-    url = url or n8n.webhook(kpi_id)
-    return {"id": kpi_id, "name": f"Name of {kpi_id}", "type": "price", "active": True, "webhookUrl": url, **more}
+    return kpi_data.entry(kpi_id, webhookUrl=url or n8n.webhook(kpi_id), **more)
 
 
 def statuses(connection: psycopg.Connection) -> dict[str, str]:
@@ -265,6 +175,7 @@ class TestExactlyOnce:
         run.send()
         with pytest.raises(HardError, match=r"is partial: bad is failed \(.*answered 422: No"):
             run.settle()
+        assert run.xcoms["settle_job", "return_value"]["kpis"] == {"failed": 1, "triggered": 1}
         run.clear()
         assert run.plan() == ["good", "bad"]
         assert run.send()["good"]["status"] == "triggered"
@@ -319,6 +230,24 @@ class TestExactlyOnce:
         assert executed(n8n) == {"btc": 1}
         assert statuses(kpi_db) == {"btc": "unknown"}
 
+    def test_outcome_that_the_database_does_not_take_at_once_is_stored(
+        self, dag, registry, n8n, kpi_db, monkeypatch
+    ) -> None:
+        registry("btc")
+        run = Run(dag)
+        run.plan()
+        record = jobs.record
+
+        def busy_once(*_: Any, **__: Any) -> None:
+            monkeypatch.setattr(jobs, "record", record)
+            msg = "The database was busy."
+            raise TransientError(msg)
+
+        monkeypatch.setattr(jobs, "record", busy_once)
+        assert run.send()["btc"]["status"] == "triggered"
+        assert statuses(kpi_db) == {"btc": "triggered"}
+        assert executed(n8n) == {"btc": 1}
+
     def test_two_tries_at_once_send_one_request(self, dag, registry, n8n) -> None:
         registry("btc")
         n8n.faults({"btc": [Fault(delay_seconds=0.5)]})
@@ -334,12 +263,34 @@ class TestExactlyOnce:
         first, second = Run(dag), Run(dag, NOON + timedelta(hours=3), name="manual")
         first.plan()
         first.send()
+        with pytest.raises(HardError, match="bad is failed"):
+            first.settle()
         assert second.plan() == ["bad"]
         second.send()
-        assert executed(n8n) == {"bad": 1, "good": 1}
+        assert second.settle()["kpis"] == {"triggered": 1}
         first.clear()
         assert first.plan() == ["good"]
+        first.send()
+        assert first.settle()["kpis"] == {"triggered": 1}
+        assert executed(n8n) == {"bad": 1, "good": 1}
         assert Run(dag, NOON + timedelta(days=1)).plan() == ["good", "bad"]
+
+    @pytest.mark.parametrize("failed", [True, False], ids=["failed", "not sent yet"])
+    def test_clear_of_one_kpi_that_another_run_has_sent_leaves_it_out(self, dag, registry, n8n, failed: bool) -> None:
+        registry("good", "bad")
+        n8n.faults({"bad": [Fault(status=422)]} if failed else {})
+        first, second = Run(dag), Run(dag, NOON + timedelta(hours=3), name="manual")
+        first.plan()
+        first.send(*["good", "bad"] if failed else ["good"])
+        assert second.plan() == ["bad"]
+        second.send()
+        first.clears += 1
+        for _ in range(2):
+            skipped = first.send("bad")["bad"]
+            assert isinstance(skipped, AirflowSkipException)
+            assert "Another run of this day has sent bad" in str(skipped)
+        assert executed(n8n) == {"bad": 1, "good": 1}
+        assert first.settle()["kpis"] == {"triggered": 1}
 
     def test_resend_sends_again_once_for_each_clear(self, dag, registry, n8n) -> None:
         registry("a", "b")
@@ -469,8 +420,24 @@ def test_kpi_that_left_the_registry_is_not_sent(dag, registry, n8n) -> None:
     run.plan()
     registry("a")
     assert "b is not in the registry any more" in str(run.send()["b"])
-    with suppress(HardError):
+    with pytest.raises(HardError, match=r"is partial: b is pending\. "):
         run.settle()
+    assert executed(n8n) == {"a": 1}
+
+
+def test_kpi_that_failed_and_left_the_registry_is_no_problem_of_a_cleared_run(dag, registry, n8n) -> None:
+    registry("a", "b")
+    n8n.faults({"b": [Fault(status=422)]})
+    run = Run(dag)
+    run.plan()
+    run.send()
+    with pytest.raises(HardError, match="b is failed"):
+        run.settle()
+    registry("a")
+    run.clear()
+    assert run.plan() == ["a"]
+    run.send()
+    assert run.settle()["kpis"] == {"triggered": 1}
     assert executed(n8n) == {"a": 1}
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from itertools import product
 from threading import Barrier
+from time import sleep
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -16,31 +18,15 @@ from hypothesis import strategies as st
 from aggregator.errors import HardError
 from aggregator.kpi import jobs
 from aggregator.kpi.jobs import Claim, Report, Status
-from aggregator.kpi.registry import Kpi
+from tests.kpi_data import RUN, TRACE, create, kpi, send
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-TRACE = "trace_20250814_120000_abc12345"
-RUN: Any = {"dag_id": "kpi_dispatch", "run_id": "scheduled__2025-08-14", "environment": "development"}
+OTHER = "trace_20250814_150000_00000000"
+"""Of another run of the same day."""
+
 LOST = "The task ended between the request and its answer; n8n may have run the workflow."
-
-
-def kpi(id_: str, **more: Any) -> Kpi:
-    url = "https://n8n.example.com/webhook/w"
-    return Kpi(id=id_, name="Bitcoin Price (CMC)", type="price", active=True, webhook_url=url, **more)
-
-
-def create(connection: psycopg.Connection, *ids: str, report_back: bool = False, trace_id: str = TRACE) -> None:
-    kpis = [kpi(id_, report_back=report_back) for id_ in ids]
-    jobs.create(connection, trace_id, kpis, **{**RUN, "run_id": trace_id})
-
-
-def send(connection: psycopg.Connection, id_: str, outcome: Any = "triggered", owner: str = "me") -> None:
-    assert jobs.claim(connection, TRACE, id_, owner) is Claim.CLAIMED
-    assert (
-        jobs.record(connection, TRACE, id_, owner, outcome, error=None if outcome == "triggered" else "no") == outcome
-    )
 
 
 def statuses(connection: psycopg.Connection) -> dict[str, str]:
@@ -64,6 +50,11 @@ def all_at_once(database_url: str, *calls: Callable[[psycopg.Connection], Any]) 
 
     with ThreadPoolExecutor(len(calls)) as threads:
         return list(threads.map(call, calls))
+
+
+def waits_for_a_lock(watcher: psycopg.Connection, other: psycopg.Connection) -> bool:
+    query = "select from pg_stat_activity where pid = %s and wait_event_type = 'Lock'"
+    return watcher.execute(query, [other.info.backend_pid]).fetchone() is not None
 
 
 class TestRecord:
@@ -126,10 +117,11 @@ class TestRecord:
 
 class TestCreate:
     def test_again_keeps_what_was_sent_adds_what_is_new_and_takes_out_what_is_gone(self, kpi_db) -> None:
-        create(kpi_db, "accepted", "failed", "gone", "gone but accepted")
+        create(kpi_db, "accepted", "failed", "gone", "gone and failed", "gone but accepted")
         for id_ in ("accepted", "gone but accepted"):
             send(kpi_db, id_)
-        send(kpi_db, "failed", "failed")
+        for id_ in ("failed", "gone and failed"):
+            send(kpi_db, id_, "failed")
         jobs.settle(kpi_db, TRACE)
         versions = "select kpi_id, xmin, xmax from kpi.job_kpis where kpi_id in ('accepted', 'failed')"
         before = kpi_db.execute(versions).fetchall()
@@ -236,6 +228,45 @@ class TestClaim:
         assert jobs.claim(kpi_db, TRACE, "a", "next try", resend="clear 1") is Claim.ACCEPTED
         assert jobs.claim(kpi_db, TRACE, "a", "nobody asks") is Claim.ACCEPTED
 
+    @pytest.mark.parametrize("own", ["pending", "failed"])
+    @pytest.mark.parametrize("others", ["sending", "triggered", "unknown", "completed", "timeout"])
+    def test_what_another_run_of_the_day_has_sent_is_none_of_this_jobs(self, kpi_db, own: str, others: str) -> None:
+        create(kpi_db, "a", trace_id=OTHER)
+        create(kpi_db, "a")
+        if own == "failed":
+            send(kpi_db, "a", "failed")
+        for status in PATHS[others]:
+            kpi_db.execute("update kpi.job_kpis set status = %s where trace_id = %s", [status, OTHER])
+        for owner in ("me", "next try"):
+            assert jobs.claim(kpi_db, TRACE, "a", owner) is Claim.SENT_BY_ANOTHER_RUN
+        summary = jobs.settle(kpi_db, TRACE)
+        assert (summary.status, summary.kpis, summary.problems) == ("completed", {}, [])
+        assert statuses(kpi_db) == {"a": others}
+
+    @pytest.mark.parametrize("others", ["pending", "failed"])
+    def test_what_another_run_of_the_day_has_not_sent_is_sent(self, kpi_db, others: str) -> None:
+        create(kpi_db, "a", "b", trace_id=OTHER)
+        create(kpi_db, "a")
+        kpi_db.execute("update kpi.job_kpis set status = 'sending' where kpi_id = 'b'")
+        for status in PATHS[others]:
+            kpi_db.execute("update kpi.job_kpis set status = %s where trace_id = %s", [status, OTHER])
+        assert jobs.claim(kpi_db, TRACE, "a", "me") is Claim.CLAIMED
+
+    def test_what_a_run_of_another_day_has_sent_is_sent(self, kpi_db) -> None:
+        create(kpi_db, "a")
+        send(kpi_db, "a")
+        tomorrow = TRACE.replace("20250814", "20250815")
+        create(kpi_db, "a", trace_id=tomorrow)
+        assert jobs.claim(kpi_db, tomorrow, "a", "me") is Claim.CLAIMED
+
+    def test_what_both_runs_have_sent_stays_in_both(self, kpi_db) -> None:
+        for trace_id in (OTHER, TRACE):
+            create(kpi_db, "a", trace_id=trace_id)
+            assert jobs.claim(kpi_db, trace_id, "a", "me", resend="clear 0") is Claim.CLAIMED
+            jobs.record(kpi_db, trace_id, "a", "me", "triggered")
+        assert jobs.claim(kpi_db, TRACE, "a", "nobody asks") is Claim.ACCEPTED
+        assert jobs.settle(kpi_db, TRACE).kpis == {"triggered": 1}
+
     @pytest.mark.parametrize(("trace_id", "kpi_id"), [(TRACE, "b"), ("trace_20250814_120000_00000000", "a")])
     def test_what_is_not_there_is_a_hard_error(self, kpi_db, trace_id: str, kpi_id: str) -> None:
         create(kpi_db, "a")
@@ -260,6 +291,36 @@ class TestClaim:
             assert sorted(claims) == [Claim.CLAIMED, *[Claim.UNKNOWN] * 19]
             winner = f"owner {claims.index(Claim.CLAIMED)}"
             assert jobs.record(kpi_db, TRACE, id_, winner, "triggered") is Status.TRIGGERED
+
+    def test_of_twenty_runs_of_a_day_at_once_one_sends(self, kpi_db, kpi_database_url) -> None:
+        traces = [f"{TRACE[:-8]}{number:08}" for number in range(20)]
+        for trace_id in traces:
+            create(kpi_db, *"abcde", trace_id=trace_id)
+        for id_ in "abcde":
+
+            def claim(trace_id: str, id_: str = id_) -> Callable[[psycopg.Connection], Claim]:
+                return lambda connection: jobs.claim(connection, trace_id, id_, "me")
+
+            claims = all_at_once(kpi_database_url, *map(claim, traces))
+
+            assert sorted(claims) == [Claim.CLAIMED, *[Claim.SENT_BY_ANOTHER_RUN] * 19]
+        assert kpi_db.execute("select count(*) from kpi.job_kpis").fetchone() == (5,)
+
+    def test_second_run_that_claims_meanwhile_waits_for_the_first(self, kpi_db, kpi_database_url) -> None:
+        for trace_id in (OTHER, TRACE):
+            create(kpi_db, "a", trace_id=trace_id)
+        with (
+            ThreadPoolExecutor(1) as thread,
+            psycopg.connect(kpi_database_url) as first,
+            psycopg.connect(kpi_database_url) as second,
+        ):
+            assert jobs.claim(first, OTHER, "a", "me") is Claim.CLAIMED
+            claim = thread.submit(jobs.claim, second, TRACE, "a", "me")
+            while not waits_for_a_lock(kpi_db, second):
+                assert not claim.done()
+                sleep(0.01)
+            first.commit()
+            assert claim.result(30) is Claim.SENT_BY_ANOTHER_RUN
 
 
 class TestOwner:
@@ -360,7 +421,7 @@ def test_settle_says_what_became_of_senders_that_are_gone(kpi_db) -> None:
     assert jobs.summary(kpi_db, TRACE).status == "pending"
     summary = jobs.settle(kpi_db, TRACE)
     assert (summary.status, summary.kpis) == ("partial", {"pending": 1, "unknown": 1})
-    assert [tuple(json.loads(json.dumps(problem)).values()) for problem in summary.as_dict()["problems"]] == [
+    assert [tuple(json.loads(json.dumps(problem)).values()) for problem in asdict(summary)["problems"]] == [
         ("a", "unknown", LOST),
         ("b", "pending", None),
     ]

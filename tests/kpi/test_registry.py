@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from aggregator.kpi import jobs, registry
 from aggregator.kpi.registry import Dropped, Kpi, RegistryError, main, parse
+from tests.kpi_data import RUN, TRACE, entry
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,11 +34,6 @@ SEED = {
     "metadata": {"lastUpdated": "2025-08-14T12:00:00Z", "version": "1.0.0", "totalKPIs": 1, "activeKPIs": 1},
 }
 SECRET = "secret-word"
-
-
-def entry(id_: Any = "a", **more: Any) -> dict[str, Any]:
-    url = "https://n8n.example.com/webhook/w"
-    return {"id": id_, "name": "A", "type": "price", "active": True, "webhookUrl": url, **more}
 
 
 def without(field: str) -> dict[str, Any]:
@@ -173,7 +169,7 @@ def test_deep_metadata_is_data() -> None:
 
 def test_first_of_two_with_the_same_id_counts() -> None:
     found = parse(json.dumps({"kpis": [entry("a", name="First", active=False), entry("a"), entry("a", name="Third")]}))
-    assert [kpi.name for kpi in found.kpis] == ["A"]
+    assert [kpi.name for kpi in found.kpis] == ["Name of a"]
     assert found.dropped == [("a", "id: stands in the registry already; the first entry counts")]
 
 
@@ -218,7 +214,7 @@ def test_whatever_is_accepted_can_be_stored_and_the_rest_is_dropped(kpi_db, entr
     except RegistryError:
         return
     kpi_db.execute("delete from kpi.jobs")
-    jobs.create(kpi_db, "trace_20250814_120000_abc12345", found.kpis, dag_id="d", run_id="r", environment="test")
+    jobs.create(kpi_db, TRACE, found.kpis, **RUN)
     stored = kpi_db.execute("select kpi_id from kpi.job_kpis").fetchall()
     assert sorted(stored) == sorted((kpi.id,) for kpi in found.kpis)
     assert len(found.kpis) + len(found.dropped) <= len(entries)

@@ -4,41 +4,38 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 
 from aggregator.kpi import jobs
-from aggregator.kpi.registry import Kpi
 from aggregator.triggers import kpi as module
 from aggregator.triggers.kpi import KpiReportsTrigger
+from tests.kpi_data import RUN, TRACE, kpi, send
 
 if TYPE_CHECKING:
     from airflow.triggers.base import TriggerEvent
-
-TRACE = "trace_20250814_120000_abc12345"
 
 
 @pytest.fixture
 def job(kpi_db: psycopg.Connection) -> psycopg.Connection:
     """A connection to the database of a job that awaits the report of ``a``."""
-    url = "https://n8n.example.com/webhook/w"
-    kpis = [
-        Kpi(id=id_, name=id_, type="price", active=True, webhook_url=url, report_back=id_ == "a") for id_ in ("a", "b")
-    ]
-    jobs.create(kpi_db, TRACE, kpis, dag_id="d", run_id="r", environment="test")
+    jobs.create(kpi_db, TRACE, [kpi("a", report_back=True), kpi("b")], **RUN)
     for id_ in ("a", "b"):
-        jobs.claim(kpi_db, TRACE, id_, "me")
-        jobs.record(kpi_db, TRACE, id_, "me", "triggered")
+        send(kpi_db, id_)
     jobs.settle(kpi_db, TRACE)
     return kpi_db
 
 
-def trigger(**different: Any) -> KpiReportsTrigger:
+@pytest.fixture(autouse=True)
+def _in_a_hurry(monkeypatch) -> None:
+    monkeypatch.setattr(module, "POLL_EVERY", 0.01)
+
+
+def trigger() -> KpiReportsTrigger:
     """As Airflow makes it, from what it has stored."""
-    settings = {"conn_id": "kpi_db", "trace_id": TRACE, "timeout_minutes": 30, "poll_every": 0.01, **different}
-    path, arguments = KpiReportsTrigger(**settings).serialize()
+    path, arguments = KpiReportsTrigger(TRACE, 30).serialize()
     assert path == "aggregator.triggers.kpi.KpiReportsTrigger"
     return KpiReportsTrigger(**arguments)
 

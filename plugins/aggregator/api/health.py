@@ -18,7 +18,8 @@ from sqlalchemy import select
 
 from aggregator import __version__
 from aggregator.errors import AggregatorError
-from aggregator.kpi import registry
+from aggregator.kpi import WORKER, registry
+from aggregator.paths import SQL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,17 +31,8 @@ T = TypeVar("T")
 PREFIX = "/api/health"
 """Where the app is mounted, and its only path."""
 
-WORKER = "scheduler-worker"
-"""What the product calls this part of it."""
-
 ANSWER_WITHIN = 2.0
 """Seconds that a store has for its answer; one that takes longer counts as unreachable."""
-
-# Without its KPIs, PostgreSQL does not put their JSON together.
-_LAST_JOB = """
-select trace_id, status, created_at, updated_at, metadata from kpi.job_records
-where trace_id = (select trace_id from kpi.jobs order by created_at desc limit 1)
-"""
 
 # Threads of our own: stores that hang bind these, whoever asks how often, and leave Airflow's to Airflow.
 _THREADS = ThreadPoolExecutor(4, thread_name_prefix="health")
@@ -148,7 +140,7 @@ def _last_job() -> LastJob | None:
     with hook.transaction(
         timeout=timedelta(seconds=ANSWER_WITHIN), application_name="aggregator/health", read_only=True
     ) as cursor:
-        row = cursor.execute(_LAST_JOB).fetchone()
+        row = cursor.execute((SQL / "kpi/last_job.sql").read_text()).fetchone()
     return LastJob.model_validate(dict(zip(LastJob.model_fields, row, strict=True))) if row else None
 
 

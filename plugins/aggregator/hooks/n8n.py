@@ -30,8 +30,6 @@ from aggregator.retrying import retrying
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from tenacity.wait import wait_base
-
 ATTEMPTS = 4
 """How often a delivery is tried at most: at once, and after 1, 2 and 4 seconds (spec: KPI dispatch, outcome)."""
 
@@ -128,8 +126,6 @@ class N8nHook(BaseHook):
         self,
         conn_id: str = default_conn_name,
         *,
-        attempts: int = ATTEMPTS,
-        wait: wait_base | None = None,
         sleep: Callable[[float], None] = time.sleep,
         timeouts: tuple[float, float] = (CONNECT_SECONDS, READ_SECONDS),
     ) -> None:
@@ -137,15 +133,11 @@ class N8nHook(BaseHook):
 
         Args:
             conn_id: Airflow connection.
-            attempts: How often a request is sent at most, if it is sure that nothing was started.
-            wait: Seconds between attempts, unless ``Retry-After`` asks for more; by default 1, 2, 4.
             sleep: Waits that many seconds.
             timeouts: Seconds to connect, and to wait for the answer.
         """
         super().__init__()
         self.conn_id = conn_id
-        self.attempts = attempts
-        self.wait = wait or wait_exponential(multiplier=1)
         self.sleep = sleep
         self.timeouts = timeouts
 
@@ -162,7 +154,7 @@ class N8nHook(BaseHook):
 
         Raises:
             N8nRefusedError: n8n or this hook refused it, or the workflow ran and failed. The text has n8n's own words.
-            N8nUnavailableError: n8n could not be reached or was busy, ``attempts`` times.
+            N8nUnavailableError: n8n could not be reached or was busy, `ATTEMPTS` times.
             N8nUnknownError: The request was sent, and what became of it is not known.
             HardError: The connection or its key is not what this hook needs.
             TypeError, ValueError: The payload cannot be written as JSON.
@@ -182,7 +174,8 @@ class N8nHook(BaseHook):
             return self._send(target, headers, content)
 
         try:
-            status = retrying(attempts=self.attempts, wait=self.wait, sleep=self.sleep, warn=self.log.warning)(attempt)
+            again = retrying(attempts=ATTEMPTS, wait=wait_exponential(), sleep=self.sleep, warn=self.log.warning)
+            status = again(attempt)
         except N8nError as error:
             error.retry_count = sent - 1
             raise

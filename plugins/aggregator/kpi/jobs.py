@@ -1,12 +1,13 @@
 """Job records: what became of each KPI of a run (spec: KPI dispatch; ``docs/adr/0007-kpi-states.md``).
 
-Thin: the functions of ``include/sql/functions/kpi`` do the work, each in the caller's transaction, and a trigger
-refuses transitions that do not exist. One request per KPI: commit :func:`claim` before it, :func:`record` after.
+Thin: the SQL of ``include/sql/functions/kpi`` and ``include/sql/kpi`` does the work, in the caller's transaction, and
+a trigger refuses transitions that do not exist. One request per KPI: commit :func:`claim` before it, :func:`record`
+after.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal, LiteralString
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, LiteralString
 from psycopg.types.json import Jsonb
 
 from aggregator.errors import HardError
+from aggregator.paths import SQL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -50,11 +52,13 @@ class Claim(StrEnum):
         CLAIMED: The caller, and nobody else, sends the request now.
         ACCEPTED: n8n has accepted it earlier; nothing is to be sent.
         UNKNOWN: It may have been sent, or is being sent by another; nothing is to be sent.
+        SENT_BY_ANOTHER_RUN: One of the same day has it; nothing is to be sent, and this job does not have it any more.
     """
 
     CLAIMED = "claimed"
     ACCEPTED = "accepted"
     UNKNOWN = "unknown"
+    SENT_BY_ANOTHER_RUN = "sent by another run"
 
 
 class Report(StrEnum):
@@ -103,10 +107,6 @@ class Summary:
     status: str
     kpis: dict[str, int]
     problems: list[Problem]
-
-    def as_dict(self) -> dict[str, Any]:
-        """For XCom."""
-        return asdict(self)
 
 
 def create(
@@ -250,17 +250,17 @@ def summary(connection: Connection, trace_id: str) -> Summary:
     Raises:
         HardError: There is no such job.
     """
-    status = _one(connection, "select status from kpi.job_records where trace_id = %s", trace_id)
-    counts = connection.execute(
-        "select status, count(*) from kpi.job_kpis where trace_id = %s group by status order by status", [trace_id]
-    ).fetchall()
-    problems = connection.execute(
-        "select kpi_id, status, error from kpi.job_kpis where trace_id = %s "
-        "and (status in ('pending', 'failed', 'timeout') or (status = 'unknown' and not report_back)) "
-        "order by kpi_id limit %s",
-        [trace_id, PROBLEMS_AT_MOST],
-    ).fetchall()
-    return Summary(trace_id, status, dict(counts), [Problem(*row) for row in problems])
+    given = {"trace_id": trace_id, "at_most": PROBLEMS_AT_MOST}
+    counts = connection.execute(_statement("kpi/summary.sql"), given).fetchall()
+    if not counts:
+        raise _not_there(trace_id)
+    problems = connection.execute(_statement("kpi/problems.sql"), given).fetchall()
+    return Summary(
+        trace_id,
+        status=counts[0][0],
+        kpis={kpi_status: kpis for _, kpi_status, kpis in counts if kpis},
+        problems=[Problem(*row) for row in problems],
+    )
 
 
 def awaited(connection: Connection, trace_id: str, timeout_minutes: float) -> int:
@@ -271,11 +271,9 @@ def awaited(connection: Connection, trace_id: str, timeout_minutes: float) -> in
         trace_id: The job.
         timeout_minutes: As for :func:`expire`.
     """
-    statement: LiteralString = (
-        "select count(*) from kpi.job_kpis where trace_id = %s and report_back "
-        "and status in ('triggered', 'unknown') and sent_at > now() - %s"
-    )
-    return int(_one(connection, statement, trace_id, timedelta(minutes=timeout_minutes)))
+    given = {"trace_id": trace_id, "timeout": timedelta(minutes=timeout_minutes)}
+    (kpis,) = connection.execute(_statement("kpi/awaited.sql"), given).fetchone() or (0,)
+    return int(kpis)
 
 
 def expire(connection: Connection, timeout_minutes: float) -> int:
@@ -307,6 +305,13 @@ def prune(connection: Connection, keep_days: int) -> int:
 def _one(connection: Connection, statement: LiteralString, *parameters: Any) -> Any:
     (value,) = connection.execute(statement, parameters).fetchone() or (None,)
     if value is None:
-        msg = f"There is no job {parameters[0]}, or this KPI is not in it. Clear the run: it creates its job again."
-        raise HardError(msg)
+        raise _not_there(parameters[0])
     return value
+
+
+def _not_there(trace_id: str) -> HardError:
+    return HardError(f"There is no job {trace_id}, or this KPI is not in it. Clear the run: it creates its job again.")
+
+
+def _statement(file: str) -> str:
+    return (SQL / file).read_text()

@@ -6,6 +6,8 @@ reads the registry, so that a KPI is sent as the registry has it now, also when 
 
 from __future__ import annotations
 
+import time
+from dataclasses import asdict
 from datetime import UTC, timedelta
 from math import ceil
 from typing import TYPE_CHECKING, Any
@@ -16,17 +18,24 @@ from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowSkipException
 
 from aggregator import settings
-from aggregator.errors import AggregatorError, HardError, TransientError
+from aggregator.errors import AggregatorError, HardError
+from aggregator.kpi import WORKER
 from aggregator.kpi.trace_id import trace_id_of
 from aggregator.paths import SQL
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from datetime import datetime
 
+    import psycopg
     from airflow.sdk import Context
+    from psycopg.rows import TupleRow
 
     from aggregator.kpi.jobs import Summary
     from aggregator.kpi.registry import Kpi, Registry
+
+REGISTRY_TASK = "read_registry"
+"""Id of the task whose XCom says what is sent."""
 
 NOTHING_TO_SEND = "nothing_to_send"
 """XCom key under which the reading task says why the run is skipped."""
@@ -37,26 +46,26 @@ NAMED_AT_MOST = 10
 PATIENCE = timedelta(minutes=5)
 """How much longer than the reports' own time the wait for them may take, before it is begun anew."""
 
-_COLOR = "#ead7e8"
+
+class _KpiOperator(BaseOperator):
+    ui_color = "#ead7e8"
+
+    def _transaction(
+        self, context: Context, *, read_only: bool = False
+    ) -> AbstractContextManager[psycopg.Cursor[TupleRow]]:
+        from aggregator.hooks.postgres import PostgresTransactionHook
+        from aggregator.kpi import jobs
+
+        return PostgresTransactionHook(jobs.CONNECTION).task_transaction(context, read_only=read_only)
 
 
-class ReadKpiRegistryOperator(BaseOperator):
+class ReadKpiRegistryOperator(_KpiOperator):
     """Decide which KPIs the run sends.
 
     A run whose day is over when it begins, and which has no job yet, sends nothing: neither after downtime nor in a
     backfill. A KPI that another run of the same day has sent is left out. The param ``resend`` lifts both, the param
     ``kpis`` chooses.
-
-    Args:
-        conn_id: Airflow connection of the KPI database.
-        **kwargs: As for every operator.
     """
-
-    ui_color = _COLOR
-
-    def __init__(self, *, conn_id: str = "kpi_db", **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.conn_id = conn_id
 
     def execute(self, context: Context) -> list[list[str]]:
         """Read and check the registry.
@@ -69,17 +78,14 @@ class ReadKpiRegistryOperator(BaseOperator):
             AirflowSkipException: The run's day is over.
             AggregatorError: The KPI database cannot be used.
         """
-        from aggregator.hooks.postgres import PostgresTransactionHook
-
         registry = _registry()
         for dropped in registry.dropped:
             self.log.warning("DROPPED from the registry, and not sent: %s: %s", dropped.name, dropped.reason)
         trace_id = trace_id_of(context["dag_run"])
         params = context["params"]
-        with PostgresTransactionHook(self.conn_id).task_transaction(context, read_only=True) as cursor:
-            known = cursor.execute("select true from kpi.jobs where trace_id = %s", [trace_id]).fetchone()
-            statement = (SQL / "kpi/kpis_sent_by_others.sql").read_bytes()
-            others: dict[str, str] = dict(cursor.execute(statement, {"trace_id": trace_id}).fetchall())
+        with self._transaction(context, read_only=True) as cursor:
+            statement = (SQL / "kpi/kpis_sent_by_others.sql").read_text()
+            known, others = cursor.execute(statement, {"trace_id": trace_id}).fetchone() or (False, {})
         if params["resend"]:
             others = {}
         elif not known and (reason := _day_is_over(context)):
@@ -101,21 +107,8 @@ class ReadKpiRegistryOperator(BaseOperator):
         return pages(ids, conf.getint("core", "max_map_length", fallback=1024))
 
 
-class CreateKpiJobOperator(BaseOperator):
-    """Write the job record, before any webhook is called.
-
-    Args:
-        conn_id: Airflow connection of the KPI database.
-        registry_task_id: The task that read the registry.
-        **kwargs: As for every operator.
-    """
-
-    ui_color = _COLOR
-
-    def __init__(self, *, conn_id: str = "kpi_db", registry_task_id: str = "read_registry", **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.conn_id = conn_id
-        self.registry_task_id = registry_task_id
+class CreateKpiJobOperator(_KpiOperator):
+    """Write the job record, before any webhook is called."""
 
     def execute(self, context: Context) -> list[int]:
         """Write the record, or complete that of a cleared run.
@@ -126,13 +119,12 @@ class CreateKpiJobOperator(BaseOperator):
         Raises:
             AggregatorError: The KPI database cannot be used; nothing was sent.
         """
-        from aggregator.hooks.postgres import PostgresTransactionHook
         from aggregator.kpi import jobs
 
-        sent = context["ti"].xcom_pull(task_ids=self.registry_task_id)
+        sent = context["ti"].xcom_pull(task_ids=REGISTRY_TASK)
         ids = {id_ for page in sent for id_ in page}
         run = context["dag_run"]
-        with PostgresTransactionHook(self.conn_id).task_transaction(context) as cursor:
+        with self._transaction(context) as cursor:
             jobs.create(
                 cursor,
                 trace_id_of(context["dag_run"]),
@@ -144,27 +136,19 @@ class CreateKpiJobOperator(BaseOperator):
         return list(range(len(sent[0]))) if sent else []
 
 
-class TriggerKpiOperator(BaseOperator):
+class TriggerKpiOperator(_KpiOperator):
     """Send one KPI to its n8n workflow, if that has not been done.
 
     Args:
         page: Ids of KPIs.
         place: Which of them this instance sends. Behind the end of the page it is skipped.
-        conn_id: Airflow connection of the KPI database.
-        n8n_conn_id: Airflow connection of n8n, as `N8nHook` has it.
         **kwargs: As for every operator.
     """
 
-    ui_color = _COLOR
-
-    def __init__(
-        self, *, page: list[str], place: int, conn_id: str = "kpi_db", n8n_conn_id: str = "n8n", **kwargs: Any
-    ) -> None:
+    def __init__(self, *, page: list[str], place: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.page = page
         self.place = place
-        self.conn_id = conn_id
-        self.n8n_conn_id = n8n_conn_id
 
     @property
     def kpi_id(self) -> str:
@@ -181,6 +165,7 @@ class TriggerKpiOperator(BaseOperator):
         Raises:
             N8nError: The workflow was not started, or ran and failed, or nobody knows. The text has n8n's words.
             HardError: The KPI is not in the registry any more; or an earlier try may have sent it.
+            AirflowSkipException: Another run of the day has sent it; or the place is behind the end of the page.
             AggregatorError: The KPI database cannot be used. If it is so after the request, another try finds the KPI
                 claimed, and does not send it again.
         """
@@ -191,7 +176,10 @@ class TriggerKpiOperator(BaseOperator):
 
         kpi = next((kpi for kpi in _registry().kpis if kpi.id == self.kpi_id), None)
         if kpi is None:
-            msg = f"KPI {self.kpi_id} is not in the registry any more, or not active or invalid now; it was not sent."
+            msg = (
+                f"KPI {self.kpi_id} is not in the registry any more, or not active or invalid now; it was not sent. "
+                "Add it again and clear this task, or clear the run, which leaves it out."
+            )
             raise HardError(msg)
         owner = uuid4().hex
         claim = self._claim(context, owner)
@@ -204,16 +192,21 @@ class TriggerKpiOperator(BaseOperator):
                 "again. Look into n8n's executions; if it is not there, start a run with resend and this KPI."
             )
             raise HardError(msg)
+        if claim is Claim.SENT_BY_ANOTHER_RUN:
+            msg = (
+                f"Another run of this day has sent {self.kpi_id}, or is at it, so it is left out here. To send it "
+                "again, start a run with resend and this KPI."
+            )
+            raise AirflowSkipException(msg)
         return self._send(context, kpi, owner)
 
     def _claim(self, context: Context, owner: str) -> Any:
-        from aggregator.hooks.postgres import PostgresTransactionHook
         from aggregator.kpi import jobs
 
         ti = context["ti"]
         # A clear raises the limit of tries, retries leave it: each clear is a wish of its own, which retries share.
         resend = f"up to try {ti.max_tries}" if context["params"]["resend"] else None
-        with PostgresTransactionHook(self.conn_id).task_transaction(context) as cursor:
+        with self._transaction(context) as cursor:
             return jobs.claim(cursor, trace_id_of(context["dag_run"]), self.kpi_id, owner, resend=resend)
 
     def _send(self, context: Context, kpi: Kpi, owner: str) -> dict[str, Any]:
@@ -222,7 +215,7 @@ class TriggerKpiOperator(BaseOperator):
 
         trace_id = trace_id_of(context["dag_run"])
         try:
-            delivery = N8nHook(self.n8n_conn_id).post(
+            delivery = N8nHook().post(
                 kpi.webhook_url,
                 payload(kpi, trace_id, _moment(context), settings.load().environment),
                 idempotency_key=f"{trace_id}/{kpi.id}",
@@ -238,13 +231,13 @@ class TriggerKpiOperator(BaseOperator):
         return {"kpiId": kpi.id, "status": status, "requests": 1 + retry_count, "retryCount": retry_count}
 
     def _record(self, context: Context, owner: str, outcome: Any, retry_count: int, error: str | None = None) -> str:
-        from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
+        from tenacity import wait_exponential
 
-        from aggregator.hooks.postgres import PostgresTransactionHook
         from aggregator.kpi import jobs
+        from aggregator.retrying import retrying
 
         def attempt() -> str:
-            with PostgresTransactionHook(self.conn_id).task_transaction(context) as cursor:
+            with self._transaction(context) as cursor:
                 status = jobs.record(
                     cursor,
                     trace_id_of(context["dag_run"]),
@@ -257,42 +250,16 @@ class TriggerKpiOperator(BaseOperator):
             return status.value
 
         # Without it nobody would know what n8n has answered.
-        again = Retrying(
-            retry=retry_if_exception_type(TransientError),
-            stop=stop_after_attempt(4),
-            wait=wait_exponential(),
-            reraise=True,
-        )
+        again = retrying(attempts=4, wait=wait_exponential(), sleep=time.sleep, warn=self.log.warning)
         return again(attempt)
 
 
-class SettleKpiJobOperator(BaseOperator):
+class SettleKpiJobOperator(_KpiOperator):
     """Wait, without a worker, for the reports that n8n owes, and say what became of the job (spec: KPI dispatch).
 
     Comes after everything that sends. It fails if it is not known of every KPI that it went well; its XCom, the summary
     of the job, is there all the same. It also deletes old job records.
-
-    Args:
-        conn_id: Airflow connection of the KPI database.
-        registry_task_id: The task that read the registry.
-        poll_every: Time between two looks for reports.
-        **kwargs: As for every operator.
     """
-
-    ui_color = _COLOR
-
-    def __init__(
-        self,
-        *,
-        conn_id: str = "kpi_db",
-        registry_task_id: str = "read_registry",
-        poll_every: timedelta = timedelta(seconds=10),
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.conn_id = conn_id
-        self.registry_task_id = registry_task_id
-        self.poll_every = poll_every
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Settle the job, and wait if there is something to wait for.
@@ -305,23 +272,20 @@ class SettleKpiJobOperator(BaseOperator):
             AirflowSkipException: The run had nothing to send.
             TransientError: The database could not be reached or was busy.
         """
-        from aggregator.hooks.postgres import PostgresTransactionHook
         from aggregator.kpi import jobs
         from aggregator.triggers.kpi import KpiReportsTrigger
 
-        if reason := context["ti"].xcom_pull(task_ids=self.registry_task_id, key=NOTHING_TO_SEND):
+        if reason := context["ti"].xcom_pull(task_ids=REGISTRY_TASK, key=NOTHING_TO_SEND):
             raise AirflowSkipException(reason)
         configured = settings.load()
         trace_id = trace_id_of(context["dag_run"])
-        with PostgresTransactionHook(self.conn_id).task_transaction(context) as cursor:
+        with self._transaction(context) as cursor:
             jobs.settle(cursor, trace_id)
             awaited = jobs.awaited(cursor, trace_id, configured.job_timeout_minutes)
             jobs.prune(cursor, configured.kpi_jobs_keep_days)
         if awaited:
             self.log.info("Job %s: waiting for the reports of %d KPIs", trace_id, awaited)
-            trigger = KpiReportsTrigger(
-                self.conn_id, trace_id, configured.job_timeout_minutes, self.poll_every.total_seconds()
-            )
+            trigger = KpiReportsTrigger(trace_id, configured.job_timeout_minutes)
             timeout = timedelta(minutes=configured.job_timeout_minutes) + PATIENCE
             self.defer(trigger=trigger, method_name="conclude", timeout=timeout)
         return self.conclude(context)
@@ -336,19 +300,18 @@ class SettleKpiJobOperator(BaseOperator):
             HardError: Not every KPI went well.
             TransientError: The database could not be reached or was busy.
         """
-        from aggregator.hooks.postgres import PostgresTransactionHook
         from aggregator.kpi import jobs
 
         trace_id = trace_id_of(context["dag_run"])
-        with PostgresTransactionHook(self.conn_id).task_transaction(context) as cursor:
+        with self._transaction(context) as cursor:
             jobs.expire(cursor, settings.load().job_timeout_minutes)
             summary = jobs.summary(cursor, trace_id)
         self.log.info("Job %s is %s: %s", trace_id, summary.status, summary.kpis)
         if summary.problems:
             # A failing task returns nothing, and whoever looks at the run shall still see what became of it.
-            context["ti"].xcom_push("return_value", summary.as_dict())
+            context["ti"].xcom_push("return_value", asdict(summary))
             raise HardError(_describe(summary))
-        return summary.as_dict()
+        return asdict(summary)
 
 
 def pages(ids: list[str], longest: int) -> list[list[str]]:
@@ -384,7 +347,7 @@ def payload(kpi: Kpi, trace_id: str, moment: datetime, environment: str) -> dict
         "timestamp": f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}",
         "kpiType": kpi.type,
         "metadata": {
-            "schedulerWorker": "scheduler-worker",
+            "schedulerWorker": WORKER,
             "environment": environment,
             "kpiName": kpi.name,
             "kpiDescription": kpi.description,

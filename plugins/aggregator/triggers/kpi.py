@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+POLL_EVERY = 10.0
+"""Seconds between two looks."""
+
 TIMEOUT = timedelta(seconds=30)
 """The longest that one look may take."""
 
@@ -27,26 +30,20 @@ class KpiReportsTrigger(BaseTrigger):
     It only looks, so it may run twice, and go on after a restart of the triggerer.
 
     Args:
-        conn_id: Airflow connection of the KPI database.
         trace_id: The job.
         timeout_minutes: How long a report is awaited, from the request on.
-        poll_every: Seconds between two looks.
     """
 
-    def __init__(self, conn_id: str, trace_id: str, timeout_minutes: float, poll_every: float) -> None:
+    def __init__(self, trace_id: str, timeout_minutes: float) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's
-        self.conn_id = conn_id
         self.trace_id = trace_id
         self.timeout_minutes = timeout_minutes
-        self.poll_every = poll_every
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """What Airflow needs to make this trigger again."""
         return f"{type(self).__module__}.{type(self).__qualname__}", {
-            "conn_id": self.conn_id,
             "trace_id": self.trace_id,
             "timeout_minutes": self.timeout_minutes,
-            "poll_every": self.poll_every,
         }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -58,8 +55,8 @@ class KpiReportsTrigger(BaseTrigger):
                 if not await look():
                     break
             except TransientError as error:
-                log.warning("%s Looking again in %g s.", error, self.poll_every)
-            await asyncio.sleep(self.poll_every)
+                log.warning("%s Looking again in %g s.", error, POLL_EVERY)
+            await asyncio.sleep(POLL_EVERY)
         yield TriggerEvent(self.trace_id)  # type: ignore[no-untyped-call]  # Airflow's
 
     def _awaited(self) -> int:
@@ -67,7 +64,7 @@ class KpiReportsTrigger(BaseTrigger):
         from aggregator.hooks.postgres import PostgresTransactionHook
         from aggregator.kpi import jobs
 
-        hook = PostgresTransactionHook(self.conn_id)
+        hook = PostgresTransactionHook(jobs.CONNECTION)
         with hook.transaction(
             timeout=TIMEOUT, application_name=f"aggregator/{self.trace_id}", read_only=True
         ) as cursor:

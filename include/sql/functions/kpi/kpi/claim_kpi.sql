@@ -1,5 +1,5 @@
--- Called by aggregator.kpi.jobs.claim, in a transaction of its own before the request. Answers claimed, accepted or
--- unknown; null if the job has no such KPI.
+-- Called by aggregator.kpi.jobs.claim, in a transaction of its own before the request. Answers claimed, accepted,
+-- unknown or sent by another run; null if the job has no such KPI.
 create or replace function kpi.claim_kpi(_trace_id text, _kpi_id text, _owner text, _resend text)
 returns text
 language plpgsql
@@ -7,6 +7,31 @@ volatile
 set search_path = ''
 as $$
 begin
+    -- A trace id begins with its day: of the runs of a day that would send the KPI now, one does, and the others see it.
+    perform pg_advisory_xact_lock(hashtextextended(left(_trace_id, 14) || _kpi_id, 0));
+
+    if
+        _resend is null
+        and exists (
+            select from kpi.jobs as job
+            inner join kpi.job_kpis as other on job.trace_id = other.trace_id
+            where
+                starts_with(job.trace_id, left(_trace_id, 14))
+                and job.trace_id <> _trace_id
+                and other.kpi_id = _kpi_id
+                and other.status not in ('pending', 'failed')
+        )
+        and not exists (
+            select from kpi.job_kpis as own
+            where own.trace_id = _trace_id and own.kpi_id = _kpi_id and own.status not in ('pending', 'failed')
+        )
+    then
+        -- As in create_job: a KPI that another run has sent is none of this job's.
+        delete from kpi.job_kpis as stored
+        where stored.trace_id = _trace_id and stored.kpi_id = _kpi_id and stored.status in ('pending', 'failed');
+        return 'sent by another run';
+    end if;
+
     update kpi.job_kpis as stored
     set status = 'pending', retry_count = 0, error = null
     where
@@ -35,9 +60,7 @@ begin
     -- Whoever was sending it is gone, or at it still: its request may have arrived, so there is no second one. The one
     -- that is at it still may say what came of it.
     update kpi.job_kpis as stored
-    set
-        status = 'unknown',
-        error = 'The task ended between the request and its answer; n8n may have run the workflow.'
+    set status = 'unknown'
     where
         stored.trace_id = _trace_id
         and stored.kpi_id = _kpi_id

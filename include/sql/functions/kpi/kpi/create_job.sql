@@ -1,6 +1,6 @@
 -- Called by aggregator.kpi.jobs.create. Writes the job of a run with its KPIs as pending. Of a cleared run the job is
 -- there already: what was sent stays as it is, KPIs that are new in the registry are added, and those that are gone
--- from it and were never sent are taken out.
+-- from it, or were sent by another run meanwhile, are taken out if they were never sent or failed.
 create or replace function kpi.create_job(
     _trace_id text, _dag_id text, _run_id text, _environment text, _kpis jsonb
 )
@@ -25,7 +25,7 @@ begin
     delete from kpi.job_kpis as stored
     where
         stored.trace_id = _trace_id
-        and stored.status = 'pending'
+        and stored.status in ('pending', 'failed')
         and not exists (
             select from jsonb_array_elements(_kpis) as given
             where given ->> 'kpi_id' = stored.kpi_id

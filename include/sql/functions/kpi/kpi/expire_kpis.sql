@@ -13,9 +13,8 @@ begin
     set
         status = case when stored.status = 'sending' then 'unknown' else 'timeout' end,
         error = case
-            when stored.status = 'sending'
-                then 'The task ended between the request and its answer; n8n may have run the workflow.'
-            else format('n8n did not report back within %s minutes.', round(extract(epoch from _timeout) / 60))
+            when stored.status <> 'sending'
+                then format('n8n did not report back within %s minutes.', round(extract(epoch from _timeout) / 60))
         end
     where
         stored.sent_at <= now() - _timeout

@@ -1,4 +1,5 @@
--- Called by the trigger of kpi.job_kpis, whoever writes. Refuses a transition that the states do not have (ADR 7).
+-- Called by the trigger of kpi.job_kpis, whoever writes. Refuses a transition that the states do not have (ADR 7), and
+-- says of a sender that is gone what that means.
 create or replace function kpi.refuse_illegal_transition()
 returns trigger
 language plpgsql
@@ -28,6 +29,12 @@ begin
 
     if new.status = 'sending' and old.status = 'sending' and new.owner is distinct from old.owner then
         raise exception 'A KPI that is being sent cannot change its owner' using errcode = 'check_violation';
+    end if;
+
+    if new.status = 'unknown' then
+        new.error := coalesce(
+            new.error, 'The task ended between the request and its answer; n8n may have run the workflow.'
+        );
     end if;
 
     new.updated_at := now();

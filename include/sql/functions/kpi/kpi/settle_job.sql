@@ -7,9 +7,7 @@ set search_path = ''
 as $$
 begin
     update kpi.job_kpis as stored
-    set
-        status = 'unknown',
-        error = 'The task ended between the request and its answer; n8n may have run the workflow.'
+    set status = 'unknown'
     where stored.trace_id = _trace_id and stored.status = 'sending';
 
     update kpi.jobs as job

@@ -1,0 +1,132 @@
+"""KPIs as the registry has them, their jobs, and runs of their DAG."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk.exceptions import AirflowSkipException
+
+from aggregator.errors import AggregatorError
+from aggregator.kpi import jobs
+from aggregator.kpi.registry import Kpi
+from aggregator.kpi.trace_id import trace_id_of
+
+if TYPE_CHECKING:
+    import psycopg
+
+TRACE = "trace_20250814_120000_abc12345"
+RUN: Any = {"dag_id": "kpi_dispatch", "run_id": "scheduled__2025-08-14", "environment": "development"}
+NOON = datetime(2026, 11, 15, 12, tzinfo=UTC)
+URL = "https://n8n.example.com/webhook/w"
+
+
+def entry(id_: Any = "a", **more: Any) -> dict[str, Any]:
+    """An entry of the registry."""
+    return {"id": id_, "name": f"Name of {id_}", "type": "price", "active": True, "webhookUrl": URL, **more}
+
+
+def kpi(id_: str, **more: Any) -> Kpi:
+    """What an entry of the registry says."""
+    return Kpi(id=id_, name=id_, type="price", active=True, webhook_url=URL, **more)
+
+
+def create(connection: psycopg.Connection, *ids: str, trace_id: str = TRACE, **more: Any) -> None:
+    """Write a job of these KPIs."""
+    jobs.create(connection, trace_id, [kpi(id_, **more) for id_ in ids], **{**RUN, "run_id": trace_id})
+
+
+def send(
+    connection: psycopg.Connection, id_: str, outcome: Any = "triggered", owner: str = "me", trace_id: str = TRACE
+) -> None:
+    """Claim a KPI and record what came of it."""
+    assert jobs.claim(connection, trace_id, id_, owner) is jobs.Claim.CLAIMED
+    error = None if outcome == "triggered" else "no"
+    assert jobs.record(connection, trace_id, id_, owner, outcome, error=error) == outcome
+
+
+class Run:
+    """One run of the DAG, whose tasks a test calls one by one.
+
+    Args:
+        dag: The DAG.
+        moment: Logical date.
+        started: When its tasks begin; by default at once.
+        params: As in the trigger form.
+    """
+
+    def __init__(
+        self,
+        dag: Any,
+        moment: datetime = NOON,
+        *,
+        started: datetime | None = None,
+        name: str = "scheduled",
+        **params: Any,
+    ) -> None:
+        self.dag = dag
+        self.started = started or moment
+        self.params = {"resend": False, "kpis": [], **params}
+        run_id = f"{name}__{moment.isoformat()}"
+        self.run = SimpleNamespace(dag_id=dag.dag_id, run_id=run_id, logical_date=moment, run_after=moment)
+        self.xcoms: dict[tuple[str, str], Any] = {}
+        self.clears = 0
+        self.trace_id = trace_id_of(self.run)
+
+    def context(self, task_id: str, try_number: int = 1) -> Any:
+        def push(key: str, value: Any) -> None:
+            self.xcoms[task_id, key] = value
+
+        instance = SimpleNamespace(
+            dag_id=self.dag.dag_id,
+            task_id=task_id,
+            run_id=self.run.run_id,
+            start_date=datetime.now(UTC),
+            try_number=try_number,
+            max_tries=2 + self.clears,
+            xcom_push=push,
+            xcom_pull=lambda task_ids, key="return_value": self.xcoms.get((task_ids, key)),
+        )
+        if task_id == "read_registry":
+            instance.start_date = self.started
+        task = self.dag.get_task(task_id)
+        return {"ti": instance, "task": task, "dag": self.dag, "dag_run": self.run, "params": self.params}
+
+    def execute(self, task_id: str) -> Any:
+        result = self.dag.get_task(task_id).execute(self.context(task_id))
+        self.xcoms[task_id, "return_value"] = result
+        return result
+
+    def plan(self) -> list[str]:
+        """Read the registry and create the job; the KPIs that would be sent."""
+        self.execute("read_registry")
+        self.execute("create_job")
+        return [task.kpi_id for task in self.instances()]
+
+    def instances(self) -> list[Any]:
+        """The mapped instances, as Airflow makes them: the product of pages and places."""
+        mapped = self.dag.get_task("trigger_kpi")
+        values = [self.xcoms[task_id, "return_value"] for task_id in ("read_registry", "create_job")]
+        return [mapped.unmap({"page": page, "place": place}) for page in values[0] for place in values[1]]
+
+    def send(self, *kpi_ids: str) -> dict[str, Any]:
+        """Run the instances of these KPIs, or all, at once; what each returned or raised."""
+        instances = [task for task in self.instances() if not kpi_ids or task.kpi_id in kpi_ids]
+
+        def one(task: Any) -> Any:
+            try:
+                return task.execute({**self.context("trigger_kpi"), "task": task})
+            except (AggregatorError, AirflowSkipException) as error:
+                return error
+
+        with ThreadPoolExecutor(8) as threads:
+            return dict(zip([task.kpi_id for task in instances], threads.map(one, instances), strict=True))
+
+    def settle(self) -> dict[str, Any]:
+        return self.dag.get_task("settle_job").execute(self.context("settle_job"))
+
+    def clear(self) -> None:
+        self.clears += 1
+        self.xcoms.clear()
