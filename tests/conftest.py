@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from airflow.dag_processing.dagbag import DagBag
+    from sqlalchemy import Engine
 
     from dev.postgres import Postgres
 
@@ -149,6 +150,34 @@ def kpi_db(monkeypatch, kpi_database_url: str) -> Iterator[psycopg.Connection]:
     with psycopg.connect(kpi_database_url, autocommit=True) as connection:
         connection.execute("truncate kpi.jobs cascade")
         yield connection
+
+
+@pytest.fixture
+def metadata_database(monkeypatch, tmp_path: Path) -> None:
+    """Airflow's own database, without connections and variables, in a process that looks there for them."""
+    from airflow.models.connection import Connection  # noqa: PLC0415
+    from airflow.models.variable import Variable  # noqa: PLC0415
+
+    engine = _use_metadata_database(monkeypatch, f"sqlite:///{tmp_path / 'airflow.db'}")
+    Connection.metadata.create_all(engine, [Connection.__table__, Variable.__table__])
+
+
+@pytest.fixture
+def no_metadata_database(monkeypatch) -> None:
+    """A process that looks for connections and variables in a database of Airflow that is down."""
+    _use_metadata_database(monkeypatch, "postgresql+psycopg2://someone:secret-word@127.0.0.1:1/airflow")
+
+
+def _use_metadata_database(monkeypatch: pytest.MonkeyPatch, url: str) -> Engine:
+    from airflow import settings  # noqa: PLC0415
+    from sqlalchemy import NullPool, create_engine  # noqa: PLC0415
+    from sqlalchemy.orm import sessionmaker  # noqa: PLC0415
+
+    engine = create_engine(url, poolclass=NullPool)
+    for name in ("Session", "NonScopedSession"):
+        monkeypatch.setattr(settings, name, sessionmaker(engine))
+    monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "server")
+    return engine
 
 
 @pytest.fixture

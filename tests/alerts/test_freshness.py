@@ -64,13 +64,25 @@ def test_empty_tables_are_not_stale(products) -> None:
     assert {one.state for one in found if one.state is not State.UNUSED} == {State.EMPTY}
 
 
-def test_product_without_a_connection_is_unused_and_one_that_does_not_answer_unknown(monkeypatch) -> None:
-    for name in ("market", "clicks", "analytics", "telemetry", "kpi"):
+@pytest.fixture
+def no_connections(monkeypatch) -> None:
+    for name in databases():
         monkeypatch.delenv(f"AIRFLOW_CONN_{name.upper()}_DB", raising=False)
+
+
+@pytest.mark.usefixtures("no_connections", "metadata_database")
+def test_product_without_a_connection_is_unused_and_one_that_does_not_answer_unknown(monkeypatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_CLICKS_DB", "postgresql://u:word@127.0.0.1:1/x?connect_timeout=2")
     found = states()
     assert found.pop("click_rollups") == "unknown"
     assert set(found.values()) == {"unused"}
+
+
+@pytest.mark.usefixtures("no_connections", "no_metadata_database")
+def test_nothing_is_known_while_connections_cannot_be_looked_up(caplog) -> None:
+    assert set(states().values()) == {"unknown"}
+    assert "MetastoreBackend did not answer (OperationalError)" in caplog.text
+    assert "secret-word" not in caplog.text
 
 
 def test_paused_suite_is_not_stale(products, monkeypatch) -> None:

@@ -169,6 +169,8 @@ def test_a_look_goes_on_where_something_cannot_be_looked_at(monkeypatch, caplog,
     monkeypatch.setattr(watch, "watch_dead_letters", step("letters"))
     monkeypatch.setattr(watch, "watch_disabled_tasks", step("tasks"))
     monkeypatch.setattr(watch, "deliver", step("deliver"))
+    # The command sets it, if it is not, for all of its process.
+    monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "server")
     heartbeat = tmp_path / "heartbeat"
     assert watch.main(["--once", "--heartbeat", str(heartbeat)]) == 0
     assert heartbeat.exists()

@@ -9,12 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
-from airflow import settings as airflow_settings
 from airflow.api_fastapi.app import init_plugins
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from sqlalchemy import create_engine
-from sqlalchemy.orm import sessionmaker
 
 from aggregator.api import health
 from aggregator.kpi import jobs
@@ -33,13 +30,6 @@ SECRET = "secret-word"
 @pytest.fixture(autouse=True)
 def _registry(monkeypatch) -> None:
     monkeypatch.setenv(VARIABLE, REGISTRY)
-
-
-@pytest.fixture
-def no_metadata_database(monkeypatch) -> None:
-    engine = create_engine(f"postgresql+psycopg2://someone:{SECRET}@127.0.0.1:1/airflow")
-    for name in ("Session", "NonScopedSession"):
-        monkeypatch.setattr(airflow_settings, name, sessionmaker(engine))
 
 
 def ask() -> dict[str, Any]:
@@ -131,10 +121,9 @@ def test_registry_that_is_broken(monkeypatch, kpi_db, text: str, warning: str) -
     assert answer == {**HEALTHY, "status": "degraded"}
 
 
+@pytest.mark.usefixtures("metadata_database")
 def test_registry_that_is_not_there(monkeypatch, kpi_db) -> None:
     monkeypatch.delenv(VARIABLE)
-    engine = create_engine("sqlite://", connect_args={"check_same_thread": False})
-    monkeypatch.setattr(airflow_settings, "NonScopedSession", sessionmaker(engine))
     (said,) = ask()["warnings"]
     assert said.startswith("There is no KPI registry: create the Airflow Variable kpi-registry")
 

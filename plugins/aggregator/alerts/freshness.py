@@ -125,7 +125,7 @@ class Freshness:
     Attributes:
         target: Which.
         state: Whether that is good: ``empty`` has no data yet, ``paused`` is not to have any now, ``unused`` has no
-            connection, and the database of ``unknown`` does not answer.
+            connection, and of ``unknown`` its database, or what Airflow keeps connections in, does not answer.
         newest: Up to when it has data.
         waiting_since: Start of the first window that it should have and has not; None if there is none.
     """

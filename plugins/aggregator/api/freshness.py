@@ -1,6 +1,7 @@
 """``GET /api/freshness``: whether every product's data is fresh, for a monitor outside (spec: alerts and health).
 
-It asks the products' databases and nothing of Airflow's, so it answers when the scheduler is dead.
+It asks the products' databases, and nothing of Airflow's but for their connections, so it answers when the scheduler is
+dead.
 """
 
 from __future__ import annotations

@@ -10,16 +10,15 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from airflow.utils.session import create_session
 from fastapi import FastAPI, Response
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from pydantic.alias_generators import to_camel
-from sqlalchemy import select
 
 from aggregator import __version__
 from aggregator.errors import AggregatorError
 from aggregator.kpi import WORKER, registry
 from aggregator.paths import SQL
+from aggregator.secrets_backends import require_answers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -147,9 +146,7 @@ def _last_job() -> LastJob | None:
 def _doubt_about_registry() -> str | None:
     text = registry.load()
     if text is None:
-        # Airflow takes a database that is down for a Variable that is missing.
-        with create_session(scoped=False) as session:
-            session.execute(select(1))
+        require_answers(lambda backend: backend.get_variable(key=registry.VARIABLE))
     return _doubt(text)
 
 

@@ -19,6 +19,7 @@ from aggregator.errors import (
     UnknownConnectionError,
     is_transient_sqlstate,
 )
+from aggregator.secrets_backends import require_answers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -106,12 +107,13 @@ class PostgresTransactionHook(PostgresHook):
         """Open a connection, which the caller closes.
 
         Raises:
-            TransientError: PostgreSQL could not be reached.
+            TransientError: PostgreSQL could not be reached, or what Airflow keeps connections in.
             HardError: The connection is unknown, or libpq does not understand it.
         """
         try:
             settings = self.connection
         except AirflowNotFoundException:
+            require_answers(lambda backend: backend.get_connection(conn_id=self.get_conn_id()))
             raise UnknownConnectionError(self.get_conn_id()) from None
         host = settings.extra_dejson.get("host", settings.host)
         where = f"connection {self.get_conn_id()} (host {host}, port {settings.port or 5432})"
