@@ -85,7 +85,7 @@ def found(monkeypatch, state: State) -> None:
 
 
 def test_stale_table_is_told_of_until_it_is_fresh(ops, monkeypatch) -> None:
-    for state in (State.STALE, State.STALE, State.UNKNOWN):
+    for state in (State.STALE, State.STALE, State.UNKNOWN, State.UNUSED, State.EMPTY):
         found(monkeypatch, state)
         watch.watch_freshness()
         assert kinds(ops) == [("stale", False)]
@@ -98,6 +98,15 @@ def test_stale_table_is_told_of_until_it_is_fresh(ops, monkeypatch) -> None:
         "be in it 1 day, 2:00:00 later at most. "
     )
     assert recovery == "RECOVERED: public.click_rollups is fresh again. It was stale since 2026-11-17 04:00 UTC."
+
+
+def test_stale_table_that_is_paused_is_settled_without_a_word(ops, monkeypatch) -> None:
+    for state in (State.STALE, State.PAUSED):
+        found(monkeypatch, state)
+        watch.watch_freshness()
+    assert kinds(ops) == [("stale", True)]
+    (stale,) = messages(ops)
+    assert stale.startswith("STALE: ")
 
 
 def test_table_of_which_nothing_is_known_is_not_told_of(ops, monkeypatch) -> None:

@@ -102,7 +102,10 @@ def _recovery_of_runs(alert: OpenAlert) -> str:
 
 
 def watch_freshness() -> None:
-    """Raise an alert for each table that is stale, settle those of tables that are well again.
+    """Raise an alert for each table that is stale, settle those of tables that are fresh again.
+
+    One that is not to be fresh now, as its DAGs are paused, is settled without a word. Of one that has lost its data or
+    its connection the alert stays open.
 
     Raises:
         AggregatorError: The alerts could not be read or written.
@@ -117,11 +120,14 @@ def watch_freshness() -> None:
                 f"{run_link(target.dag_id)}"
             )
             raise_alert(Alert(Kind.STALE, target.table, one.waiting_since + target.max_age, text))
-    well = {one.target.table for one in found if one.state not in {State.STALE, State.UNKNOWN}}
+    states = {one.target.table: one.state for one in found}
     for alert in _open(Kind.STALE):
-        if alert.subject in well:
+        state = states.get(alert.subject)
+        if state is State.FRESH:
             began = f"{alert.since:%Y-%m-%d %H:%M} UTC"
             settle(alert, f"RECOVERED: {alert.subject} is fresh again. It was stale since {began}.")
+        elif state is State.PAUSED:
+            settle(alert, None)
 
 
 def watch_dead_letters() -> None:
