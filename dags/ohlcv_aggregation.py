@@ -28,6 +28,7 @@ from datetime import timedelta
 
 from airflow.sdk import DAG, Param, TriggerRule
 
+from aggregator import metrics
 from aggregator.defaults import Owner, Tag, dag_args, default_args, schedule
 from aggregator.operators.ohlcv import OhlcvAggregateOperator, OhlcvFinishOperator, OhlcvPlanOperator
 
@@ -57,4 +58,6 @@ with DAG(
     aggregate = OhlcvAggregateOperator.partial(
         task_id="aggregate", conn_id="market_db", execution_timeout=timedelta(minutes=30)
     ).expand(shards=plan.output)
-    aggregate >> OhlcvFinishOperator(task_id="finish", conn_id="market_db", trigger_rule=TriggerRule.ALL_DONE)
+    aggregate >> OhlcvFinishOperator(
+        task_id="finish", conn_id="market_db", trigger_rule=TriggerRule.ALL_DONE, post_execute=metrics.report_sums
+    )

@@ -15,8 +15,19 @@ from aggregator import metrics
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from airflow.dag_processing.dagbag import DagBag
+
 RESULT = {"read": 3, "inserted": 2, "suspicious": True, "kpiId": "x", "errors": [], "retryCount": 0}
 TAGS = {"dag_id": "d", "task_id": "t"}
+
+
+@pytest.fixture
+def sent(monkeypatch) -> list[tuple[Any, ...]]:
+    """What goes to Airflow's metrics."""
+    sent: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(stats, "incr", lambda name, count, tags: sent.append((name, count, tags)))
+    monkeypatch.setattr(stats, "timing", lambda name, _, tags: sent.append((name, tags)))
+    return sent
 
 
 def context() -> Any:
@@ -24,10 +35,7 @@ def context() -> Any:
     return {"ti": SimpleNamespace(**TAGS, run_id="r", start_date=started)}
 
 
-def test_counts_of_a_result_become_metrics_and_fields(monkeypatch) -> None:
-    sent: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(stats, "incr", lambda name, count, tags: sent.append((name, count, tags)))
-    monkeypatch.setattr(stats, "timing", lambda name, _, tags: sent.append((name, tags)))
+def test_counts_of_a_result_become_metrics_and_fields(sent) -> None:
     with structlog.testing.capture_logs() as logs:
         metrics.report(context(), RESULT)
     assert sent == [
@@ -41,6 +49,22 @@ def test_counts_of_a_result_become_metrics_and_fields(monkeypatch) -> None:
     assert line == {
         "event": "Figures", "log_level": "info", **TAGS, "run_id": "r", "read": 3, "inserted": 2, "retryCount": 0
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("report", "result"), [(metrics.report, {**RESULT, "dry_run": True}), (metrics.report_sums, RESULT)]
+)
+def test_what_was_not_done_or_is_counted_already_is_logged_only(sent, report: Any, result: dict[str, Any]) -> None:
+    with structlog.testing.capture_logs() as logs:
+        report(context(), result)
+    assert sent == [("aggregator.task.duration", TAGS)]
+    assert logs[0]["inserted"] == 2
+
+
+def test_bars_are_counted_by_the_tasks_that_build_them_alone(dag_bag: DagBag) -> None:
+    dag = dag_bag.dags["ohlcv_aggregation"]
+    assert dag.get_task("aggregate").partial_kwargs["post_execute"] is metrics.report
+    assert dag.get_task("finish")._post_execute_hook is metrics.report_sums
 
 
 @pytest.mark.parametrize("result", [None, [{"inserted": 1}], "inserted", {"inserted": True}, {"password": 7}])

@@ -1,7 +1,7 @@
 """Figures of every task: in its log as fields, in its XCom as returned, and as Airflow's metrics (spec: alerts).
 
 Airflow sends metrics to StatsD or OpenTelemetry as it is configured (``[metrics]``). Each has the tags ``dag_id`` and
-``task_id``; plain StatsD, which knows no tags, leaves them out.
+``task_id``; plain StatsD, which knows no tags, leaves them out. A try that fails sends none.
 """
 
 from __future__ import annotations
@@ -39,10 +39,26 @@ COUNTERS: Final = {
 def report(context: Context, result: Any) -> None:
     """Report the figures of a task that has done its work: the ``post_execute`` of every task.
 
+    Those of a dry run, a result with ``dry_run``, are logged and not counted.
+
     Args:
         context: Airflow's context of the task.
         result: What the task returned; the counts in it that :data:`COUNTERS` names are reported.
     """
+    _report(context, result, counted=not (isinstance(result, Mapping) and result.get("dry_run")))
+
+
+def report_sums(context: Context, result: Any) -> None:
+    """Report the figures of a task that sums up those of others, which are counted already: they are logged only.
+
+    Args:
+        context: As for :func:`report`.
+        result: As for :func:`report`.
+    """
+    _report(context, result, counted=False)
+
+
+def _report(context: Context, result: Any, *, counted: bool) -> None:
     import structlog
     from airflow.sdk.observability import stats
 
@@ -50,7 +66,7 @@ def report(context: Context, result: Any) -> None:
     counts = figures(result)
     elapsed = datetime.now(UTC) - task.start_date
     tags = {"dag_id": task.dag_id, "task_id": task.task_id}
-    for key, count in counts.items():
+    for key, count in counts.items() if counted else ():
         stats.incr(COUNTERS[key][0], count, tags=tags)
     stats.timing(DURATION, elapsed, tags=tags)
     structlog.get_logger(__name__).info(

@@ -10,6 +10,7 @@ import pytest
 from airflow.sdk import DAG
 
 from aggregator.hooks.n8n import N8nRefusedError
+from aggregator.metrics import figures
 from aggregator.operators.n8n_webhook import N8nWebhookOperator
 from dev.n8n.app import Workflow
 from dev.n8n.fixtures import KEY
@@ -37,7 +38,9 @@ def run(operator: N8nWebhookOperator, map_index: int = -1) -> Any:
 
 def test_payload_is_no_template(n8n: N8nControl, url: str) -> None:
     payload = {"id": 7, "text": EVIL, "nested": [{EVIL: EVIL}]}
-    assert run(N8nWebhookOperator(task_id="notify", url=url, payload=payload)) == {"status": 200, "retry_count": 0}
+    result = run(N8nWebhookOperator(task_id="notify", url=url, payload=payload))
+    assert result == {"status": 200, "requests": 1, "retryCount": 0}
+    assert figures(result) == {"requests": 1, "retryCount": 0}
     (execution,) = n8n.executions()
     assert execution["body"] == payload
     assert execution["idempotency_key"] == "mine/run%201/notify/-1"

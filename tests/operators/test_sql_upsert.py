@@ -107,7 +107,7 @@ def test_no_rows_are_no_error_and_erase_nothing(dag: DAG) -> None:
     assert run(SqlUpsertOperator(task_id="a", dag=dag, rows=[], **TARGET)) == nothing
     assert run(SqlUpsertOperator(task_id="b", dag=dag, rows=[], columns=["day", "hire"], **TARGET)) == nothing
     dry = SqlUpsertOperator(task_id="c", dag=dag, rows=[], dry_run=True, **TARGET)
-    assert run(dry) == {**nothing, "preview": []}
+    assert run(dry) == {**nothing, "preview": [], "dry_run": True}
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_dry_run_returns_the_preview_and_logs_no_value(
     result = run(task)
     logged = capsys.readouterr().out
     row = {"day": "2026-11-15", "hire": "marker", "valid": "2"}
-    assert result == {**INSERTED, "preview": [{"action": "insert", "row": row}]}
+    assert result == {**INSERTED, "preview": [{"action": "insert", "row": row}], "dry_run": True}
     assert connection.execute("select from public.rollups").fetchall() == []
     assert "Dry run: nothing was written to public.rollups" in logged
     assert "marker" not in logged

@@ -59,7 +59,8 @@ class N8nWebhookOperator(BaseOperator):
             context: Airflow's task context.
 
         Returns:
-            ``status``, n8n's HTTP status, and ``retry_count``, how many requests followed the first one.
+            ``status``, n8n's HTTP status, how many ``requests`` were sent, and ``retryCount``, how many of them
+            followed the first one.
 
         Raises:
             N8nError: The workflow was not started, or nobody knows; as `N8nHook.post` raises it.
@@ -70,4 +71,5 @@ class N8nWebhookOperator(BaseOperator):
         own_key = f"{ti.dag_id}/{ti.run_id}/{ti.task_id}/{ti.map_index}"
         delivery = N8nHook(self.conn_id).post(self.url, self.payload, idempotency_key=self.idempotency_key or own_key)
         self.log.info("n8n accepted it: status=%d retry_count=%d", delivery.status, delivery.retry_count)
-        return {"status": delivery.status, "retry_count": delivery.retry_count}
+        retry_count = delivery.retry_count
+        return {"status": delivery.status, "requests": 1 + retry_count, "retryCount": retry_count}

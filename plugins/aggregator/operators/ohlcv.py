@@ -92,7 +92,7 @@ class OhlcvAggregateOperator(BaseOperator):
         """Build the bars, or with days in the params rebuild those of the days.
 
         Returns:
-            What was done, by count.
+            What was done, by count; of a rebuild, also whether it was a ``dry_run``.
 
         Raises:
             HardError: PostgreSQL refused a statement for what it says; nothing of that shard is stored, of a rebuild
@@ -127,9 +127,10 @@ class OhlcvAggregateOperator(BaseOperator):
                 ended.set()
                 raise
         totals = sum((built.result() for built in builds), ohlcv.Totals())
-        if params.wanted:
-            self.log.info("%s: %s", "Dry run, rolled back" if params.dry_run else "Rebuilt", asdict(totals))
-        return asdict(totals)
+        if not params.wanted:
+            return asdict(totals)
+        self.log.info("%s: %s", "Dry run, rolled back" if params.dry_run else "Rebuilt", asdict(totals))
+        return {**asdict(totals), "dry_run": params.dry_run}
 
 
 class OhlcvFinishOperator(BaseOperator):

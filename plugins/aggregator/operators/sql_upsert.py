@@ -158,8 +158,8 @@ class SqlUpsertOperator(BaseOperator):
 
         Returns:
             ``inserted``, ``updated``, ``unchanged`` and ``duplicates``; in a dry run the counts there would be, and
-            ``preview``: the first rows that would be written, each with its ``action``. With ``stored``, also whether
-            the window is ``suspicious``.
+            ``preview``: the first rows that would be written, each with its ``action``, and ``dry_run``. With
+            ``stored``, also whether the window is ``suspicious``.
 
         Raises:
             HardError: The rows, the query or the table do not allow this; nothing was written, or, with ``isolate_by``,
@@ -179,7 +179,7 @@ class SqlUpsertOperator(BaseOperator):
             self.log.info(
                 "Dry run: nothing was written to %s, but there would be %s", self.table, asdict(outcome.counts)
             )
-            return {**asdict(outcome.counts), **suspicious, "preview": outcome.changes}
+            return {**asdict(outcome.counts), **suspicious, "preview": outcome.changes, "dry_run": True}
         self.log.info("Upserted into %s: %s", self.table, asdict(outcome))
         return {**asdict(outcome), **suspicious}
 
