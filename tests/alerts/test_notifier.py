@@ -167,6 +167,8 @@ def test_database_that_is_down_is_logged_with_the_alert(monkeypatch, caplog) -> 
         ({"host": "https://hooks.slack.com/services", "password": "T/B/x"}, "https://hooks.slack.com/services/T/B/x"),
         ({"host": "hooks.slack.com", "password": "/services/T"}, "https://hooks.slack.com/services/T"),
         ({"host": "chat", "schema": "http", "port": 8065, "password": "hooks/x"}, "http://chat:8065/hooks/x"),
+        ({"host": "https://chat/hooks", "port": 8443, "password": "x"}, "https://chat:8443/hooks/x"),
+        ({"host": "https://chat:8443/hooks/", "password": "x"}, "https://chat:8443/hooks/x"),
         ({"uri": "https://hooks.slack.com/services/T/B/x"}, "https://hooks.slack.com/services/T/B/x"),
         ({"uri": "http://chat:8065/hooks/x"}, "http://chat:8065/hooks/x"),
     ],
@@ -178,9 +180,12 @@ def test_address_of_the_receiver(connection: dict[str, Any], url: str) -> None:
         assert webhook_url(Connection(conn_id="alerts_webhook", conn_type="http", **connection)) == url
 
 
-def test_connection_without_a_host_is_named() -> None:
-    with pytest.raises(HardError, match="alerts_webhook has no host"):
-        webhook_url(Connection(conn_id="alerts_webhook", conn_type="http"))
+@pytest.mark.parametrize(
+    ("host", "said"), [(None, "alerts_webhook has no host"), ("https://chat:port/x", "alerts_webhook is no address")]
+)
+def test_connection_without_a_host_is_named(host: str | None, said: str) -> None:
+    with pytest.raises(HardError, match=said):
+        webhook_url(Connection(conn_id="alerts_webhook", conn_type="http", host=host))
 
 
 @pytest.mark.parametrize("known", [True, False])

@@ -131,8 +131,10 @@ def webhook_url(connection: Connection) -> str:
         The address: a secret, as whoever has it may write to the channel.
 
     Raises:
-        HardError: The connection has no host.
+        HardError: The connection has no host, or one that is none.
     """
+    import httpx
+
     if not connection.host:
         msg = f"The connection {WEBHOOK} has no host: alerts are stored and not sent. Set its host and its password."
         raise HardError(msg)
@@ -140,9 +142,14 @@ def webhook_url(connection: Connection) -> str:
     schema, path = connection.schema or "", connection.password or ""
     if schema and schema not in protocols:
         path, schema = path or schema, connection.conn_type if connection.conn_type in protocols else ""
-    port = f":{connection.port}" if connection.port else ""
-    base = connection.host if "://" in connection.host else f"{schema or 'https'}://{connection.host}"
-    return f"{base.rstrip('/')}{port}/{path.lstrip('/')}"
+    host = connection.host if "://" in connection.host else f"{schema or 'https'}://{connection.host}"
+    try:
+        url = httpx.URL(host)
+        base = url.copy_with(port=connection.port or url.port)
+    except httpx.InvalidURL:
+        msg = f"The host of the connection {WEBHOOK} is no address: alerts are stored and not sent. Correct it."
+        raise HardError(msg) from None
+    return f"{str(base).rstrip('/')}/{path.lstrip('/')}"
 
 
 def _post(url: str, text: str) -> str | None:
