@@ -10,7 +10,7 @@ import pytest
 
 from aggregator.alerts import freshness, watch
 from aggregator.alerts.freshness import TARGETS, Freshness, State
-from aggregator.alerts.store import Alert, Kind, open_alerts, raise_alert
+from aggregator.alerts.store import Alert, Kind, OpenAlert, open_alerts, raise_alert
 from aggregator.dead_letters import TOO_MANY
 from aggregator.errors import AggregatorError
 from aggregator.migrations import databases, migrate
@@ -62,7 +62,7 @@ def test_alert_about_a_run_is_open_while_the_run_is_unwell(
     about_runs(kind, "a")
     if state:
         runs["a"] = state
-    watch.settle_runs()
+    watch.settle_runs(open_alerts())
     assert kinds(ops) == [(kind, settled)]
     recovery = messages(ops)[1:]
     assert len(recovery) == (told is not None)
@@ -72,10 +72,10 @@ def test_alert_about_a_run_is_open_while_the_run_is_unwell(
 def test_several_runs_have_recovered_when_all_have(ops, runs) -> None:
     about_runs(Kind.FAILED, "a", "b", "deleted")
     runs.update(a="success", b="failed")
-    watch.settle_runs()
+    watch.settle_runs(open_alerts())
     assert kinds(ops) == [("failed", False)]
     runs["b"] = "success"
-    watch.settle_runs()
+    watch.settle_runs(open_alerts())
     assert messages(ops)[1].startswith("RECOVERED: click_rollups has recovered. 3 runs have succeeded.")
 
 
@@ -87,10 +87,10 @@ def found(monkeypatch, state: State) -> None:
 def test_stale_table_is_told_of_until_it_is_fresh(ops, monkeypatch) -> None:
     for state in (State.STALE, State.STALE, State.UNKNOWN, State.UNUSED, State.EMPTY):
         found(monkeypatch, state)
-        watch.watch_freshness()
+        watch.watch_freshness(open_alerts())
         assert kinds(ops) == [("stale", False)]
     found(monkeypatch, State.FRESH)
-    watch.watch_freshness()
+    watch.watch_freshness(open_alerts())
     assert kinds(ops) == [("stale", True)]
     stale, recovery = messages(ops)
     assert stale.startswith(
@@ -103,7 +103,7 @@ def test_stale_table_is_told_of_until_it_is_fresh(ops, monkeypatch) -> None:
 def test_stale_table_that_is_paused_is_settled_without_a_word(ops, monkeypatch) -> None:
     for state in (State.STALE, State.PAUSED):
         found(monkeypatch, state)
-        watch.watch_freshness()
+        watch.watch_freshness(open_alerts())
     assert kinds(ops) == [("stale", True)]
     (stale,) = messages(ops)
     assert stale.startswith("STALE: ")
@@ -112,7 +112,7 @@ def test_stale_table_that_is_paused_is_settled_without_a_word(ops, monkeypatch) 
 def test_table_of_which_nothing_is_known_is_not_told_of(ops, monkeypatch) -> None:
     for state in (State.UNKNOWN, State.EMPTY, State.PAUSED, State.UNUSED, State.FRESH):
         found(monkeypatch, state)
-        watch.watch_freshness()
+        watch.watch_freshness(open_alerts())
     assert kinds(ops) == []
 
 
@@ -122,14 +122,14 @@ def test_too_many_dead_letters_are_told_of_until_there_are_fewer(ops) -> None:
         select 't', 1, 'd', n::text, '{}' from generate_series(1, %s) as n on conflict do nothing
     """
     ops.execute(insert, [TOO_MANY - 1])
-    watch.watch_dead_letters()
+    watch.watch_dead_letters(open_alerts())
     assert kinds(ops) == []
     ops.execute(insert, [TOO_MANY])
-    watch.watch_dead_letters()
-    watch.watch_dead_letters()
+    watch.watch_dead_letters(open_alerts())
+    watch.watch_dead_letters(open_alerts())
     assert kinds(ops) == [("dead_letters", False)]
     ops.execute("update ops.dead_letters set settled_at = now() where run_id = '1'")
-    watch.watch_dead_letters()
+    watch.watch_dead_letters(open_alerts())
     assert kinds(ops) == [("dead_letters", True)]
     assert messages(ops) == [
         "DEAD LETTERS: 10 runs have failed and wait for a replay: python -m aggregator.dead_letters list",
@@ -139,9 +139,9 @@ def test_too_many_dead_letters_are_told_of_until_there_are_fewer(ops) -> None:
 
 def test_disabled_tasks_are_told_of_until_they_are_reset(ops, monkeypatch, database_url) -> None:
     monkeypatch.delenv("AIRFLOW_CONN_MARKET_DB", raising=False)
-    watch.watch_disabled_tasks()
+    watch.watch_disabled_tasks(open_alerts())
     monkeypatch.setenv("AIRFLOW_CONN_MARKET_DB", database_url)
-    watch.watch_disabled_tasks()
+    watch.watch_disabled_tasks(open_alerts())
     assert kinds(ops) == []
     ops.execute(
         "create schema if not exists ohlcv; drop table if exists ohlcv.tasks cascade;"
@@ -149,12 +149,12 @@ def test_disabled_tasks_are_told_of_until_they_are_reset(ops, monkeypatch, datab
         "insert into ohlcv.tasks select 'S' || n, '15m', 'disabled', now() - n * interval '1 s' "
         "from generate_series(1, 7) as n; insert into ohlcv.tasks values ('fine', '1h', 'idle', now())"
     )
-    watch.watch_disabled_tasks()
-    watch.watch_disabled_tasks()
+    watch.watch_disabled_tasks(open_alerts())
+    watch.watch_disabled_tasks(open_alerts())
     assert kinds(ops) == [("task_disabled", False)]
     assert len(open_alerts()[0].members) == 7
     ops.execute("update ohlcv.tasks set status = 'idle'")
-    watch.watch_disabled_tasks()
+    watch.watch_disabled_tasks(open_alerts())
     assert kinds(ops) == [("task_disabled", True)]
     disabled, recovery = messages(ops)
     assert disabled.startswith("DISABLED: S1 15m, S2 15m, S3 15m, S4 15m, S5 15m and 2 more: bars are not built ")
@@ -165,7 +165,7 @@ def test_a_look_goes_on_where_something_cannot_be_looked_at(monkeypatch, caplog,
     called: list[str] = []
 
     def step(name: str, *, broken: bool = False) -> Any:
-        def look() -> None:
+        def look(*_: object) -> None:
             called.append(name)
             if broken:
                 msg = f"{name} is broken"
@@ -173,6 +173,7 @@ def test_a_look_goes_on_where_something_cannot_be_looked_at(monkeypatch, caplog,
 
         return look
 
+    monkeypatch.setattr(watch, "open_alerts", step("alerts"))
     monkeypatch.setattr(watch, "settle_runs", step("runs", broken=True))
     monkeypatch.setattr(watch, "watch_freshness", step("freshness", broken=True))
     monkeypatch.setattr(watch, "watch_dead_letters", step("letters"))
@@ -183,11 +184,34 @@ def test_a_look_goes_on_where_something_cannot_be_looked_at(monkeypatch, caplog,
     heartbeat = tmp_path / "heartbeat"
     assert watch.main(["--once", "--heartbeat", str(heartbeat)]) == 0
     assert heartbeat.exists()
-    assert called == ["runs", "letters", "freshness", "tasks", "deliver"]
+    assert called == ["alerts", "runs", "letters", "freshness", "tasks", "deliver"]
     called.clear()
     watch.look(at_data=False)
-    assert called == ["runs", "letters", "deliver"]
+    assert called == ["alerts", "runs", "letters", "deliver"]
     assert "runs is broken" in caplog.text
+
+
+def test_a_look_without_the_database_of_alerts_is_logged(monkeypatch, caplog) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_OPS_DB", "postgresql://u@127.0.0.1:1/ops?connect_timeout=2")
+    watch.look()
+    assert "This look was not finished: PostgreSQL cannot be reached by connection ops_db" in caplog.text
+
+
+def test_a_look_reads_the_alerts_once_and_settles_those_of_every_kind(monkeypatch, ops, runs, database_url) -> None:
+    def read() -> list[OpenAlert]:
+        looks.append(1)
+        return open_alerts()
+
+    looks: list[int] = []
+    monkeypatch.setattr(watch, "open_alerts", read)
+    monkeypatch.setenv("AIRFLOW_CONN_MARKET_DB", database_url)
+    about_runs(Kind.FAILED, "deleted")
+    for kind, subject in ((Kind.STALE, CLICKS.table), (Kind.DEAD_LETTERS, "x"), (Kind.TASK_DISABLED, "x")):
+        raise_alert(Alert(kind, subject, SINCE, "text"))
+    found(monkeypatch, State.FRESH)
+    watch.look()
+    assert {settled for _, settled in kinds(ops)} == {True}
+    assert len(looks) == 1
 
 
 def test_everything_of_the_repository_is_well_when_it_is_new(monkeypatch, runs, database_url, connection) -> None:

@@ -12,6 +12,7 @@ import logging
 import os
 import sys
 import time
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -30,7 +31,7 @@ from aggregator.dead_letters import TOO_MANY
 from aggregator.errors import AggregatorError, UnknownConnectionError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 log = logging.getLogger(__name__)
 
@@ -59,24 +60,33 @@ def look(*, at_data: bool = True) -> None:
         at_data: Look at the products' tables, too.
     """
     data = (watch_freshness, watch_disabled_tasks) if at_data else ()
-    for step in (settle_runs, watch_dead_letters, *data, deliver):
-        _try(step)
+    with _logged_errors():
+        # One of them that is settled or gets members meanwhile is not settled by this list.
+        alerts = open_alerts()
+        for step in (settle_runs, watch_dead_letters, *data):
+            with _logged_errors():
+                step(alerts)
+        deliver()
 
 
-def _try(step: Callable[[], object]) -> None:
+@contextmanager
+def _logged_errors() -> Iterator[None]:
     try:
-        step()
+        yield
     except AggregatorError as error:
         log.error("This look was not finished: %s", error)  # noqa: TRY400
 
 
-def settle_runs() -> None:
+def settle_runs(alerts: Iterable[OpenAlert]) -> None:
     """Settle alerts about runs that have succeeded meanwhile, or were deleted.
 
+    Args:
+        alerts: Those that are open.
+
     Raises:
-        AggregatorError: The alerts could not be read or written.
+        AggregatorError: The runs could not be looked at, or the alerts not be written.
     """
-    for alert in _open(Kind.LATE, Kind.FAILED):
+    for alert in _of(alerts, Kind.LATE, Kind.FAILED):
         states = _states(alert.subject, alert.members)
         if not set(states.values()) & _UNWELL[alert.kind]:
             recovered = "success" in states.values()
@@ -101,14 +111,17 @@ def _recovery_of_runs(alert: OpenAlert) -> str:
     return f"RECOVERED: {alert.subject} {what}. {runs} succeeded. {began} {run_link(alert.subject, alert.members[-1])}"
 
 
-def watch_freshness() -> None:
+def watch_freshness(alerts: Iterable[OpenAlert]) -> None:
     """Raise an alert for each table that is stale, settle those of tables that are fresh again.
 
     One that is not to be fresh now, as its DAGs are paused, is settled without a word. Of one that has lost its data or
     its connection the alert stays open.
 
+    Args:
+        alerts: Those that are open.
+
     Raises:
-        AggregatorError: The alerts could not be read or written.
+        AggregatorError: The alerts could not be written.
     """
     found = freshness.look()
     for one in found:
@@ -121,7 +134,7 @@ def watch_freshness() -> None:
             )
             raise_alert(Alert(Kind.STALE, target.table, one.waiting_since + target.max_age, text))
     states = {one.target.table: one.state for one in found}
-    for alert in _open(Kind.STALE):
+    for alert in _of(alerts, Kind.STALE):
         state = states.get(alert.subject)
         if state is State.FRESH:
             began = f"{alert.since:%Y-%m-%d %H:%M} UTC"
@@ -130,26 +143,32 @@ def watch_freshness() -> None:
             settle(alert, None)
 
 
-def watch_dead_letters() -> None:
+def watch_dead_letters(alerts: Iterable[OpenAlert]) -> None:
     """Raise an alert while there are too many dead letters.
 
+    Args:
+        alerts: Those that are open.
+
     Raises:
-        AggregatorError: The letters or the alerts could not be read or written.
+        AggregatorError: The letters could not be read, or the alerts not be written.
     """
     ((depth, since),) = execute("ops/alerts/dead_letter_depth.sql", {})
     if depth >= TOO_MANY:
         text = f"DEAD LETTERS: {depth} runs have failed and wait for a replay: python -m aggregator.dead_letters list"
         raise_alert(Alert(Kind.DEAD_LETTERS, "ops.dead_letters", since, text))
         return
-    for alert in _open(Kind.DEAD_LETTERS):
+    for alert in _of(alerts, Kind.DEAD_LETTERS):
         settle(alert, f"RECOVERED: fewer than {TOO_MANY} dead letters are open.")
 
 
-def watch_disabled_tasks() -> None:
+def watch_disabled_tasks(alerts: Iterable[OpenAlert]) -> None:
     """Raise an alert while OHLCV tasks are disabled.
 
+    Args:
+        alerts: Those that are open.
+
     Raises:
-        AggregatorError: The tasks or the alerts could not be read or written.
+        AggregatorError: The tasks could not be read, or the alerts not be written.
     """
     try:
         ((there,),) = execute("ops/alerts/has_ohlcv_tasks.sql", {}, _MARKET)
@@ -166,12 +185,12 @@ def watch_disabled_tasks() -> None:
         since = tasks[0][1] or datetime.now(UTC)
         raise_alert(Alert(Kind.TASK_DISABLED, "ohlcv.tasks", since, text, names))
         return
-    for alert in _open(Kind.TASK_DISABLED):
+    for alert in _of(alerts, Kind.TASK_DISABLED):
         settle(alert, "RECOVERED: no OHLCV task is disabled any more.")
 
 
-def _open(*kinds: Kind) -> list[OpenAlert]:
-    return [alert for alert in open_alerts() if alert.kind in kinds]
+def _of(alerts: Iterable[OpenAlert], *kinds: Kind) -> Iterator[OpenAlert]:
+    return (alert for alert in alerts if alert.kind in kinds)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
