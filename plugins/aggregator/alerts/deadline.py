@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Any, Self
 from airflow.sdk.definitions.callback import AsyncCallback
 from airflow.sdk.definitions.deadline import BaseDeadlineReference, DeadlineAlert
 
-from aggregator.alerts.notifier import run_link, tell
+from aggregator.alerts.notifier import tell
 from aggregator.alerts.store import Alert, Kind
+from aggregator.alerts.wording import minute, run_link
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sqlalchemy.orm import Session
 
-_AT_WORK = {"queued", "running"}
+AT_WORK = {"queued", "running"}
+"""States of a run that is not over."""
 
 
 class DagRunDue(BaseDeadlineReference):
@@ -69,7 +71,7 @@ async def notify_late(context: Mapping[str, Any]) -> None:
     """
     from asgiref.sync import sync_to_async
 
-    if context["dag_run"]["state"] in _AT_WORK:
+    if context["dag_run"]["state"] in AT_WORK:
         # Its own thread: whatever else the triggerer does goes on. It is the one in which Airflow can be asked for
         # connections.
         await sync_to_async(tell, thread_sensitive=False)(_late(context))
@@ -79,8 +81,8 @@ def _late(context: Mapping[str, Any]) -> Alert:
     run, deadline = context["dag_run"], _moment(context["deadline"]["deadline_time"])
     dag_id, run_id, due = run["dag_id"], run["dag_run_id"], _moment(run["run_after"])
     text = (
-        f"LATE: {dag_id} has not finished by its deadline, {deadline:%Y-%m-%d %H:%M} UTC. "
-        f"Run {run_id}, due {due:%Y-%m-%d %H:%M} UTC, is {run['state']}."
+        f"LATE: {dag_id} has not finished by its deadline, {minute(deadline)}. "
+        f"Run {run_id}, due {minute(due)}, is {run['state']}."
     )
     return Alert(Kind.LATE, dag_id, deadline, f"{text} {run_link(dag_id, run_id)}", (run_id,))
 

@@ -9,9 +9,9 @@ import html
 import logging
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from aggregator.alerts.store import TIMEOUT, Alert, Kind, hook, raise_alert
+from aggregator.alerts.wording import minute, run_link
 from aggregator.errors import AggregatorError, HardError
 from aggregator.paths import SQL
 
@@ -40,10 +40,10 @@ def notify_failed(context: Context) -> None:
     """
     dag_id, run_id = context["dag"].dag_id, context["run_id"]
     run, task = context.get("dag_run"), context.get("ti")
-    due = f", due {_minute(run.run_after)}," if run else ""
+    due = f", due {minute(run.run_after)}," if run else ""
     place = f" in {task.task_id}" if task else ""
     since = (run and run.end_date) or datetime.now(UTC)
-    text = f"FAILED: {dag_id} has failed{place} at {_minute(since)}. Run {run_id}{due} has no retries left."
+    text = f"FAILED: {dag_id} has failed{place} at {minute(since)}. Run {run_id}{due} has no retries left."
     tell(Alert(Kind.FAILED, dag_id, since, f"{text} {run_link(dag_id, run_id)}", (run_id,)))
 
 
@@ -90,18 +90,6 @@ def deliver() -> int:
             log.warning("Alert message %d could not be sent: %s. It is tried again later.", id_, error)
             return sent
         sent += 1
-
-
-def run_link(dag_id: str, run_id: str | None = None) -> str:
-    """The page of a run, or of a DAG, in Airflow's UI."""
-    from airflow.sdk.configuration import conf
-
-    page = f"{conf.get('api', 'base_url', fallback='').rstrip('/')}/dags/{dag_id}"
-    return page if run_id is None else f"{page}/runs/{quote(run_id, safe='')}"
-
-
-def _minute(moment: datetime) -> str:
-    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def _url() -> str | None:

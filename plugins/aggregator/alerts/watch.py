@@ -24,9 +24,11 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from aggregator.alerts import freshness
+from aggregator.alerts.deadline import AT_WORK
 from aggregator.alerts.freshness import State
-from aggregator.alerts.notifier import deliver, run_link
+from aggregator.alerts.notifier import deliver
 from aggregator.alerts.store import Alert, Kind, OpenAlert, execute, open_alerts, raise_alert, settle
+from aggregator.alerts.wording import minute, run_link
 from aggregator.dead_letters import TOO_MANY
 from aggregator.errors import AggregatorError, UnknownConnectionError
 
@@ -41,8 +43,7 @@ EVERY = 10.0
 DATA_EVERY = 3
 """Every how many looks the products' tables are looked at: that costs more than a look at alerts and runs."""
 
-_AT_WORK = {"queued", "running"}
-_UNWELL = {Kind.LATE: _AT_WORK, Kind.FAILED: {*_AT_WORK, "failed"}}
+_UNWELL = {Kind.LATE: AT_WORK, Kind.FAILED: {*AT_WORK, "failed"}}
 """States of a run in which its alert stays open. A late run that fails is told of as failed."""
 
 NAMED_AT_MOST = 5
@@ -107,7 +108,7 @@ def _states(dag_id: str, run_ids: Iterable[str]) -> dict[str, str]:
 def _recovery_of_runs(alert: OpenAlert) -> str:
     what = "is no longer late" if alert.kind is Kind.LATE else "has recovered"
     runs = f"Run {alert.members[0]} has" if len(alert.members) == 1 else f"{len(alert.members)} runs have"
-    began = f"The trouble began at {alert.since:%Y-%m-%d %H:%M} UTC."
+    began = f"The trouble began at {minute(alert.since)}."
     return f"RECOVERED: {alert.subject} {what}. {runs} succeeded. {began} {run_link(alert.subject, alert.members[-1])}"
 
 
@@ -125,11 +126,11 @@ def watch_freshness(alerts: Iterable[OpenAlert]) -> None:
     """
     found = freshness.look()
     for one in found:
-        if one.state is State.STALE and one.waiting_since:
+        if one.state is State.STALE and one.newest and one.waiting_since:
             target = one.target
             text = (
-                f"STALE: {target.table} has data up to {one.newest:%Y-%m-%d %H:%M} UTC. What came after "
-                f"{one.waiting_since:%Y-%m-%d %H:%M} UTC should be in it {target.max_age} later at most. "
+                f"STALE: {target.table} has data up to {minute(one.newest)}. What came after "
+                f"{minute(one.waiting_since)} should be in it {target.max_age} later at most. "
                 f"{run_link(target.dag_id)}"
             )
             raise_alert(Alert(Kind.STALE, target.table, one.waiting_since + target.max_age, text))
@@ -137,8 +138,7 @@ def watch_freshness(alerts: Iterable[OpenAlert]) -> None:
     for alert in _of(alerts, Kind.STALE):
         state = states.get(alert.subject)
         if state is State.FRESH:
-            began = f"{alert.since:%Y-%m-%d %H:%M} UTC"
-            settle(alert, f"RECOVERED: {alert.subject} is fresh again. It was stale since {began}.")
+            settle(alert, f"RECOVERED: {alert.subject} is fresh again. It was stale since {minute(alert.since)}.")
         elif state is State.PAUSED:
             settle(alert, None)
 

@@ -7,10 +7,8 @@ import logging
 from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import quote
 
 from airflow.api.common.trigger_dag import trigger_dag
-from airflow.configuration import conf
 from airflow.exceptions import DagNotFound
 from airflow.models.dagrun import DagRun
 from airflow.models.xcom import XComModel
@@ -27,6 +25,7 @@ from pydantic.alias_generators import to_camel
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
+from aggregator.alerts.wording import run_link
 from aggregator.api.security import require_cron_secret
 from aggregator.telemetry import TelemetryDailyParams, problems
 
@@ -169,7 +168,7 @@ async def start_by_post(job: Annotated[Job, Depends(_posted)]) -> Response:
 
 async def _start(job: Job) -> Response:
     run_id = await run_in_threadpool(_trigger, job)
-    link = f"{conf.get('api', 'base_url', fallback='').rstrip('/')}/dags/{DAG_ID}/runs/{quote(run_id, safe='')}"
+    link = run_link(DAG_ID, run_id)
     if job.wait:
         with suppress(TimeoutError):
             async with asyncio.timeout(WAIT_AT_MOST):
