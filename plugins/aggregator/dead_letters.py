@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 from aggregator.analytics import MESSAGES
 from aggregator.errors import AggregatorError
-from aggregator.paths import SQL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -92,12 +91,9 @@ def _text(exception: object) -> str | None:
 
 
 def _execute(file: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-    from aggregator.hooks.postgres import PostgresTransactionHook
+    from aggregator.hooks import postgres
 
-    statement = (SQL / file).read_text()
-    hook = PostgresTransactionHook(CONNECTION)
-    with hook.transaction(timeout=TIMEOUT, application_name="aggregator/dead_letters") as cursor:
-        return cursor.execute(statement, parameters).fetchall()
+    return postgres.execute(file, parameters, CONNECTION, timeout=TIMEOUT, application_name="aggregator/dead_letters")
 
 
 def show() -> int:

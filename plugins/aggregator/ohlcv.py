@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic.alias_generators import to_camel
 
 from aggregator.errors import AggregatorError, HardError, TransientError
-from aggregator.hooks.postgres import PostgresTransactionHook, describe
+from aggregator.hooks.postgres import describe, execute
 from aggregator.paths import SQL
 from aggregator.telemetry import Day, problems
 from aggregator.upsert import blames_rows
@@ -466,9 +466,7 @@ def _statement(file: str) -> str:
 
 
 def _execute(file: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-    hook = PostgresTransactionHook(CONNECTION)
-    with hook.transaction(timeout=COMMAND_TIMEOUT, application_name="aggregator/ohlcv") as cursor:
-        return cursor.execute(_statement(file), parameters).fetchall()
+    return execute(file, parameters, CONNECTION, timeout=COMMAND_TIMEOUT, application_name="aggregator/ohlcv")
 
 
 def show_frontier(tasks: Mapping[str, Sequence[str] | None]) -> int:

@@ -7,8 +7,6 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from aggregator.paths import SQL
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
@@ -124,7 +122,7 @@ def hook(conn_id: str = CONNECTION) -> PostgresTransactionHook:
 
 
 def execute(file: str, parameters: Mapping[str, Any], conn_id: str = CONNECTION) -> list[tuple[Any, ...]]:
-    """Execute one statement in a transaction of its own.
+    """Execute one statement as :func:`aggregator.hooks.postgres.execute` does, in the time that alerts have.
 
     Args:
         file: Of the statement, below ``include/sql``.
@@ -137,6 +135,6 @@ def execute(file: str, parameters: Mapping[str, Any], conn_id: str = CONNECTION)
     Raises:
         AggregatorError: It was not executed.
     """
-    statement = (SQL / file).read_text()
-    with hook(conn_id).transaction(timeout=TIMEOUT, application_name="aggregator/alerts") as cursor:
-        return cursor.execute(statement, parameters).fetchall()
+    from aggregator.hooks import postgres
+
+    return postgres.execute(file, parameters, conn_id, timeout=TIMEOUT, application_name="aggregator/alerts")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
 from airflow.providers.postgres.hooks.postgres import PostgresHook
@@ -19,10 +19,11 @@ from aggregator.errors import (
     UnknownConnectionError,
     is_transient_sqlstate,
 )
+from aggregator.paths import SQL
 from aggregator.secrets_backends import require_answers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from airflow.sdk import Context
 
@@ -129,6 +130,30 @@ class PostgresTransactionHook(PostgresHook):
             # The text may quote the setting that libpq did not understand, so it stays out.
             msg = f"The settings of {where} are not understood by libpq: check its host, port, database and extra."
             raise HardError(msg) from None
+
+
+def execute(
+    file: str, parameters: Mapping[str, Any], conn_id: str, *, timeout: timedelta, application_name: str
+) -> list[tuple[Any, ...]]:
+    """Execute one statement in a transaction of its own.
+
+    Args:
+        file: Of the statement, below ``include/sql``.
+        parameters: Its placeholders' values.
+        conn_id: Connection of the database.
+        timeout: As for :meth:`PostgresTransactionHook.transaction`.
+        application_name: Likewise.
+
+    Returns:
+        Its rows.
+
+    Raises:
+        AggregatorError: As :meth:`PostgresTransactionHook.transaction` does.
+    """
+    statement = (SQL / file).read_text()
+    hook = PostgresTransactionHook(conn_id)
+    with hook.transaction(timeout=timeout, application_name=application_name) as cursor:
+        return cursor.execute(statement, parameters).fetchall()
 
 
 def _remaining(execution_timeout: timedelta | None, started: datetime | None) -> timedelta | None:
