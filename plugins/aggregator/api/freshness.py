@@ -10,11 +10,10 @@ from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 
 from fastapi import Depends, FastAPI, Response
-from pydantic import BaseModel, ConfigDict
-from pydantic.alias_generators import to_camel
 
 from aggregator.alerts import freshness
 from aggregator.alerts.freshness import Freshness, State
+from aggregator.api.model import Camel
 from aggregator.api.security import require_cron_secret
 
 PREFIX = "/api/freshness"
@@ -23,11 +22,7 @@ PREFIX = "/api/freshness"
 _BAD = {State.STALE, State.UNKNOWN}
 
 
-class _Camel(BaseModel):
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
-
-
-class TargetAnswer(_Camel):
+class TargetAnswer(Camel):
     """How fresh one table is.
 
     Attributes:
@@ -59,7 +54,7 @@ class TargetAnswer(_Camel):
         )
 
 
-class Answer(_Camel):
+class Answer(Camel):
     """How fresh everything is.
 
     Attributes:

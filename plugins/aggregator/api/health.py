@@ -11,10 +11,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from fastapi import FastAPI, Response
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
-from pydantic.alias_generators import to_camel
+from pydantic import Field, JsonValue
 
 from aggregator import __version__
+from aggregator.api.model import Camel
 from aggregator.errors import AggregatorError
 from aggregator.kpi import WORKER, registry
 from aggregator.paths import SQL
@@ -37,11 +37,7 @@ ANSWER_WITHIN = 2.0
 _THREADS = ThreadPoolExecutor(4, thread_name_prefix="health")
 
 
-class _Camel(BaseModel):
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
-
-
-class KvStores(_Camel):
+class KvStores(Camel):
     """Whether the stores answer: what used to be KV namespaces.
 
     Attributes:
@@ -53,7 +49,7 @@ class KvStores(_Camel):
     config: bool
 
 
-class LastJob(_Camel):
+class LastJob(Camel):
     """The newest job record, without its KPIs.
 
     Attributes:
@@ -71,7 +67,7 @@ class LastJob(_Camel):
     metadata: dict[str, JsonValue]
 
 
-class Health(_Camel):
+class Health(Camel):
     """How KPI dispatch is.
 
     Attributes:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from airflow.sdk.exceptions import AirflowException
 from fastapi import Depends, FastAPI, HTTPException, Request
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic.alias_generators import to_camel
+from pydantic import BaseModel, Field, ValidationError
 
+from aggregator.api.model import RETRY_AFTER, Camel
 from aggregator.api.security import require_scheduler_api_key
 from aggregator.errors import AggregatorError
 from aggregator.telemetry import problems
@@ -31,8 +31,6 @@ MAX_BODY = 64 * 1024
 ANSWER_WITHIN = 10.0
 """Seconds after which a caller is asked to come again. What its report did until then stays: it can be repeated."""
 
-RETRY_AFTER = {"Retry-After": "30"}
-
 # Threads of our own: they bound the connections to the database, and leave Airflow's to Airflow.
 _THREADS = ThreadPoolExecutor(8, thread_name_prefix="kpi-reports")
 
@@ -49,7 +47,7 @@ class Report(BaseModel):
     error: str | None = Field(None, description="What went wrong; its first 2,000 characters are kept.")
 
 
-class Stored(BaseModel):
+class Stored(Camel):
     """What is stored of a KPI.
 
     Attributes:
@@ -58,8 +56,6 @@ class Stored(BaseModel):
         status: Where it stands.
         repeated: Whether it stood there before.
     """
-
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
 
     trace_id: str
     kpi_id: str

@@ -21,11 +21,11 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pendulum import now
 from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic.alias_generators import to_camel
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from aggregator.alerts.wording import run_link
+from aggregator.api.model import RETRY_AFTER, Camel
 from aggregator.api.security import require_cron_secret
 from aggregator.telemetry import TelemetryDailyParams, problems
 
@@ -59,15 +59,13 @@ class Job(TelemetryDailyParams):
     wait: bool = False
 
 
-class StartedRun(BaseModel):
+class StartedRun(Camel):
     """A run that was started.
 
     Attributes:
         run_id: Its id in Airflow.
         link: Its page.
     """
-
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
 
     run_id: str
     link: str
@@ -125,7 +123,7 @@ async def _unavailable(_: Request, error: Exception) -> Response:
     return JSONResponse(
         {"detail": "Airflow's database cannot be used now. Try again later."},
         HTTPStatus.SERVICE_UNAVAILABLE,
-        {"Retry-After": "30"},
+        RETRY_AFTER,
     )
 
 
