@@ -8,6 +8,7 @@ import socket
 import tempfile
 import uuid
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,7 @@ from dev.n8n.fixtures import n8n, n8n_process  # noqa: E402
 __all__ = ["analytics_engine", "analytics_engine_process", "n8n", "n8n_process"]
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from airflow.dag_processing.dagbag import DagBag
     from sqlalchemy import Engine
@@ -133,14 +134,39 @@ def connection(database_url: str) -> Iterator[psycopg.Connection]:
         yield connection
 
 
+@pytest.fixture
+def migrated(
+    monkeypatch: pytest.MonkeyPatch, database_url: str, connection: psycopg.Connection
+) -> Callable[..., psycopg.Connection]:
+    """Migrates ``database_url`` as the databases that a test names, and makes it that of their connections."""
+
+    def migrated(*names: str) -> psycopg.Connection:
+        for name in names:
+            migrate(partial(psycopg.connect, database_url), name)
+            monkeypatch.setenv(f"AIRFLOW_CONN_{name.upper()}_DB", database_url)
+        return connection
+
+    return migrated
+
+
+def _migrated_once(postgres: Postgres, name: str) -> Iterator[str]:
+    database = f"test_{os.getpid()}_{uuid.uuid4().hex}"
+    url = postgres.ensure_database(database)
+    migrate(partial(psycopg.connect, url), name)
+    yield url
+    postgres.drop_database(database)
+
+
 @pytest.fixture(scope="session")
 def kpi_database_url(postgres: Postgres) -> Iterator[str]:
     """URL of the migrated database of ``kpi_db``, one for all tests."""
-    name = f"test_{os.getpid()}_{uuid.uuid4().hex}"
-    url = postgres.ensure_database(name)
-    migrate(lambda: psycopg.connect(url), "kpi")
-    yield url
-    postgres.drop_database(name)
+    yield from _migrated_once(postgres, "kpi")
+
+
+@pytest.fixture(scope="session")
+def ops_database_url(postgres: Postgres) -> Iterator[str]:
+    """URL of the migrated database of ``ops_db``, one for all tests."""
+    yield from _migrated_once(postgres, "ops")
 
 
 @pytest.fixture
@@ -149,6 +175,15 @@ def kpi_db(monkeypatch, kpi_database_url: str) -> Iterator[psycopg.Connection]:
     monkeypatch.setenv("AIRFLOW_CONN_KPI_DB", kpi_database_url)
     with psycopg.connect(kpi_database_url, autocommit=True) as connection:
         connection.execute("truncate kpi.jobs cascade")
+        yield connection
+
+
+@pytest.fixture
+def ops(monkeypatch, ops_database_url: str) -> Iterator[psycopg.Connection]:
+    """An autocommit connection to the database of ``ops_db``, without alerts and dead letters."""
+    monkeypatch.setenv("AIRFLOW_CONN_OPS_DB", ops_database_url)
+    with psycopg.connect(ops_database_url, autocommit=True) as connection:
+        connection.execute("truncate ops.alerts, ops.dead_letters restart identity cascade")
         yield connection
 
 

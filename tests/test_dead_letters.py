@@ -5,29 +5,21 @@ from __future__ import annotations
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import psycopg
 import pytest
 from airflow.cli import cli_parser
 
 from aggregator.dead_letters import main, record, settle
 from aggregator.errors import HardError
-from aggregator.migrations import migrate
+
+if TYPE_CHECKING:
+    import psycopg
 
 DAG = "analytics_hourly_aggregation"
 DUE = datetime(2026, 11, 16, 1, tzinfo=UTC)
 SECRET = "value-that-must-not-show"
-
-
-@pytest.fixture
-def ops(monkeypatch, database_url: str, connection: psycopg.Connection) -> psycopg.Connection:
-    """The database of the letters."""
-    migrate(partial(psycopg.connect, database_url), "ops")
-    monkeypatch.setenv("AIRFLOW_CONN_OPS_DB", database_url)
-    return connection
 
 
 def failed(

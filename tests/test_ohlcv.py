@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import timedelta
 from decimal import Decimal
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -13,7 +12,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aggregator import ohlcv
-from aggregator.migrations import migrate
 from tests.market_data import (
     DAY,
     MINUTE,
@@ -49,9 +47,9 @@ EMPTY = "delete from ohlcv.candles; delete from ohlcv.assets; delete from ohlcv.
 
 
 @pytest.fixture
-def market(database_url: str, connection: psycopg.Connection) -> psycopg.Connection:
+def market(migrated) -> psycopg.Connection:
     """An autocommit connection to a migrated, empty database, on a server whose time zone has summer time."""
-    migrate(partial(psycopg.connect, database_url), "market")
+    connection = migrated("market")
     connection.execute(f"alter database {connection.info.dbname} set timezone to 'America/New_York'")
     connection.execute("set timezone to 'America/New_York'")
     connection.execute("select ohlcv.add_candle_partitions(%s, %s)", [DAY, DAY + timedelta(days=30)])

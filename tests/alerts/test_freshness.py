@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import TYPE_CHECKING
 
 import pendulum
-import psycopg
 import pytest
 
 from aggregator.alerts.freshness import TARGETS, State, look
 from aggregator.defaults import DEADLINES
-from aggregator.migrations import databases, migrate
+from aggregator.migrations import databases
 from aggregator.timetables.offset_cron import OffsetCronTimetable
 
 if TYPE_CHECKING:
+    import psycopg
     from airflow.dag_processing.dagbag import DagBag
 
 HOUR = timedelta(hours=1)
@@ -27,11 +26,9 @@ WRITES_NOTHING = {"analytics_warmup_reset"}
 
 
 @pytest.fixture
-def products(monkeypatch, database_url: str, connection: psycopg.Connection) -> psycopg.Connection:
+def products(migrated) -> psycopg.Connection:
     """One database for all products, on a server that is not in UTC."""
-    for name in databases():
-        migrate(partial(psycopg.connect, database_url), name)
-        monkeypatch.setenv(f"AIRFLOW_CONN_{name.upper()}_DB", database_url)
+    connection = migrated(*databases())
     connection.execute(f"alter database {connection.info.dbname} set timezone to 'Asia/Kolkata'")
     connection.execute("set timezone to 'UTC'")
     return connection

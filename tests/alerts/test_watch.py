@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import psycopg
 import pytest
 
 from aggregator.alerts import freshness, watch
@@ -13,11 +11,13 @@ from aggregator.alerts.freshness import TARGETS, Freshness, State
 from aggregator.alerts.store import Alert, Kind, OpenAlert, open_alerts, raise_alert
 from aggregator.dead_letters import TOO_MANY
 from aggregator.errors import AggregatorError
-from aggregator.migrations import databases, migrate
+from aggregator.migrations import databases
 from tests.alerts.test_store import SINCE, messages
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    import psycopg
 
 CLICKS = next(target for target in TARGETS if target.dag_id == "click_rollups")
 
@@ -137,14 +137,14 @@ def test_too_many_dead_letters_are_told_of_until_there_are_fewer(ops) -> None:
     ]
 
 
-def test_disabled_tasks_are_told_of_until_they_are_reset(ops, monkeypatch, database_url) -> None:
+def test_disabled_tasks_are_told_of_until_they_are_reset(ops, monkeypatch, database_url, connection) -> None:
     monkeypatch.delenv("AIRFLOW_CONN_MARKET_DB", raising=False)
     watch.watch_disabled_tasks(open_alerts())
     monkeypatch.setenv("AIRFLOW_CONN_MARKET_DB", database_url)
     watch.watch_disabled_tasks(open_alerts())
     assert kinds(ops) == []
-    ops.execute(
-        "create schema if not exists ohlcv; drop table if exists ohlcv.tasks cascade;"
+    connection.execute(
+        "create schema ohlcv;"
         "create table ohlcv.tasks (symbol text, timeframe text, status text, last_attempt_at timestamptz);"
         "insert into ohlcv.tasks select 'S' || n, '15m', 'disabled', now() - n * interval '1 s' "
         "from generate_series(1, 7) as n; insert into ohlcv.tasks values ('fine', '1h', 'idle', now())"
@@ -153,7 +153,7 @@ def test_disabled_tasks_are_told_of_until_they_are_reset(ops, monkeypatch, datab
     watch.watch_disabled_tasks(open_alerts())
     assert kinds(ops) == [("task_disabled", False)]
     assert len(open_alerts()[0].members) == 7
-    ops.execute("update ohlcv.tasks set status = 'idle'")
+    connection.execute("update ohlcv.tasks set status = 'idle'")
     watch.watch_disabled_tasks(open_alerts())
     assert kinds(ops) == [("task_disabled", True)]
     disabled, recovery = messages(ops)
@@ -214,9 +214,7 @@ def test_a_look_reads_the_alerts_once_and_settles_those_of_every_kind(monkeypatc
     assert len(looks) == 1
 
 
-def test_everything_of_the_repository_is_well_when_it_is_new(monkeypatch, runs, database_url, connection) -> None:
-    for name in databases():
-        migrate(partial(psycopg.connect, database_url), name)
-        monkeypatch.setenv(f"AIRFLOW_CONN_{name.upper()}_DB", database_url)
+def test_everything_of_the_repository_is_well_when_it_is_new(runs, migrated) -> None:
+    migrated(*databases())
     watch.look()
     assert open_alerts() == []

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import psycopg
 import pytest
-
-from aggregator.migrations import migrate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import psycopg
+
 
 @pytest.fixture
-def analytics_db(monkeypatch, database_url: str, connection: psycopg.Connection) -> psycopg.Connection:
+def analytics_db(migrated) -> psycopg.Connection:
     """An autocommit connection to the migrated database of ``analytics_db``, on a server that is not in UTC."""
-    migrate(lambda: psycopg.connect(database_url), "analytics")
+    connection = migrated("analytics")
     connection.execute(f"alter database {connection.info.dbname} set timezone to 'Asia/Kolkata'")
-    monkeypatch.setenv("AIRFLOW_CONN_ANALYTICS_DB", database_url)
     return connection
 
 

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import duckdb
-import psycopg
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aggregator.errors import HardError, TransientError
-from aggregator.migrations import migrate
 from aggregator.warmup import counter_store
 from aggregator.warmup.counter_store import ResetReport
 from dev.sample import warmup
 from tests.airflow_context import context
 
 if TYPE_CHECKING:
+    import psycopg
     from airflow.dag_processing.dagbag import DagBag
 
 ORGANIZATION = "6f1c2f0e-0000-4000-8000-000000000001"
@@ -35,10 +33,9 @@ def task(dag_bag: DagBag) -> Any:
 
 
 @pytest.fixture(autouse=True)
-def database(monkeypatch, database_url: str) -> None:
-    monkeypatch.setenv("AIRFLOW_CONN_ANALYTICS_DB", database_url)
+def database(monkeypatch, migrated) -> None:
     monkeypatch.delenv("WARMUP_COUNTER_STORE", raising=False)
-    migrate(partial(psycopg.connect, database_url), "analytics")
+    migrated("analytics")
 
 
 def run(task: Any, day: date = DAY) -> dict[str, int]:

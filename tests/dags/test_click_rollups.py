@@ -47,14 +47,9 @@ def task(dag_bag: DagBag) -> Any:
 
 
 @pytest.fixture(autouse=True)
-def connections(monkeypatch, database_url: str, analytics_engine: AnalyticsEngineControl, without_waiting) -> None:
-    set_connections(monkeypatch, database_url, analytics_engine)
-    migrate(lambda: psycopg.connect(database_url), "clicks")
+def connections(monkeypatch, migrated, analytics_engine: AnalyticsEngineControl, without_waiting) -> None:
+    migrated("clicks")
     without_waiting(AnalyticsEngineHook)
-
-
-def set_connections(monkeypatch, database_url: str, analytics_engine: AnalyticsEngineControl) -> None:
-    monkeypatch.setenv("AIRFLOW_CONN_CLICKS_DB", database_url)
     host, port = analytics_engine.url.rsplit(":", 1)
     connection = {"conn_type": "http", "host": host, "port": int(port), "password": TOKEN, "extra": {"account_id": "a"}}
     monkeypatch.setenv("AIRFLOW_CONN_ANALYTICS_ENGINE", json.dumps(connection))
@@ -294,7 +289,7 @@ def test_postgres_is_down(task, connection, analytics_engine, monkeypatch) -> No
 def test_postgres_restarts_in_the_middle(task, analytics_engine, monkeypatch, own_postgres: Postgres) -> None:
     url = own_postgres.ensure_database("clicks")
     migrate(lambda: psycopg.connect(url), "clicks")
-    set_connections(monkeypatch, url, analytics_engine)
+    monkeypatch.setenv("AIRFLOW_CONN_CLICKS_DB", url)
     analytics_engine.write("clicks", clicks.events(DAY))
     with psycopg.connect(url, autocommit=True) as connection:
         hire(connection, *(row["id"] for row in clicks.hires()))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import threading
 from datetime import datetime, timedelta
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -13,7 +12,6 @@ import pytest
 
 from aggregator import ohlcv
 from aggregator.errors import HardError, TransientError
-from aggregator.migrations import migrate
 from tests.airflow_context import context
 from tests.market_data import DAY, MINUTE, candle, candles, expected, ingest, register, stored, tasks, versions
 
@@ -31,10 +29,9 @@ def dag(dag_bag: DagBag) -> Any:
 
 
 @pytest.fixture(autouse=True)
-def market(monkeypatch, database_url: str, connection: psycopg.Connection) -> psycopg.Connection:
+def market(monkeypatch, migrated) -> psycopg.Connection:
     """An autocommit connection to a database with a day of candles, that of the tasks."""
-    migrate(partial(psycopg.connect, database_url), "market")
-    monkeypatch.setenv("AIRFLOW_CONN_MARKET_DB", database_url)
+    connection = migrated("market")
     monkeypatch.setenv("MAX_TASKS_PER_RUN", "1000")
     monkeypatch.setenv("MAX_WINDOWS_PER_TASK", "1000")
     connection.execute("select ohlcv.add_candle_partitions(%s, %s)", [DAY, END])

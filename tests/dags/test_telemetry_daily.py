@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from psycopg.types.json import Jsonb
 
 from aggregator.errors import HardError, TransientError
-from aggregator.migrations import migrate
 from dev.sample.load import load_telemetry
 from tests.airflow_context import context
 from tests.oracles import telemetry_of
@@ -35,9 +34,8 @@ def task(dag_bag: DagBag) -> Any:
 
 
 @pytest.fixture(autouse=True)
-def telemetry_db(monkeypatch, database_url: str) -> None:
-    monkeypatch.setenv("AIRFLOW_CONN_TELEMETRY_DB", database_url)
-    migrate(lambda: psycopg.connect(database_url), "telemetry")
+def telemetry_db(migrated) -> None:
+    migrated("telemetry")
 
 
 class FailedError(Exception):

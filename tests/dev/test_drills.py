@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from functools import partial
+from typing import TYPE_CHECKING
 
-import psycopg
 import pytest
 
-from aggregator.migrations import migrate
 from dev.drills import NOT_AS_CANDLES
 from tests.market_data import DAY, MINUTE, candles, ingest, register, run_of, tick
 
+if TYPE_CHECKING:
+    import psycopg
+
 
 @pytest.fixture
-def market(connection: psycopg.Connection, database_url: str) -> psycopg.Connection:
+def market(migrated) -> psycopg.Connection:
     """Bars of an hour, made by a run."""
-    migrate(partial(psycopg.connect, database_url), "market")
+    connection = migrated("market")
     connection.execute("select ohlcv.add_candle_partitions(%s, %s)", [DAY, DAY])
     register(connection, {"A": "1m", "B": "5m"})
     for symbol, base in (("A", "1m"), ("B", "5m")):

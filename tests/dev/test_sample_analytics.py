@@ -3,10 +3,8 @@ from __future__ import annotations
 from collections import Counter
 from datetime import UTC, date, datetime, timedelta
 
-import psycopg
 import pytest
 
-from aggregator.migrations import migrate
 from dev.sample import analytics
 from dev.sample.load import load_analytics
 
@@ -46,8 +44,8 @@ def test_the_day_alone_decides() -> None:
 
 
 @pytest.mark.slow
-def test_loading_twice_leaves_one_sample_and_the_rows_of_others(database_url: str, connection) -> None:
-    migrate(lambda: psycopg.connect(database_url), "analytics")
+def test_loading_twice_leaves_one_sample_and_the_rows_of_others(migrated) -> None:
+    connection = migrated("analytics")
     connection.execute("insert into scoring.lead_scores values (gen_random_uuid(), gen_random_uuid(), 7)")
     today = datetime.now(UTC).date()
     counts = []

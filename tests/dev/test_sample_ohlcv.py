@@ -2,12 +2,8 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, date, datetime, timedelta
-from functools import partial
 from itertools import pairwise
 
-import psycopg
-
-from aggregator.migrations import migrate
 from dev.sample import ohlcv
 from dev.sample.load import load_new_candles
 
@@ -46,8 +42,8 @@ def test_the_day_alone_decides_the_candles() -> None:
     assert list(ohlcv.candles(MONDAY)) != list(ohlcv.candles(MONDAY + timedelta(days=1)))
 
 
-def test_a_feed_sends_each_candle_when_it_is_over_and_once(connection: psycopg.Connection, database_url: str) -> None:
-    migrate(partial(psycopg.connect, database_url), "market")
+def test_a_feed_sends_each_candle_when_it_is_over_and_once(migrated) -> None:
+    connection = migrated("market")
     tuesday = MONDAY + timedelta(days=1)
     midnight = datetime(tuesday.year, tuesday.month, tuesday.day, tzinfo=UTC)
     connection.execute("select ohlcv.add_candle_partitions(%s, %s)", [MONDAY, tuesday])

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 
-from aggregator.migrations import migrate
 from aggregator.ohlcv import main
 from tests.market_data import (
     DAY,
@@ -35,9 +33,9 @@ OURS = "pronamespace in ('ohlcv'::regnamespace, 'ops'::regnamespace)"
 
 
 @pytest.fixture
-def market(database_url: str, connection: psycopg.Connection) -> psycopg.Connection:
+def market(migrated) -> psycopg.Connection:
     """An autocommit connection to a migrated, empty database."""
-    migrate(partial(psycopg.connect, database_url), "market")
+    connection = migrated("market")
     connection.execute("select ohlcv.add_candle_partitions(%s, %s)", [DAY, DAY])
     return connection
 
@@ -200,8 +198,7 @@ def test_run_log_keeps_its_newest_rows(market) -> None:
 
 class TestCommand:
     @pytest.fixture(autouse=True)
-    def disabled(self, market, monkeypatch, database_url: str) -> None:
-        monkeypatch.setenv("AIRFLOW_CONN_MARKET_DB", database_url)
+    def disabled(self, market) -> None:
         register(market, {"[red]A[/]": "1m", "B": "1m"})
         market.execute("select ohlcv.sync_tasks()")
         market.execute("update ohlcv.tasks set status = 'disabled', hard_fails = 3, last_error = 'x' where size < '2h'")

@@ -8,7 +8,6 @@ from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -18,7 +17,6 @@ from moto.server import ThreadedMotoServer
 
 from aggregator.errors import HardError, TransientError
 from aggregator.hooks.postgres import PostgresTransactionHook
-from aggregator.migrations import migrate
 from aggregator.warmup.counter_store import (
     PREFIX,
     PostgresCounterStore,
@@ -29,6 +27,8 @@ from aggregator.warmup.counter_store import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import psycopg
 
 ORGANIZATION = "6f1c2f0e-0000-4000-8000-000000000001"
 OTHER = "6f1c2f0e-0000-4000-8000-000000000002"
@@ -55,9 +55,8 @@ def domains(*names: str, organization: str = ORGANIZATION) -> list[WarmingDomain
 
 class TestPostgres:
     @pytest.fixture
-    def store(self, monkeypatch, database_url: str) -> PostgresCounterStore:
-        migrate(partial(psycopg.connect, database_url), "analytics")
-        monkeypatch.setenv("AIRFLOW_CONN_ANALYTICS_DB", database_url)
+    def store(self, migrated) -> PostgresCounterStore:
+        migrated("analytics")
         return PostgresCounterStore(partial(PostgresTransactionHook("analytics_db").transaction, timeout=None))
 
     @staticmethod
