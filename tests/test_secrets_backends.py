@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from airflow.sdk import BaseHook
 from airflow.sdk.bases.secrets_backend import BaseSecretsBackend
@@ -9,8 +11,13 @@ from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.sdk.execution_time import supervisor
 
 from aggregator.errors import AggregatorError, HardError, TransientError, UnknownConnectionError
+from aggregator.hooks.analytics_engine import AnalyticsEngineHook
+from aggregator.hooks.n8n import N8nHook
 from aggregator.hooks.postgres import PostgresTransactionHook
 from aggregator.secrets_backends import require_answers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SECRET = "secret-word"
 
@@ -26,22 +33,32 @@ class Backend(BaseSecretsBackend):
             raise self._error
 
 
+HOOKS: dict[str, Callable[[], object]] = {
+    "market_db": lambda: PostgresTransactionHook("market_db").connect(),
+    "n8n": lambda: N8nHook("n8n").post("https://n8n.example.com/webhook/x", {}, idempotency_key="k"),
+    "analytics_engine": lambda: AnalyticsEngineHook("analytics_engine").query("select 1 format JSON"),
+}
+"""Connection → something that needs it."""
+
+
 def use(monkeypatch: pytest.MonkeyPatch, *backends: BaseSecretsBackend) -> None:
-    monkeypatch.delenv("AIRFLOW_CONN_MARKET_DB", raising=False)
+    for conn_id in HOOKS:
+        monkeypatch.delenv(f"AIRFLOW_CONN_{conn_id.upper()}", raising=False)
     monkeypatch.setattr(supervisor, "ensure_secrets_backend_loaded", lambda: list(backends))
 
 
+@pytest.mark.parametrize("conn_id", HOOKS)
 @pytest.mark.parametrize(
     ("error", "expected"), [(ConnectionError(SECRET), TransientError), (KeyError(SECRET), HardError)]
 )
 def test_connection_is_not_unknown_if_a_backend_does_not_answer(
-    monkeypatch, error: Exception, expected: type[AggregatorError]
+    monkeypatch, conn_id: str, error: Exception, expected: type[AggregatorError]
 ) -> None:
     use(monkeypatch, Backend(), Backend(error))
     with pytest.raises(AirflowNotFoundException):
-        BaseHook.get_connection("market_db")
+        BaseHook.get_connection(conn_id)
     with pytest.raises(expected, match=rf"Backend did not answer \({type(error).__name__}\)") as raised:
-        PostgresTransactionHook("market_db").connect()
+        HOOKS[conn_id]()
     assert not isinstance(raised.value, UnknownConnectionError)
     assert SECRET not in str(raised.value)
 

@@ -36,6 +36,7 @@ from aggregator.errors import (
     parse_retry_after,
 )
 from aggregator.retrying import LONGEST_WAIT, retrying
+from aggregator.secrets_backends import require_answers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -296,6 +297,7 @@ class AnalyticsEngineHook(BaseHook):
         try:
             connection = self.get_connection(self.conn_id)
         except AirflowNotFoundException:
+            require_answers(lambda backend: backend.get_connection(conn_id=self.conn_id))
             raise UnknownConnectionError(self.conn_id) from None
         token = connection.password or ""
         if not _TOKEN.fullmatch(token):

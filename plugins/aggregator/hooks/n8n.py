@@ -26,6 +26,7 @@ from tenacity import wait_exponential
 from aggregator import settings
 from aggregator.errors import AggregatorError, HardError, TransientError, parse_retry_after
 from aggregator.retrying import retrying
+from aggregator.secrets_backends import require_answers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -215,6 +216,7 @@ class N8nHook(BaseHook):
         try:
             connection = self.get_connection(self.conn_id)
         except AirflowNotFoundException:
+            require_answers(lambda backend: backend.get_connection(conn_id=self.conn_id))
             self.log.info("There is no connection %s: no key is sent, and only public addresses are.", self.conn_id)
         else:
             key = connection.password or key
