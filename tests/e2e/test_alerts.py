@@ -72,7 +72,7 @@ def test_failed_run_is_told_of_once_not_as_late_and_its_mending_too(
     assert alerts(products, "probe_failed") == [("failed", False)]
 
     (probes / "mended").touch()
-    stack.airflow.post("dags/probe_failed/clearTaskInstances", dry_run=False, dag_run_id=run["dag_run_id"])
+    stack.airflow.clear("probe_failed", run["dag_run_id"])
     _, recovery = receiver.wait_until_told("probe_failed", 2)
     assert recovery.startswith(f"RECOVERED: probe_failed has recovered. Run {run['dag_run_id']} has succeeded.")
     assert alerts(products, "probe_failed") == [("failed", True)]
