@@ -413,6 +413,19 @@ def dag_ids() -> set[str]:
     return {path.stem for path in (REPOSITORY / "dags").glob("*.py")}
 
 
+def bundles(folders: Mapping[str, Path]) -> dict[str, str]:
+    """The variable that makes Airflow load the DAGs of these folders, and of no others.
+
+    Args:
+        folders: Name of a bundle → its folder.
+    """
+    classpath = "airflow.dag_processing.bundles.local.LocalDagBundle"
+    entries = [
+        {"name": name, "classpath": classpath, "kwargs": {"path": str(folder)}} for name, folder in folders.items()
+    ]
+    return {"AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(entries)}
+
+
 def postgres_environment(url: str) -> dict[str, str]:
     """The variables with which ``psql`` and its kin find the database of ``url``."""
     names = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "password": "PGPASSWORD", "dbname": "PGDATABASE"}

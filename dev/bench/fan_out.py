@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -16,7 +17,7 @@ from rich.table import Table
 
 from dev.bench import airflow_stack, kpi_dispatch_from_trigger
 from dev.n8n.app import Workflow
-from dev.stack import REPOSITORY
+from dev.stack import REPOSITORY, bundles
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -93,17 +94,9 @@ def _stack(longest_list: int, console: Console) -> Iterator[Stack]:
     """A stack with both DAGs, in which nothing else runs."""
     with tempfile.TemporaryDirectory(prefix="aggregator-fan-out-") as folder:
         shutil.copy(kpi_dispatch_from_trigger.__file__, folder)
-        bundles = [
-            {
-                "name": name,
-                "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
-                "kwargs": {"path": str(path)},
-            }
-            for name, path in {"dags-folder": REPOSITORY / "dags", "fan-out": folder}.items()
-        ]
         configuration = {
             "AIRFLOW__CORE__MAX_MAP_LENGTH": str(longest_list),
-            "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(bundles),
+            **bundles({"dags-folder": REPOSITORY / "dags", "fan-out": Path(folder)}),
         }
         with airflow_stack.running(WAYS.values(), console, configuration) as stack:
             yield stack
