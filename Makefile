@@ -86,7 +86,7 @@ drills: setup ## Prove in real time what alerts say when a month is backfilled, 
 	@$(RUN) -m dev drills
 
 .PHONY: docs
-docs: setup ## Renew the tables of the documents that are made from code
+docs: setup ## Renew what of the documents is made from code
 	@$(RUN) -m dev.docs
 
 .PHONY: lock

@@ -1,17 +1,21 @@
-"""Airflow's REST API, as far as the demo and the end-to-end tests need it."""
+"""Airflow's REST API, as far as the commands of this package and the end-to-end tests need it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import tenacity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 FINISHED = frozenset({"success", "failed"})
+
+_PAGE = 100
+"""Airflow's `[api] maximum_page_limit`."""
 
 
 class AirflowApiError(Exception):
@@ -64,6 +68,19 @@ class AirflowApi:
         """``PATCH /api/v2/<path>`` with a JSON body."""
         return self._call("PATCH", path, json=body)
 
+    def entries(self, path: str, key: str) -> Iterator[dict[str, Any]]:
+        """What ``GET /api/v2/<path>`` lists, page by page.
+
+        Args:
+            path: Of the list.
+            key: Under which a page has its entries.
+        """
+        total, seen = 1, 0
+        while seen < total:
+            page = self.get(path, limit=_PAGE, offset=seen)
+            yield from page[key]
+            total, seen = page["total_entries"], seen + _PAGE
+
     def _call(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
         response = httpx.request(method, f"{self.url}/api/v2/{path}", timeout=120, **arguments)
         if response.is_server_error and method == "GET":
@@ -104,6 +121,17 @@ class AirflowApi:
 
         wait(loaded, seconds=180)
 
+    def start(self, dag_id: str, logical_date: datetime | None = None, **conf: Any) -> str:
+        """Start a run by hand, and return its id.
+
+        Args:
+            dag_id: Whose.
+            logical_date: The moment it is for; None for now.
+            conf: Its params.
+        """
+        moment = (logical_date or datetime.now(UTC)).isoformat()
+        return str(self.post(f"dags/{dag_id}/dagRuns", logical_date=moment, conf=conf)["dag_run_id"])
+
     def runs(self, dag_id: str) -> list[dict[str, Any]]:
         """The newest runs of a DAG, the latest data interval first."""
         runs: list[dict[str, Any]] = self.get(f"dags/{dag_id}/dagRuns", limit=100, order_by="-run_after")["dag_runs"]
@@ -130,6 +158,29 @@ class AirflowApi:
 
         run: dict[str, Any] = wait(over, seconds=seconds)
         return run
+
+    def wait_for_backfill(self, dag_id: str, number: int, *, seconds: float = 180) -> list[dict[str, Any]]:
+        """Wait until all runs of a DAG's backfills are over, and return them.
+
+        Args:
+            dag_id: Whose.
+            number: How many there have to be.
+            seconds: For how long.
+
+        Raises:
+            NotYetError: They are not there or not over by then.
+        """
+
+        def over() -> list[dict[str, Any]]:
+            runs = [run for run in self.runs(dag_id) if run["run_type"] == "backfill"]
+            finished = sum(run["state"] in FINISHED for run in runs)
+            if finished < max(number, len(runs)):
+                msg = f"{dag_id}: {finished} of {max(number, len(runs))} runs of backfills after {seconds:g} s"
+                raise NotYetError(msg)
+            return runs
+
+        runs: list[dict[str, Any]] = wait(over, seconds=seconds)
+        return runs
 
     def clear(self, dag_id: str, run_id: str) -> None:
         """Clear a whole run, as the UI does; it is queued then."""

@@ -111,7 +111,7 @@ def run(stack: Stack, say: Callable[[str], object]) -> list[Outcome]:
     names = sorted(dag_ids())
     say(f"Running {', '.join(names)}")
     for dag_id in TRIGGERED:
-        stack.airflow.post(f"dags/{dag_id}/dagRuns", logical_date=datetime.now(UTC).isoformat())
+        stack.airflow.start(dag_id)
     with ThreadPoolExecutor() as threads:
         outcomes = list(threads.map(lambda dag_id: _outcome(stack, dag_id), names))
     say("Running ohlcv_aggregation again, for candles that came late or were corrected")
@@ -119,11 +119,9 @@ def run(stack: Stack, say: Callable[[str], object]) -> list[Outcome]:
 
 
 def _run_after_late_candles(stack: Stack) -> str:
-    now = datetime.now(UTC)
     with psycopg.connect(stack.products_url) as connection:
-        load_late_candles(connection, now.date() - timedelta(days=1))
-    run = stack.airflow.post("dags/ohlcv_aggregation/dagRuns", logical_date=now.isoformat())
-    return str(run["dag_run_id"])
+        load_late_candles(connection, datetime.now(UTC).date() - timedelta(days=1))
+    return stack.airflow.start("ohlcv_aggregation")
 
 
 def _outcome(stack: Stack, dag_id: str, run_id: str | None = None) -> Outcome:

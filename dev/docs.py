@@ -1,26 +1,43 @@
-"""The parts of the documents that are made from code: ``make docs`` renews them, a test compares them."""
+"""What of the documents is made from code: ``make docs`` renews it, a test compares it."""
 
 from __future__ import annotations
 
 import inspect
+import json
 import re
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from aggregator.defaults import DEADLINES
+from aggregator.kpi.registry import json_schema
+from aggregator.metrics import COUNTERS, DURATION
 from aggregator.settings import Settings
 from dev.stack import REPOSITORY
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pydantic.fields import FieldInfo
 
 
+def documents() -> dict[Path, str]:
+    """Every document, and how it has to be."""
+    folder = REPOSITORY / "docs"
+    schema = json.dumps(json_schema(), indent=2) + "\n"
+    return {path: renew(path.read_text()) for path in folder.rglob("*.md")} | {
+        folder / "kpi-registry.schema.json": schema
+    }
+
+
 def renew(text: str) -> str:
-    """A document with its generated parts as they have to be.
+    """A document with its generated tables as they have to be.
 
     Args:
-        text: The document. ``<!-- settings: … -->`` and ``<!-- /settings -->`` enclose the table of settings.
+        text: The document. ``<!-- settings: … -->`` and ``<!-- /settings -->`` enclose the table of settings; the other
+            tables likewise, each by its name in ``TABLES``.
     """
-    table = settings_table().replace("\\", r"\\")
-    return re.sub(r"(<!-- settings:.*?-->\n).*?(<!-- /settings -->)", rf"\1{table}\2", text, flags=re.DOTALL)
+    enclosed = rf"(<!-- ({'|'.join(TABLES)}):.*?-->\n).*?(<!-- /\2 -->)"
+    return re.sub(enclosed, lambda found: found[1] + TABLES[found[2]]() + found[3], text, flags=re.DOTALL)
 
 
 def settings_table() -> str:
@@ -32,6 +49,22 @@ def settings_table() -> str:
         for name, field in Settings.model_fields.items()
     ]
     return "".join(["| variable | default | meaning |\n|---|---|---|\n", *rows])
+
+
+def metrics_table() -> str:
+    """Every metric with its kind and what it counts."""
+    rows = [f"| `{name}` | counter | {meaning} |\n" for name, meaning in COUNTERS.values()]
+    timer = f"| `{DURATION}` | timer | Milliseconds from the start of a task's process to its result |\n"
+    return "".join(["| metric | kind | what it counts |\n|---|---|---|\n", *rows, timer])
+
+
+def deadlines_table() -> str:
+    """Every DAG with its deadline."""
+    rows = [f"| `{dag_id}` | {within // timedelta(minutes=1)} minutes |\n" for dag_id, within in DEADLINES.items()]
+    return "".join(["| DAG | from when it is due |\n|---|---|\n", *rows])
+
+
+TABLES = {"settings": settings_table, "metrics": metrics_table, "deadlines": deadlines_table}
 
 
 def _default(field: FieldInfo) -> str:
@@ -46,11 +79,10 @@ def _markdown(text: str) -> str:
 
 
 def main() -> None:
-    """Renew every document that has a generated part."""
-    for path in (REPOSITORY / "docs").rglob("*.md"):
-        text = path.read_text()
-        if (renewed := renew(text)) != text:
-            path.write_text(renewed)
+    """Renew every document that is not as it has to be."""
+    for path, text in documents().items():
+        if path.read_text() != text:
+            path.write_text(text)
             print(f"{path.relative_to(REPOSITORY)} is renewed")
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from aggregator.metrics import COUNTERS, DURATION
-from dev.airflow_api import FINISHED, NotYetError, wait
+from dev.airflow_api import NotYetError, wait
 from dev.alerts_receiver import AlertsReceiver
 from dev.demo import TRIGGERED
 from dev.otlp_receiver import OtlpReceiver
@@ -141,7 +141,7 @@ def run(home: Path, say: Callable[[str], object]) -> None:
         scene = Scene(stack, receiver, collector, products, say)
         say("Waiting for last night's runs")
         for dag_id in TRIGGERED:
-            stack.airflow.post(f"dags/{dag_id}/dagRuns", logical_date=None)
+            stack.airflow.start(dag_id)
         for dag_id in sorted(dag_ids()):
             stack.airflow.wait_for_run(dag_id, seconds=300)
         for drill in (
@@ -181,15 +181,8 @@ def backfill_of_a_month_alerts_nobody(scene: Scene) -> None:
     scene.say(f"Backfilling {BACKFILLED} from {first} to {last}")
     dates = {"from_date": f"{first}T00:00:00Z", "to_date": f"{last}T00:00:00Z"}
     stack.airflow.post("backfills", dag_id=BACKFILLED, max_active_runs=3, **dates)
-
-    def over() -> list[str]:
-        states = [run["state"] for run in stack.airflow.runs(BACKFILLED) if run["run_type"] == "backfill"]
-        if len(states) < BACKFILLED_DAYS or not FINISHED.issuperset(states):
-            msg = f"{sum(state in FINISHED for state in states)} of {BACKFILLED_DAYS} runs are over"
-            raise NotYetError(msg)
-        return states
-
-    states = wait(over, seconds=900, every=2)
+    runs = stack.airflow.wait_for_backfill(BACKFILLED, BACKFILLED_DAYS, seconds=900)
+    states = [run["state"] for run in runs]
     _prove(states == ["success"] * BACKFILLED_DAYS, f"The runs ended as {states}.")
     query = "select text from ops.alerts where id > %s and subject = %s"
     alerts = scene.products.execute(query, [newest_alert, BACKFILLED]).fetchall()

@@ -243,12 +243,7 @@ def _runs(stack: Stack) -> list[dict[str, Any]]:
 
 def _tasks(stack: Stack) -> Iterator[dict[str, Any]]:
     for dag_id in sorted(dag_ids()):
-        total, seen = 1, 0
-        while seen < total:
-            page = stack.airflow.get(f"dags/{dag_id}/dagRuns/~/taskInstances", limit=100, offset=seen)
-            total, tasks = page["total_entries"], page["task_instances"]
-            yield from tasks
-            seen += len(tasks)
+        yield from stack.airflow.entries(f"dags/{dag_id}/dagRuns/~/taskInstances", "task_instances")
 
 
 def _name(task: Mapping[str, Any]) -> str:

@@ -31,7 +31,7 @@ from aggregator.migrations import databases, migrate
 from dev import postgres as embedded
 from dev.airflow_api import AirflowApi
 from dev.analytics_engine.client import TOKEN, AnalyticsEngineControl
-from dev.n8n.client import KEY, REPORT_SECRET, N8nControl
+from dev.n8n.client import KEY_VARIABLE, REPORT_SECRET, N8nControl
 from dev.sample import kpis
 from dev.sample.load import load
 from dev.supervisor import Supervisor
@@ -258,7 +258,7 @@ class Stack:
                     "extra": {"account_id": ACCOUNT_ID},
                 }
             ),
-            KEY: secret("n8n_key", secrets.token_hex),
+            KEY_VARIABLE: secret("n8n_key", secrets.token_hex),
             # A real n8n takes the stand-in's place by this connection.
             "AIRFLOW_CONN_N8N": os.environ.get("AIRFLOW_CONN_N8N")
             or json.dumps(
@@ -411,6 +411,19 @@ def make_writable(folder: Path) -> None:
 def dag_ids() -> set[str]:
     """The DAGs of the repository: one a file."""
     return {path.stem for path in (REPOSITORY / "dags").glob("*.py")}
+
+
+def bundles(folders: Mapping[str, Path]) -> dict[str, str]:
+    """The variable that makes Airflow load the DAGs of these folders, and of no others.
+
+    Args:
+        folders: Name of a bundle → its folder.
+    """
+    classpath = "airflow.dag_processing.bundles.local.LocalDagBundle"
+    entries = [
+        {"name": name, "classpath": classpath, "kwargs": {"path": str(folder)}} for name, folder in folders.items()
+    ]
+    return {"AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(entries)}
 
 
 def postgres_environment(url: str) -> dict[str, str]:

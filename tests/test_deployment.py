@@ -14,7 +14,6 @@ import yaml
 from airflow.configuration import conf
 
 from aggregator.settings import Settings
-from dev.docs import renew
 from dev.stack import PRODUCTS
 
 if TYPE_CHECKING:
@@ -215,12 +214,6 @@ def test_image_is_made_of_what_runs_and_of_a_python_that_is_tested(repository: P
     assert copied == {"dags", "plugins", "include", "requirements.lock"}
     allowed = re.findall(r"^!(\S+)", (repository / ".dockerignore").read_text(), re.MULTILINE)
     assert set(allowed) == copied
-
-
-def test_generated_tables_are_those_of_the_code(repository: Path) -> None:
-    text = (repository / "docs" / "configuration.md").read_text()
-    assert renew(text) == text, "renew it with: make docs"
-    assert all(f"| `{name}` |" in text for name in SETTINGS)
 
 
 def test_celery_executor_can_be_imported(monkeypatch) -> None:

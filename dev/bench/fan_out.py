@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -17,7 +17,7 @@ from rich.table import Table
 
 from dev.bench import airflow_stack, kpi_dispatch_from_trigger
 from dev.n8n.app import Workflow
-from dev.stack import REPOSITORY
+from dev.stack import REPOSITORY, bundles
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -94,17 +94,9 @@ def _stack(longest_list: int, console: Console) -> Iterator[Stack]:
     """A stack with both DAGs, in which nothing else runs."""
     with tempfile.TemporaryDirectory(prefix="aggregator-fan-out-") as folder:
         shutil.copy(kpi_dispatch_from_trigger.__file__, folder)
-        bundles = [
-            {
-                "name": name,
-                "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
-                "kwargs": {"path": str(path)},
-            }
-            for name, path in {"dags-folder": REPOSITORY / "dags", "fan-out": folder}.items()
-        ]
         configuration = {
             "AIRFLOW__CORE__MAX_MAP_LENGTH": str(longest_list),
-            "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(bundles),
+            **bundles({"dags-folder": REPOSITORY / "dags", "fan-out": Path(folder)}),
         }
         with airflow_stack.running(WAYS.values(), console, configuration) as stack:
             yield stack
@@ -122,7 +114,7 @@ def _cost(stack: Stack, dag_id: str, size: int) -> Cost:
     with psycopg.connect(stack.products_url, autocommit=True) as connection:
         connection.execute("truncate kpi.jobs cascade")
     cpu, began = airflow_stack.cpu_seconds(stack), time.monotonic()
-    run_id = stack.airflow.post(f"dags/{dag_id}/dagRuns", logical_date=datetime.now(UTC).isoformat())["dag_run_id"]
+    run_id = stack.airflow.start(dag_id)
     run = stack.airflow.wait_for_run(dag_id, run_id, seconds=SECONDS_AT_MOST)
     seconds, cpu = time.monotonic() - began, airflow_stack.cpu_seconds(stack) - cpu
     executions = Counter(execution["path"] for execution in stack.n8n.executions())
@@ -135,8 +127,4 @@ def _cost(stack: Stack, dag_id: str, size: int) -> Cost:
 def _names(stack: Stack, dag_id: str, run_id: str) -> Iterator[str]:
     """What the UI calls the mapped instances."""
     path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/trigger_kpi/listMapped"
-    total, seen = 1, 0
-    while seen < total:
-        page = stack.airflow.get(path, limit=100, offset=seen)
-        total, seen = page["total_entries"], seen + 100
-        yield from (instance["rendered_map_index"] for instance in page["task_instances"])
+    yield from (instance["rendered_map_index"] for instance in stack.airflow.entries(path, "task_instances"))

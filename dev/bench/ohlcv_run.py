@@ -77,8 +77,7 @@ def _measured(stack: Stack, connection: psycopg.Connection, symbols: int) -> tup
 
 
 def _run(stack: Stack) -> tuple[str, int]:
-    run = stack.airflow.post(f"dags/{DAG_ID}/dagRuns", logical_date=datetime.now(UTC).isoformat())
-    run_id = str(run["dag_run_id"])
+    run_id = stack.airflow.start(DAG_ID)
     state = stack.airflow.wait_for_run(DAG_ID, run_id, seconds=300)["state"]
     if state != "success":
         msg = f"The run is {state}."

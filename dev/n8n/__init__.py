@@ -11,6 +11,6 @@ What it does not simulate:
 - ``Idempotency-Key``: n8n ignores it as well, unless a workflow looks at it; the stand-in only notes it.
 - TLS, and a proxy in front of it; what those answer can be ordered as a fault.
 
-A real n8n takes its place by a connection: `docs/kpi.md` says how to start one, and the two workflows beside this file
+A real n8n takes its place by a connection: `docs/n8n.md` says how to start one, and the two workflows beside this file
 (``respond.json``, ``report_back.json``) can be imported into it.
 """

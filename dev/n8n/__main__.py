@@ -6,7 +6,7 @@ import argparse
 import os
 
 from dev.n8n.app import create_app
-from dev.n8n.client import KEY, REPORT_SECRET
+from dev.n8n.client import KEY_VARIABLE, REPORT_SECRET
 from dev.stand_in.server import serve
 
 
@@ -16,7 +16,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True, help="0 takes a free one")
     parser.add_argument("--reports-to", help="URL below which /{traceId}/{kpiId} takes reports (default: none)")
     arguments = parser.parse_args()
-    app = create_app(os.environ.get(KEY), arguments.reports_to, os.environ.get(REPORT_SECRET))
+    app = create_app(os.environ.get(KEY_VARIABLE), arguments.reports_to, os.environ.get(REPORT_SECRET))
     serve(app, arguments.port)
 
 

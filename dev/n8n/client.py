@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dev.n8n.app import Workflow
     from dev.stand_in.faults import Fault
 
-KEY = "N8N_STAND_IN_KEY"
+KEY_VARIABLE = "N8N_STAND_IN_KEY"
 """Environment variable with the key that protected webhooks ask for; without it they take any."""
 
 REPORT_SECRET = "N8N_STAND_IN_REPORT_SECRET"  # noqa: S105 - the name of a variable
@@ -79,5 +79,5 @@ def running(log: Path, *, key: str | None = None, reports_to: str | None = None)
         RuntimeError: It ended instead of listening; the text has the end of its log.
     """
     arguments = ["--port", "0", *(["--reports-to", reports_to] if reports_to is not None else [])]
-    with process("dev.n8n", *arguments, environment={KEY: key}, log=log) as url:
+    with process("dev.n8n", *arguments, environment={KEY_VARIABLE: key}, log=log) as url:
         yield N8nControl(url)

@@ -87,11 +87,3 @@ def figures(result: Any) -> dict[str, int]:
         for key, value in result.items()
         if key in COUNTERS and isinstance(value, int) and not isinstance(value, bool)
     }
-
-
-def table() -> str:
-    """The table of metrics in ``docs/alerts.md``."""
-    lines = ["| metric | kind | what it counts |", "|---|---|---|"]
-    lines += [f"| `{name}` | counter | {meaning} |" for name, meaning in COUNTERS.values()]
-    lines.append(f"| `{DURATION}` | timer | Milliseconds from the start of a task's process to its result |")
-    return "\n".join(lines)

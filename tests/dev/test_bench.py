@@ -5,21 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from typing import Any
 
 import pytest
 
 
-def slow(bench: str, ways: list[str]) -> Any:
-    return pytest.param(bench, ways, marks=pytest.mark.slow)
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("bench", "ways"),
     [
-        slow("upsert", ["Upsert.from_rows", "psycopg executemany", "insert_rows"]),
-        slow("analytics", ["hourly, a day", "daily reports", "monthly usage", "DuckDB seconds"]),
-        slow("ohlcv", ["ours", "Polars, bars alone", "original", "days of candles", "WAL of bars"]),
+        ("upsert", ["Upsert.from_rows", "psycopg executemany", "insert_rows"]),
+        ("analytics", ["hourly, a day", "daily reports", "monthly usage", "DuckDB seconds"]),
+        ("ohlcv", ["ours", "Polars, bars alone", "original", "days of candles", "WAL of bars"]),
     ],
 )
 def test_quick_bench_compares_ours_with_the_peers(bench: str, ways: list[str]) -> None:

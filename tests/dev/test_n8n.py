@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from dev.n8n.app import Workflow
-from dev.n8n.client import KEY, REPORT_SECRET, running
-from dev.n8n.fixtures import KEY as RIGHT
+from dev.n8n.client import REPORT_SECRET, running
+from dev.n8n.fixtures import KEY
 from dev.sample import kpis
 from dev.stand_in.faults import Fault
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dev.n8n.client import N8nControl
 
 
-def call(n8n: N8nControl, path: str, key: str = RIGHT, method: str = "POST") -> httpx.Response:
+def call(n8n: N8nControl, path: str, key: str = KEY, method: str = "POST") -> httpx.Response:
     headers = {"Authorization": f"Bearer {key}", "Idempotency-Key": "k"}
     body = {"traceId": "t", "kpiId": "a/b"}
     return httpx.request(method, n8n.webhook(path), json=body, headers=headers, timeout=5)
@@ -89,14 +89,13 @@ def test_workflow_reports_back(monkeypatch, tmp_path: Path) -> None:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         monkeypatch.setenv(REPORT_SECRET, "s")
-        with running(tmp_path / "log", key=RIGHT, reports_to=f"http://127.0.0.1:{server.server_port}/api/kpi") as n8n:
+        with running(tmp_path / "log", key=KEY, reports_to=f"http://127.0.0.1:{server.server_port}/api/kpi") as n8n:
             n8n.register({"w": Workflow(reports="completed", report_after=0)})
             call(n8n, "w")
             assert arrived.wait(10)
         server.shutdown()
         thread.join()
     assert reports == [("/api/kpi/t/a%2Fb", "Bearer s", {"status": "completed", "error": None})]
-    assert KEY != RIGHT
 
 
 def test_importable_workflows_begin_with_a_protected_webhook_of_the_sample(repository: Path) -> None:

@@ -9,7 +9,7 @@ import httpx
 import psutil
 import pytest
 
-from dev.n8n.client import KEY
+from dev.n8n.client import KEY_VARIABLE
 from dev.stand_in.client import Control, process
 
 if TYPE_CHECKING:
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 def test_it_is_ready_within_the_block_and_gone_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(KEY, "not for it")
+    monkeypatch.setenv(KEY_VARIABLE, "not for it")
     before = set(psutil.Process().children())
-    with process("dev.n8n", "--port", "0", environment={KEY: None}, log=tmp_path / "log") as url:
+    with process("dev.n8n", "--port", "0", environment={KEY_VARIABLE: None}, log=tmp_path / "log") as url:
         (running,) = set(psutil.Process().children()) - before
-        assert KEY not in running.environ()
+        assert KEY_VARIABLE not in running.environ()
         assert httpx.get(f"{url}/healthz", trust_env=False).json() == {"status": "ok"}
     assert not running.is_running()
     with pytest.raises(httpx.ConnectError):

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import os
 import tempfile
 from contextlib import closing
 from pathlib import Path
 from socketserver import BaseRequestHandler, UDPServer
 from threading import Thread
 from typing import TYPE_CHECKING, Any
-from unittest import mock
 
 import psycopg
 import pytest
 
 from dev import alerts_receiver
 from dev.alerts_receiver import AlertsReceiver
-from dev.stack import REPOSITORY, Ports, Stack
+from dev.stack import REPOSITORY, Ports, Stack, bundles
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,8 +57,7 @@ def probes(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def stack(receiver: AlertsReceiver, statsd: Statsd, probes: Path) -> Iterator[Stack]:
-    bundles = {"dags-folder": REPOSITORY / "dags", "probes": REPOSITORY / "tests/e2e/dags"}
-    environment = {
+    configuration = {
         # As with thousands of symbols: OHLCV is shared out.
         "OHLCV_SYMBOLS_PER_SHARD": "2",
         "PROBES": str(probes),
@@ -70,30 +66,24 @@ def stack(receiver: AlertsReceiver, statsd: Statsd, probes: Path) -> Iterator[St
         "AIRFLOW__METRICS__STATSD_HOST": "127.0.0.1",
         "AIRFLOW__METRICS__STATSD_PORT": str(statsd.server_address[1]),
         "AIRFLOW__METRICS__STATSD_INFLUXDB_ENABLED": "True",
-        "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(
-            [
-                {
-                    "name": name,
-                    "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
-                    "kwargs": {"path": str(path)},
-                }
-                for name, path in bundles.items()
-            ]
-        ),
+        **bundles({"dags-folder": REPOSITORY / "dags", "probes": REPOSITORY / "tests/e2e/dags"}),
     }
-    with mock.patch.dict(os.environ, environment):
-        yield from _stack()
-
-
-def _stack() -> Iterator[Stack]:
     # Not below pytest's own folder: pytest closes that to the user whom PostgreSQL runs as, whenever it starts.
-    stack = Stack(Path(tempfile.mkdtemp(prefix="aggregator-e2e-")))
+    stack = Stack(Path(tempfile.mkdtemp(prefix="aggregator-e2e-")), configuration=configuration)
     try:
         stack.start(Ports.free(), durable=False, say=print)
         (stack.home / "secrets" / "alerts_webhook").write_text(alerts_receiver.SECRET)
+        # At once: their deadline passes while other tests are at work.
+        switch_on(stack, {"probe_late", "probe_failed", "probe_retried"})
         yield stack
     finally:
         stack.remove()
+
+
+def switch_on(stack: Stack, dag_ids: set[str]) -> None:
+    stack.airflow.wait_until_loaded(dag_ids)
+    for dag_id in dag_ids:
+        stack.airflow.patch(f"dags/{dag_id}", is_paused=False)
 
 
 @pytest.fixture

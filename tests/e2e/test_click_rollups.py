@@ -64,18 +64,10 @@ def test_summary_of_the_schedule_reads_well(stack: Stack) -> None:
 def test_cleared_run_leaves_identical_rows_and_rewrites_none(stack: Stack, products, last_night) -> None:
     run_id, day = last_night
     before = versions(products, day)
-    first_end = stack.airflow.wait_for_run(DAG, run_id)["end_date"]
 
-    stack.airflow.post(f"dags/{DAG}/clearTaskInstances", dry_run=False, dag_run_id=run_id, only_failed=False)
+    stack.airflow.clear(DAG, run_id)
 
-    def run_again() -> dict[str, object]:
-        run = stack.airflow.wait_for_run(DAG, run_id)
-        if run["end_date"] == first_end:
-            msg = "the cleared run has not ended again"
-            raise NotYetError(msg)
-        return run
-
-    assert wait(run_again, seconds=120)["state"] == "success"
+    assert stack.airflow.wait_for_run(DAG, run_id)["state"] == "success"
     result = stack.airflow.result(DAG, run_id, TASK)
     assert (result["inserted"], result["updated"], result["unchanged"]) == (0, 0, len(before))
     assert versions(products, day) == before
@@ -85,15 +77,7 @@ def test_backfilling_seven_days_makes_seven_right_days(stack: Stack, products, l
     _, newest = last_night
     days = [newest - timedelta(days=number) for number in range(7, 0, -1)]
     stack.run("airflow", "backfill", "create", "--dag-id", DAG, "--from-date", f"{days[0]}", "--to-date", f"{days[-1]}")
-
-    def all_over() -> list[dict[str, object]]:
-        runs = [run for run in stack.airflow.runs(DAG) if run["run_type"] == "backfill"]
-        if len(runs) < len(days) or any(run["state"] not in {"success", "failed"} for run in runs):
-            msg = f"{[run['state'] for run in runs]}"
-            raise NotYetError(msg)
-        return runs
-
-    runs = wait(all_over, seconds=180)
+    runs = stack.airflow.wait_for_backfill(DAG, len(days))
     assert {run["state"] for run in runs} == {"success"}
     assert products.execute("select text from ops.alerts where subject = %s", [DAG]).fetchall() == []
     for day in days:
@@ -107,15 +91,15 @@ def test_task_killed_between_load_and_commit_is_retried(stack: Stack, products, 
     # Behind this lock the task's upsert waits: Analytics Engine's answer is loaded, nothing is committed.
     with psycopg.connect(stack.products_url) as holder:
         holder.execute("lock table click_rollups in share mode")
-        stack.airflow.post(f"dags/{DAG}/clearTaskInstances", dry_run=False, dag_run_id=run_id, only_failed=False)
+        stack.airflow.clear(DAG, run_id)
         wait(lambda: waits_for_a_lock(products), seconds=60)
         kill(stack, run_id)
         wait(lambda: is_gone(products), seconds=30)
         # Not the back-off that follows, but somebody who clears the run, is what brings the next try.
-        wait(lambda: is_in_state(stack, run_id, "up_for_retry"), seconds=60)
+        wait(lambda: is_up_for_retry(stack, run_id), seconds=60)
         assert stored(products, day) == []
-    stack.airflow.post(f"dags/{DAG}/clearTaskInstances", dry_run=False, dag_run_id=run_id, only_failed=False)
-    wait(lambda: is_in_state(stack, run_id, "success"), seconds=120)
+    stack.airflow.clear(DAG, run_id)
+    assert stack.airflow.wait_for_run(DAG, run_id)["state"] == "success"
     assert stored(products, day) == rows
 
 
@@ -147,10 +131,9 @@ def task_backends(products: psycopg.Connection, condition: str) -> int:
     return products.execute(query).fetchone()[0]
 
 
-def is_in_state(stack: Stack, run_id: str, state: str) -> None:
-    task = stack.airflow.get(f"dags/{DAG}/dagRuns/{run_id}/taskInstances/{TASK}")
-    if task["state"] != state:
-        msg = f"the task is {task['state']}, not {state}"
+def is_up_for_retry(stack: Stack, run_id: str) -> None:
+    if (state := stack.airflow.get(f"dags/{DAG}/dagRuns/{run_id}/taskInstances/{TASK}")["state"]) != "up_for_retry":
+        msg = f"the task is {state}"
         raise NotYetError(msg)
 
 

@@ -47,24 +47,6 @@ def broken(products: psycopg.Connection) -> Iterator[None]:
         products.execute("alter table delivery.gone rename to sending_domains")
 
 
-def clear(stack: Stack, run_id: str) -> None:
-    stack.airflow.post(f"dags/{DAG}/clearTaskInstances", dry_run=False, dag_run_id=run_id, only_failed=False)
-
-
-def ended_again(stack: Stack, run_id: str, tries: int) -> str:
-    """The state of the run's task after this many tries."""
-
-    def over() -> str:
-        task = stack.airflow.get(f"dags/{DAG}/dagRuns/{run_id}/taskInstances/{TASK}")
-        run = stack.airflow.get(f"dags/{DAG}/dagRuns/{run_id}")
-        if task["try_number"] < tries or run["state"] not in {"success", "failed"}:
-            msg = f"try {task['try_number']}, run {run['state']}"
-            raise NotYetError(msg)
-        return str(task["state"])
-
-    return str(wait(over, seconds=120))
-
-
 def until(products: psycopg.Connection, *, settled: bool) -> tuple[Any, ...]:
     """The one letter, once it is open or settled."""
 
@@ -94,8 +76,8 @@ def test_a_run_that_succeeds_has_no_letter(products, run_id: str) -> None:
 
 def test_failed_run_leaves_one_letter_that_a_later_success_settles(stack: Stack, products, run_id: str) -> None:
     with broken(products):
-        clear(stack, run_id)
-        assert ended_again(stack, run_id, 2) == "failed"
+        stack.airflow.clear(DAG, run_id)
+        assert stack.airflow.wait_for_run(DAG, run_id)["state"] == "failed"
         until(products, settled=False)
         wait(lambda: callback_of_the_run(stack), seconds=60)
 
@@ -107,6 +89,6 @@ def test_failed_run_leaves_one_letter_that_a_later_success_settles(stack: Stack,
         assert "analytics.warmup-daily-reset" in stack.run(*COMMAND, "list")
 
     assert "Cleared 1 task instance" in stack.run(*COMMAND, "replay")
-    assert ended_again(stack, run_id, 3) == "success"
+    assert stack.airflow.wait_for_run(DAG, run_id)["state"] == "success"
     until(products, settled=True)
     assert stack.run(*COMMAND, "list") == "No dead letters.\n"

@@ -62,11 +62,11 @@ def first_run(stack: Stack, registry: None) -> str:
 
 
 def start(stack: Stack, *chosen: str) -> str:
-    body: dict[str, Any] = {"logical_date": datetime.now(UTC).isoformat(), "conf": {"kpis": chosen}}
-    return str(stack.airflow.post(f"dags/{DAG}/dagRuns", **body)["dag_run_id"])
+    return stack.airflow.start(DAG, kpis=chosen)
 
 
 def clear(stack: Stack, run_id: str, **what: Any) -> None:
+    """Clear a part of a run."""
     body = {"dry_run": False, "dag_run_id": run_id, "only_failed": False, **what}
     stack.airflow.post(f"dags/{DAG}/clearTaskInstances", **body)
 
@@ -116,7 +116,7 @@ def test_run_starts_each_workflow_once_in_an_instance_of_its_name(stack: Stack, 
 
 
 def test_clear_and_second_run_of_the_day_send_nothing_again(stack: Stack, first_run: str) -> None:
-    clear(stack, first_run)
+    stack.airflow.clear(DAG, first_run)
     second = start(stack, *kpis.NAMES)
     assert ended(stack, second)["state"] == "success"
     assert ended(stack, first_run)["state"] == "success"
@@ -203,15 +203,7 @@ def test_backfill_of_an_old_day_sends_nothing(stack: Stack, products, first_run:
     day = datetime.now(UTC) - timedelta(days=3)
     dates = {"from_date": day.isoformat(), "to_date": (day + timedelta(days=1)).isoformat()}
     stack.airflow.post("backfills", dag_id=DAG, **dates)
-
-    def over() -> list[dict[str, Any]]:
-        runs = [run for run in stack.airflow.runs(DAG) if run["run_type"] == "backfill"]
-        if not runs or any(run["state"] not in {"success", "failed"} for run in runs):
-            msg = f"{[run['state'] for run in runs]}"
-            raise NotYetError(msg)
-        return runs
-
-    for run in wait(over, seconds=60):
+    for run in stack.airflow.wait_for_backfill(DAG, 1):
         task = stack.airflow.get(f"dags/{DAG}/dagRuns/{run['dag_run_id']}/taskInstances/read_registry")
         assert (task["state"], run["state"]) == ("skipped", "success")
     assert executions(stack) == before

@@ -9,7 +9,7 @@ import psutil
 import psycopg
 import pytest
 
-from dev.airflow_api import FINISHED, NotYetError, wait
+from dev.airflow_api import NotYetError, wait
 from dev.sample.ohlcv import POISONED
 from tests.market_data import expected, stored, versions
 
@@ -41,27 +41,6 @@ def scheduled(stack: Stack) -> dict[str, Any]:
 
 def inserted(stack: Stack, run_id: str) -> int:
     return int(stack.airflow.result(DAG, run_id, "finish")["inserted"])
-
-
-def trigger(stack: Stack, logical_date: datetime | None = None) -> str:
-    run = stack.airflow.post(f"dags/{DAG}/dagRuns", logical_date=(logical_date or datetime.now(UTC)).isoformat())
-    return str(run["dag_run_id"])
-
-
-def clear(stack: Stack, run_id: str) -> dict[str, Any]:
-    """Clear a run, and return it when it is over again."""
-    before = stack.airflow.get(f"dags/{DAG}/dagRuns/{run_id}")["end_date"]
-    stack.airflow.post(f"dags/{DAG}/clearTaskInstances", dry_run=False, dag_run_id=run_id, only_failed=False)
-
-    def over_again() -> dict[str, Any]:
-        run = stack.airflow.get(f"dags/{DAG}/dagRuns/{run_id}")
-        if run["state"] not in FINISHED or run["end_date"] == before:
-            msg = "the cleared run has not ended again"
-            raise NotYetError(msg)
-        return run
-
-    run: dict[str, Any] = wait(over_again, seconds=120)
-    return run
 
 
 def wait_until_whole(stack: Stack, products: psycopg.Connection) -> None:
@@ -100,10 +79,11 @@ def test_scheduler_makes_the_bars_of_every_window_that_is_over(stack: Stack, pro
 
 
 def test_cleared_run_builds_its_windows_again_and_rewrites_none(stack: Stack, products, scheduled) -> None:
-    midnight = trigger(stack, DAY + timedelta(days=1) - timedelta(minutes=5))
+    midnight = stack.airflow.start(DAG, DAY + timedelta(days=1) - timedelta(minutes=5))
     assert stack.airflow.wait_for_run(DAG, midnight)["state"] == "success"
     before = [row for row in versions(products) if row[2] < DAY + timedelta(days=1)]
-    assert clear(stack, midnight)["state"] == "success"
+    stack.airflow.clear(DAG, midnight)
+    assert stack.airflow.wait_for_run(DAG, midnight)["state"] == "success"
     result = stack.airflow.result(DAG, midnight, "finish")
     assert (result["inserted"], result["updated"], result["deleted"]) == (0, 0, 0)
     assert result["unchanged"] >= 4, "each timeframe has a window that ended at midnight"
@@ -112,7 +92,7 @@ def test_cleared_run_builds_its_windows_again_and_rewrites_none(stack: Stack, pr
 
 def test_late_candle_is_in_every_timeframe_after_the_next_run(stack: Stack, products, scheduled) -> None:
     correct(products, 99_999_991)
-    assert stack.airflow.wait_for_run(DAG, trigger(stack))["state"] == "success"
+    assert stack.airflow.wait_for_run(DAG, stack.airflow.start(DAG))["state"] == "success"
     assert bars_with_high(products, 99_999_991) == ["15m", "1d", "1h", "4h"]
     wait_until_whole(stack, products)
 
@@ -122,13 +102,14 @@ def test_task_killed_before_its_commit_is_tried_again_and_loses_nothing(stack: S
     # Behind this lock the task waits with bars that are not committed.
     with psycopg.connect(stack.products_url) as holder:
         holder.execute("lock table ohlcv.bars in share mode")
-        run_id = trigger(stack)
+        run_id = stack.airflow.start(DAG)
         task = wait(lambda: the_one_that_waits(stack, products, run_id), seconds=60)
         psutil.Process(task["pid"]).kill()
         wait(lambda: is_up_for_retry(stack, run_id), seconds=60)
         assert bars_with_high(products, 99_999_992) == []
     # Not the back-off that follows, but somebody who clears the run, is what brings the next try.
-    assert clear(stack, run_id)["state"] == "success"
+    stack.airflow.clear(DAG, run_id)
+    assert stack.airflow.wait_for_run(DAG, run_id)["state"] == "success"
     assert bars_with_high(products, 99_999_992) == ["15m", "1d", "1h", "4h"]
     wait_until_whole(stack, products)
     assert products.execute("select from ohlcv.tasks where status = 'running'").fetchall() == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
@@ -44,15 +44,11 @@ NOTHING_RENDERED = {"kpi_dispatch"}
 @pytest.fixture(scope="module")
 def runs(stack: Stack) -> dict[str, str]:
     """DAG → a run that has succeeded: the newest that the schedule or a backfill made, or one of our own."""
-    started = {dag_id: start(stack, dag_id) for dag_id in TRIGGERED}
+    started = {dag_id: stack.airflow.start(dag_id) for dag_id in TRIGGERED}
     return {
         dag_id: wait(partial(newest_success, stack, dag_id, started.get(dag_id)), seconds=180)
         for dag_id in sorted(dag_ids())
     }
-
-
-def start(stack: Stack, dag_id: str, **conf: Any) -> str:
-    return str(stack.airflow.post(f"dags/{dag_id}/dagRuns", logical_date=None, conf=conf)["dag_run_id"])
 
 
 def newest_success(stack: Stack, dag_id: str, run_id: str | None) -> str:
@@ -85,10 +81,10 @@ def test_cleared_run_of_every_dag_succeeds_again_changes_nothing_and_alerts_nobo
     assert stack.n8n.executions() == sent
     # Upstream issue 70368 ends the scheduler; it would have been started again.
     assert stack.supervisor.processes_of("scheduler")[0].pid == scheduler
-    # The sample's broken symbol is disabled at some time, cleared runs or not.
-    query = "select text from ops.alerts where id > %s and kind <> 'task_disabled'"
+    # The sample's broken symbol is disabled at some time, and the probes are late, cleared runs or not.
+    query = "select text from ops.alerts where id > %s and kind <> 'task_disabled' and subject not like 'probe%%'"
     assert products.execute(query, [newest_alert]).fetchall() == []
-    assert [text for text in receiver.told()[told:] if not text.startswith("DISABLED")] == []
+    assert [text for text in receiver.told()[told:] if not re.search("^DISABLED|: probe_", text)] == []
 
 
 def written(products: psycopg.Connection) -> dict[str, tuple[int, str]]:
@@ -126,8 +122,8 @@ def failed(stack: Stack, receiver: AlertsReceiver, runs: dict[str, str]) -> None
     stack.analytics_engine.faults([Fault(status=403, body=f"Bearer {token} is not welcome")])
     stack.n8n.faults({kpi: [Fault(status=403, body=f"Bearer {key} is not welcome")]})
     started = {
-        "click_rollups": start(stack, "click_rollups"),
-        "kpi_dispatch": start(stack, "kpi_dispatch", kpis=[kpi], resend=True),
+        "click_rollups": stack.airflow.start("click_rollups"),
+        "kpi_dispatch": stack.airflow.start("kpi_dispatch", kpis=[kpi], resend=True),
     }
     for dag_id, run_id in started.items():
         assert stack.airflow.wait_for_run(dag_id, run_id)["state"] == "failed"

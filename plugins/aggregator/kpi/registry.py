@@ -6,7 +6,6 @@ python -m aggregator.kpi.registry [FILE | -]
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 from pathlib import Path
@@ -168,11 +167,6 @@ def json_schema() -> dict[str, Any]:
     }
 
 
-def schema_text() -> str:
-    """The JSON schema as ``docs/kpi-registry.schema.json`` has it."""
-    return json.dumps(json_schema(), indent=2) + "\n"
-
-
 def _entries(text: str | None) -> list[Any]:
     if text is None or not text.strip():
         msg = f"There is no KPI registry: create the Airflow Variable {VARIABLE}. Nothing was sent."
@@ -240,12 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     parser = argparse.ArgumentParser(prog="python -m aggregator.kpi.registry", description="Check a KPI registry.")
     parser.add_argument("file", nargs="?", help=f"- is standard input; without it, Airflow's Variable {VARIABLE}")
-    parser.add_argument("--schema", action="store_true", help="print the JSON schema of a registry instead")
-    given = parser.parse_args(arguments)
-    if given.schema:
-        print(schema_text(), end="")
-        return 0
-    name = given.file
+    name = parser.parse_args(arguments).file
     try:
         registry = parse(load() if name is None else sys.stdin.read() if name == "-" else Path(name).read_text())
     except (AggregatorError, OSError, UnicodeDecodeError) as error:

@@ -30,7 +30,7 @@ with probe("probe_late"):
 
     @task(retries=2, retry_delay=timedelta(seconds=1))
     def wait() -> None:
-        end = time.monotonic() + 5 * DEADLINE.total_seconds()
+        end = time.monotonic() + 10 * DEADLINE.total_seconds()
         while not (FOLDER / "go").exists() and time.monotonic() < end:
             time.sleep(0.2)
 

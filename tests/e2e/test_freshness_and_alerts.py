@@ -1,4 +1,7 @@
-"""Alerts on a real Airflow: late, failed, retried, mended, stale; a receiver that is down for a while."""
+"""Alerts on a real Airflow: late, failed, retried, mended, stale; a receiver that is down for a while.
+
+By name it comes when the deadline of the probes has passed, and before the scheduler and the triggerer are killed.
+"""
 
 from __future__ import annotations
 
@@ -34,16 +37,8 @@ def alerts(products: psycopg.Connection, subject: str) -> list[tuple[Any, ...]]:
     return products.execute(query, [subject]).fetchall()
 
 
-@pytest.fixture(scope="module")
-def switched_on(stack: Stack) -> None:
-    dag_ids = {"probe_late", "probe_failed", "probe_retried"}
-    stack.airflow.wait_until_loaded(dag_ids)
-    for dag_id in dag_ids:
-        stack.airflow.patch(f"dags/{dag_id}", is_paused=False)
-
-
 def test_late_run_is_told_of_once_in_time_and_its_end_too(
-    stack: Stack, products, receiver: AlertsReceiver, probes: Path, switched_on
+    stack: Stack, products, receiver: AlertsReceiver, probes: Path
 ) -> None:
     (text,) = receiver.wait_until_told("probe_late", 1)
     (run,) = stack.airflow.runs("probe_late")
@@ -61,7 +56,7 @@ def test_late_run_is_told_of_once_in_time_and_its_end_too(
 
 
 def test_failed_run_is_told_of_once_not_as_late_and_its_mending_too(
-    stack: Stack, products, receiver: AlertsReceiver, probes: Path, switched_on
+    stack: Stack, products, receiver: AlertsReceiver, probes: Path
 ) -> None:
     (text,) = receiver.wait_until_told("probe_failed", 1)
     (run,) = stack.airflow.runs("probe_failed")
@@ -72,13 +67,13 @@ def test_failed_run_is_told_of_once_not_as_late_and_its_mending_too(
     assert alerts(products, "probe_failed") == [("failed", False)]
 
     (probes / "mended").touch()
-    stack.airflow.post("dags/probe_failed/clearTaskInstances", dry_run=False, dag_run_id=run["dag_run_id"])
+    stack.airflow.clear("probe_failed", run["dag_run_id"])
     _, recovery = receiver.wait_until_told("probe_failed", 2)
     assert recovery.startswith(f"RECOVERED: probe_failed has recovered. Run {run['dag_run_id']} has succeeded.")
     assert alerts(products, "probe_failed") == [("failed", True)]
 
 
-def test_success_on_retry_is_not_worth_a_word(stack: Stack, products, receiver: AlertsReceiver, switched_on) -> None:
+def test_success_on_retry_is_not_worth_a_word(stack: Stack, products, receiver: AlertsReceiver) -> None:
     assert stack.airflow.wait_for_run("probe_retried")["state"] == "success"
     assert alerts(products, "probe_retried") == []
     assert receiver.told("probe_retried") == []
@@ -87,16 +82,16 @@ def test_success_on_retry_is_not_worth_a_word(stack: Stack, products, receiver: 
 def test_stale_data_is_told_of_when_the_receiver_is_back_and_a_monitor_sees_it(
     stack: Stack, products, receiver: AlertsReceiver
 ) -> None:
-    stack.airflow.wait_for_run("click_rollups")
-    before = len(receiver.told("click_rollups"))
+    stack.airflow.wait_for_run("telemetry_daily")
+    before = len(receiver.told("telemetry_daily"))
     assert monitored(stack) == (200, "fresh")
-    with rollups_of_last_week(products), receiver.failing():
+    with telemetry_of_last_week(products), receiver.failing():
         assert monitored(stack) == (503, "stale")
-        wait(lambda: refused(receiver, "STALE: public.click_rollups"), seconds=60)
-    texts = receiver.wait_until_told("click_rollups", before + 2)[before:]
+        wait(lambda: refused(receiver, "STALE: public.telemetry_daily"), seconds=60)
+    texts = receiver.wait_until_told("telemetry_daily", before + 2)[before:]
     assert [text.split(":")[0] for text in texts] == ["STALE", "RECOVERED"]
     assert monitored(stack) == (200, "fresh")
-    assert alerts(products, "public.click_rollups") == [("stale", True)]
+    assert alerts(products, "public.telemetry_daily") == [("stale", True)]
 
 
 def test_stranger_learns_nothing_of_the_data(stack: Stack) -> None:
@@ -104,12 +99,12 @@ def test_stranger_learns_nothing_of_the_data(stack: Stack) -> None:
 
 
 @contextmanager
-def rollups_of_last_week(products: psycopg.Connection) -> Iterator[None]:
-    products.execute("update click_rollups set day = day - 7")
+def telemetry_of_last_week(products: psycopg.Connection) -> Iterator[None]:
+    products.execute("update telemetry_daily set date = date - 7")
     try:
         yield
     finally:
-        products.execute("update click_rollups set day = day + 7")
+        products.execute("update telemetry_daily set date = date + 7")
 
 
 def refused(receiver: AlertsReceiver, start: str) -> None:
@@ -119,9 +114,9 @@ def refused(receiver: AlertsReceiver, start: str) -> None:
 
 
 def monitored(stack: Stack) -> tuple[int, str]:
-    """What the monitor outside sees: the status of all, and the state of the rollups."""
+    """What the monitor outside sees: the status of all, and the state of telemetry."""
     status, states = stack.freshness()
-    return status, states["public.click_rollups"]
+    return status, states["public.telemetry_daily"]
 
 
 def after(moment: datetime) -> None:
