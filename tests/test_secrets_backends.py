@@ -33,10 +33,14 @@ class Backend(BaseSecretsBackend):
             raise self._error
 
 
+def never(_seconds: float) -> None:
+    """Instead of waiting before another attempt."""
+
+
 HOOKS: dict[str, Callable[[], object]] = {
     "market_db": lambda: PostgresTransactionHook("market_db").connect(),
-    "n8n": lambda: N8nHook("n8n").post("https://n8n.example.com/webhook/x", {}, idempotency_key="k"),
-    "analytics_engine": lambda: AnalyticsEngineHook("analytics_engine").query("select 1 format JSON"),
+    "n8n": lambda: N8nHook(sleep=never).post("https://n8n.example.com/webhook/x", {}, idempotency_key="k"),
+    "analytics_engine": lambda: AnalyticsEngineHook(sleep=never).query("select 1 format JSON"),
 }
 """Connection → something that needs it."""
 
