@@ -29,7 +29,7 @@ def main(name: str, steps: str, *ends: str) -> None:
     dag = runpy.run_path(str(_FILE))["plan"].dag
     for end in map(datetime.fromisoformat, ends):
         # Where another process has planned: two symbols, and a shard for each.
-        instances: Any = [[{"shard": 0, "of": 2}, {"shard": 1, "of": 2}]]
+        instances: Any = [[{"shard": n, "of": 2, "first": symbol, "last": symbol} for n, symbol in enumerate("AB")]]
         for step in steps.split(","):
             if step == DIE:
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import psycopg
 import pytest
@@ -373,7 +373,10 @@ class TestLocks:
 
     AS_OF = DAY + HOUR + MINUTE
 
-    def plan(self, connection, run: ohlcv.Run) -> list[dict[str, int]]:
+    ONE: ClassVar = [{"shard": 0, "of": 1, "first": "A", "last": "B"}]
+    TWO: ClassVar = [{"shard": n, "of": 2, "first": symbol, "last": symbol} for n, symbol in enumerate("AB")]
+
+    def plan(self, connection, run: ohlcv.Run) -> list[dict[str, Any]]:
         with transaction(connection) as cursor:
             return ohlcv.plan(cursor, run)
 
@@ -398,7 +401,7 @@ class TestLocks:
         self.plan(market, dead)
         assert self.plan(market, run_of(self.AS_OF, "next")) == []
         market.execute("update ohlcv.tasks set claimed_at = claimed_at - interval '901 seconds'")
-        assert self.plan(market, run_of(self.AS_OF, "next")) == [{"shard": 0, "of": 1}]
+        assert self.plan(market, run_of(self.AS_OF, "next")) == self.ONE
         assert self.aggregate(other, dead).tasks == 0
         assert stored(market) == {}
         assert self.aggregate(market, run_of(self.AS_OF, "next")).tasks == 8
@@ -440,7 +443,7 @@ class TestLocks:
     def test_second_try_of_the_same_run_does_what_the_first_has_claimed(self, market) -> None:
         run = run_of(self.AS_OF, "again")
         self.plan(market, run)
-        assert self.plan(market, run) == [{"shard": 0, "of": 1}]
+        assert self.plan(market, run) == self.ONE
         assert self.aggregate(market, run).tasks == 8
 
     def test_run_whose_aggregation_failed_frees_its_claims_and_says_so(self, market) -> None:
@@ -461,20 +464,20 @@ class TestLocks:
     def test_backlog_is_divided_though_its_symbols_are_few(self, market, monkeypatch) -> None:
         monkeypatch.setattr(ohlcv, "WINDOWS_A_SHARD", 3)
         many = self.plan(market, run_of(self.AS_OF, "many"))
-        assert many == [{"shard": 0, "of": 2}, {"shard": 1, "of": 2}], "four windows of each symbol, and two symbols"
+        assert many == self.TWO, "four windows of each symbol, and two symbols"
         with transaction(market) as cursor:
             ohlcv.finish(cursor, run_of(self.AS_OF, "many"))
         few = run_of(self.AS_OF, "few", max_windows_per_task=1)
-        assert self.plan(market, few) == [{"shard": 0, "of": 1}]
+        assert self.plan(market, few) == self.ONE
 
     def test_many_symbols_are_divided_though_they_are_not_too_many_for_a_shard(self, market, monkeypatch) -> None:
         monkeypatch.setattr(ohlcv, "SYMBOLS_TO_DIVIDE", 2)
-        assert self.plan(market, run_of(self.AS_OF)) == [{"shard": 0, "of": 2}, {"shard": 1, "of": 2}]
+        assert self.plan(market, run_of(self.AS_OF)) == self.TWO
 
-    def test_shards_divide_the_symbols(self, market) -> None:
+    def test_shards_divide_the_symbols_evenly(self, market) -> None:
         run = run_of(self.AS_OF, ohlcv_symbols_per_shard=1)
         shards = self.plan(market, run)
-        assert shards == [{"shard": 0, "of": 2}, {"shard": 1, "of": 2}]
+        assert shards == self.TWO
         done = []
         for shard in shards:
             with transaction(market) as cursor:

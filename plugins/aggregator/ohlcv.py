@@ -219,7 +219,7 @@ def prepare_partitions(cursor: Cursor, run: Run) -> None:
             log.info("Candles behind the retention of %d days were dropped: %s", days, ", ".join(dropped))
 
 
-def plan(cursor: Cursor, run: Run) -> list[dict[str, int]]:
+def plan(cursor: Cursor, run: Run) -> list[dict[str, Any]]:
     """Open the run log, find out what has to be done, and claim it.
 
     A run that had finished before has been cleared: the windows that ended in its interval are built again.
@@ -229,7 +229,7 @@ def plan(cursor: Cursor, run: Run) -> list[dict[str, int]]:
         run: The run.
 
     Returns:
-        One ``{"shard": number, "of": shards}`` for each transaction to follow; none if nothing is due.
+        What :func:`aggregate` is told, for each transaction to follow; none if nothing is due.
     """
 
     def number(file: str) -> Any:
@@ -254,7 +254,10 @@ def plan(cursor: Cursor, run: Run) -> list[dict[str, int]]:
     log.info("As of %s: %d tasks of %d symbols claimed, in %d shards; %s", run.as_of, claimed, symbols, shards, counts)
     if counts["stale"] is None:
         log.warning("Somebody holds a claim in an open transaction. Changed candles wait for the next run.")
-    return [{"shard": shard, "of": shards} for shard in range(shards)]
+    bounds = (
+        cursor.execute(_statement("ohlcv/shard_bounds.sql"), {**run.parameters, "shards": shards}) if shards else ()
+    )
+    return [{"shard": shard, "of": shards, "first": first, "last": last} for shard, (first, last) in enumerate(bounds)]
 
 
 def plan_rebuild(cursor: Cursor, run: Run, params: RebuildParams) -> list[dict[str, int]]:
@@ -266,7 +269,7 @@ def plan_rebuild(cursor: Cursor, run: Run, params: RebuildParams) -> list[dict[s
         params: What to build.
 
     Returns:
-        As :func:`plan`: at most `SHARDS_AT_ONCE`.
+        What :func:`rebuild` is told, for each shard to follow: at most `SHARDS_AT_ONCE`.
 
     Raises:
         HardError: One of the symbols has no tasks.
@@ -287,7 +290,9 @@ def _symbols(cursor: Cursor, params: RebuildParams) -> list[str]:
     return [symbol for (symbol,) in cursor.execute(_statement("ohlcv/symbols.sql"), {"symbols": params.symbols})]
 
 
-def aggregate(cursor: Cursor, run: Run, *, shard: int, of: int) -> Totals:
+def aggregate(
+    cursor: Cursor, run: Run, *, shard: int, of: int, first: str | None = None, last: str | None = None
+) -> Totals:
     """Build what the run has claimed, each timeframe by one statement, and release the tasks, all in one transaction.
 
     A try that finds tasks of an earlier try does them; a task whose lock was taken over is left alone.
@@ -297,6 +302,8 @@ def aggregate(cursor: Cursor, run: Run, *, shard: int, of: int) -> Totals:
         run: The run.
         shard: Number of the shard.
         of: How many shards there are.
+        first: Its first symbol; None: that of all.
+        last: Its last symbol; None: that of all.
 
     Returns:
         What was done.
@@ -305,7 +312,7 @@ def aggregate(cursor: Cursor, run: Run, *, shard: int, of: int) -> Totals:
         psycopg.Error: PostgreSQL could not do it at all; nothing is stored.
     """
     claimed = cursor.execute(
-        _statement("ohlcv/claimed_symbols.sql"), {**run.parameters, "shard": shard, "shards": of}
+        _statement("ohlcv/claimed_symbols.sql"), {**run.parameters, "first": first, "last": last}
     ).fetchall()
     totals = Totals()
     for timeframe, symbols in claimed:
@@ -409,8 +416,8 @@ def _rebuild_chunk(
                 msg = f"{wanted - claimed} tasks of the symbols to rebuild are worked on by another run."
                 raise TransientError(msg)
             cursor.execute(_statement("ohlcv/mark_range_stale.sql"), given)
-            shard = {**run.parameters, "shard": 0, "shards": 1}
-            for timeframe, symbols in cursor.execute(_statement("ohlcv/claimed_symbols.sql"), shard).fetchall():
+            every = {**run.parameters, "first": None, "last": None}
+            for timeframe, symbols in cursor.execute(_statement("ohlcv/claimed_symbols.sql"), every).fetchall():
                 totals += _build(cursor, run, timeframe, symbols, as_of=None, max_windows=_UNLIMITED)
         if not params.dry_run:
             checkpoint(cursor, run, "rebuilt", chunk=name, **asdict(totals))

@@ -1,4 +1,4 @@
--- Called by aggregator.ohlcv. A shard of the symbols that a run has claimed, by timeframe, the finest first.
+-- Called by aggregator.ohlcv. Symbols that a run has claimed, of one shard or all, by timeframe, the finest first.
 select
     task.timeframe,
     array_agg(task.symbol order by task.symbol) as symbols
@@ -6,6 +6,7 @@ from ohlcv.tasks as task
 where
     task.owner = %(run_id)s
     and task.status = 'running'
-    and mod(hashtext(task.symbol) & 2147483647, %(shards)s) = %(shard)s
+    and (%(first)s::text is null or task.symbol >= %(first)s::text)
+    and (%(last)s::text is null or task.symbol <= %(last)s::text)
 group by task.timeframe, task.size
 order by task.size

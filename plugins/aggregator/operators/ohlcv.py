@@ -45,11 +45,11 @@ class OhlcvPlanOperator(BaseOperator):
         super().__init__(**kwargs)
         self.conn_id = conn_id
 
-    def execute(self, context: Context) -> list[list[dict[str, int]]]:
+    def execute(self, context: Context) -> list[list[dict[str, Any]]]:
         """Plan the run.
 
         Returns:
-            For each task instance to follow its shards, ``{"shard": number, "of": shards}``.
+            For each task instance to follow its shards, as :func:`aggregator.ohlcv.plan` returns them.
 
         Raises:
             HardError: The params are wrong, or PostgreSQL refused a statement.
@@ -83,7 +83,7 @@ class OhlcvAggregateOperator(BaseOperator):
     template_fields: Sequence[str] = ("shards",)
     ui_color = "#e2ecf7"
 
-    def __init__(self, *, conn_id: str, shards: Sequence[Mapping[str, int]], **kwargs: Any) -> None:
+    def __init__(self, *, conn_id: str, shards: Sequence[Mapping[str, Any]], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.conn_id = conn_id
         self.shards = shards
@@ -112,7 +112,7 @@ class OhlcvAggregateOperator(BaseOperator):
             # A hook keeps the connection that it opened last, so each has its own.
             return PostgresTransactionHook(self.conn_id).task_transaction(context)
 
-        def build(shard: Mapping[str, int]) -> ohlcv.Totals:
+        def build(shard: Mapping[str, Any]) -> ohlcv.Totals:
             if params.wanted:
                 return ohlcv.rebuild(transaction, run, params, **shard)
             with transaction() as cursor:
