@@ -254,9 +254,7 @@ def plan(cursor: Cursor, run: Run) -> list[dict[str, Any]]:
     log.info("As of %s: %d tasks of %d symbols claimed, in %d shards; %s", run.as_of, claimed, symbols, shards, counts)
     if counts["stale"] is None:
         log.warning("Somebody holds a claim in an open transaction. Changed candles wait for the next run.")
-    bounds = (
-        cursor.execute(_statement("ohlcv/shard_bounds.sql"), {**run.parameters, "shards": shards}) if shards else ()
-    )
+    bounds = cursor.execute(_statement("ohlcv/shard_bounds.sql"), {**run.parameters, "shards": shards})
     return [{"shard": shard, "of": shards, "first": first, "last": last} for shard, (first, last) in enumerate(bounds)]
 
 

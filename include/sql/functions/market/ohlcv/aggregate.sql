@@ -13,13 +13,13 @@ language plpgsql
 volatile
 set search_path = ''
 set jit = off
+-- One plan for all timeframes: one for the very symbols looks up the statistics of every one of them.
 set plan_cache_mode = force_generic_plan
 as $$
 declare
     held text[];
 begin
     -- To the end of the transaction: a lock that is old by then is not taken over under a worker that still works.
-    -- Kept by their names, of which the planner knows how many there are; of running tasks, it expects one.
     select coalesce(array_agg(task.symbol), '{}')
     into held
     from (

@@ -6,6 +6,7 @@ volatile
 set search_path = ''
 -- The planner expects few of the pairs to meet, and would look each task up by itself.
 set enable_nestloop = off
+-- As in ohlcv.aggregate.
 set plan_cache_mode = force_generic_plan
 as $$
 declare

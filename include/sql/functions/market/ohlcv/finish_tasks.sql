@@ -9,6 +9,7 @@ volatile
 set search_path = ''
 -- The planner expects one running task, and would look through all results for each.
 set enable_nestloop = off
+-- As in ohlcv.aggregate.
 set plan_cache_mode = force_generic_plan
 as $$
 declare
