@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import psycopg
 import tenacity
-from more_itertools import chunked
+from more_itertools import chunked, divide
 from psycopg.types.json import Jsonb
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
@@ -246,16 +246,18 @@ def plan(cursor: Cursor, run: Run) -> list[dict[str, Any]]:
     claimed = number("ohlcv/claim_due_tasks.sql")
     ((symbols, windows),) = cursor.execute(_statement("ohlcv/claimed_work.sql"), run.parameters).fetchall()
     symbols_a_shard = run.settings.ohlcv_symbols_per_shard
-    if symbols >= SYMBOLS_TO_DIVIDE:
-        symbols_a_shard = min(symbols_a_shard, ceil(symbols / SHARDS_AT_ONCE))
-    wanted = max(ceil(symbols / symbols_a_shard), ceil(windows / WINDOWS_A_SHARD))
-    shards = min(wanted, symbols, SHARDS_AT_MOST)
-    checkpoint(cursor, run, "planned", **counts, claimed=claimed, symbols=symbols, shards=shards)
-    log.info("As of %s: %d tasks of %d symbols claimed, in %d shards; %s", run.as_of, claimed, symbols, shards, counts)
+    if len(symbols) >= SYMBOLS_TO_DIVIDE:
+        symbols_a_shard = min(symbols_a_shard, ceil(len(symbols) / SHARDS_AT_ONCE))
+    wanted = max(ceil(len(symbols) / symbols_a_shard), ceil(windows / WINDOWS_A_SHARD))
+    shards = min(wanted, len(symbols), SHARDS_AT_MOST)
+    checkpoint(cursor, run, "planned", **counts, claimed=claimed, symbols=len(symbols), shards=shards)
+    log.info(
+        "As of %s: %d tasks of %d symbols claimed, in %d shards; %s", run.as_of, claimed, len(symbols), shards, counts
+    )
     if counts["stale"] is None:
         log.warning("Somebody holds a claim in an open transaction. Changed candles wait for the next run.")
-    bounds = cursor.execute(_statement("ohlcv/shard_bounds.sql"), {**run.parameters, "shards": shards})
-    return [{"shard": shard, "of": shards, "first": first, "last": last} for shard, (first, last) in enumerate(bounds)]
+    parts = [list(part) for part in divide(shards, symbols)] if shards else []
+    return [{"shard": shard, "of": shards, "first": part[0], "last": part[-1]} for shard, part in enumerate(parts)]
 
 
 def plan_rebuild(cursor: Cursor, run: Run, params: RebuildParams) -> list[dict[str, int]]:

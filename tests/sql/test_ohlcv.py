@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from aggregator.ohlcv import main
+from aggregator.ohlcv import TIMEFRAMES, main
 from tests.market_data import (
     DAY,
     MINUTE,
@@ -92,7 +92,7 @@ def test_one_task_at_a_time_gives_the_bars_and_the_state_that_all_at_once_give(m
         )
 
     assert (stored(market), tasks(market, state)) == at_once
-    assert [row[0] for row in due] == sorted(symbols) * 4, "the shorter timeframe first"
+    assert [row[1] for row in due] == [frame for frame in TIMEFRAMES for _ in symbols], "the shorter one first"
 
 
 @pytest.mark.slow
@@ -106,6 +106,61 @@ def test_due_tasks_come_mandatory_first_then_by_minutes_priority_and_waiting(mar
     due = market.execute("select symbol, timeframe from ohlcv.agg_get_due_tasks('PROD', now(), 100)").fetchall()
     must = [("Z must", frame) for frame in ("15m", "1h", "1d")]
     assert due == must + [(symbol, frame) for frame in ("15m", "1h", "1d") for symbol in ("Y soon", "B", "A")]
+
+
+@pytest.mark.slow
+def test_registry_decides_which_tasks_there_are_and_what_they_are_like(market) -> None:
+    def synchronised() -> int:
+        return market.execute("select ohlcv.sync_tasks()").fetchone()[0]
+
+    register(market, {"A": "1m", "B": "5m"})
+    assert [synchronised(), synchronised()] == [8, 0]
+    market.execute("update ohlcv.tasks set cursor = %s, built_until = %s", [DAY, DAY])
+    register(market, {"C": "5m"})
+    assert [synchronised(), synchronised()] == [4, 0]
+    market.execute("delete from ohlcv.tasks where symbol = 'B' and timeframe = '4h'")
+    assert [synchronised(), synchronised()] == [1, 0]
+    market.execute(
+        "update ohlcv.assets set base_timeframe = '5m', mandatory = true, priority = 7, starts_at = %s "
+        "where symbol = 'A'",
+        [DAY],
+    )
+    assert [synchronised(), synchronised()] == [4, 0]
+    market.execute("delete from ohlcv.assets where symbol = 'B'")
+    assert synchronised() == 0
+    assert tasks(market, "symbol, timeframe, source_timeframe, mandatory, priority, starts_at, cursor") == [
+        (symbol, frame, source, symbol == "A", priority, start, cursor)
+        for symbol, priority, start, cursor in (("A", 7, DAY, DAY), ("C", 100, None, None))
+        for frame, source in (("15m", "5m"), ("1h", "15m"), ("4h", "1h"), ("1d", "4h"))
+    ]
+
+
+@pytest.mark.slow
+def test_tasks_that_are_made_anew_keep_what_is_right_of_the_bars_they_find(market) -> None:
+    register(market, {"A": "5m"})
+    ingest(market, candles("A", "5m", DAY, DAY + 24 * HOUR))
+    tick(market, run_of(DAY + 24 * HOUR + MINUTE))
+    before, bars = versions(market), stored(market)
+    market.execute("delete from ohlcv.tasks")
+    wrong = ("high = high + 1", "expected_candles = 9", "derivation_version = 9")
+    for hour, value in enumerate(wrong):
+        market.execute(f"update ohlcv.bars set {value} where timeframe = '1h' and ts = %s", [DAY + hour * HOUR])
+    market.execute("delete from ohlcv.bars where timeframe = '1h' and ts = %s", [DAY + 9 * HOUR])
+    totals = tick(market, run_of(DAY + 24 * HOUR + 6 * MINUTE))
+    assert stored(market) == bars
+    assert market.execute("select distinct derivation_version from ohlcv.bars").fetchall() == [(1,)]
+    assert len(set(versions(market)) - set(before)) == 4
+    assert (totals["inserted"], totals["updated"], totals["unchanged"]) == (1, 3, len(bars) - 4)
+
+
+@pytest.mark.slow
+def test_task_that_somebody_else_is_just_claiming_is_not_waited_for(market, database_url: str) -> None:
+    register(market, {"A": "5m"})
+    market.execute("select ohlcv.sync_tasks(); set lock_timeout = '1s'")
+    with psycopg.connect(database_url) as other:
+        other.execute("select ohlcv.agg_start('A', '15m', 'somebody else')")
+        assert market.execute("select * from ohlcv.agg_start('A', '15m', 'me')").fetchall() == []
+        assert market.execute("select * from ohlcv.agg_start('A', '1h', 'me')").fetchall() == [(None,)]
 
 
 @pytest.mark.slow

@@ -1,4 +1,5 @@
--- Called by aggregator.ohlcv. How many symbols a run has claimed, and about how many windows of candles are due.
+-- Called by aggregator.ohlcv. The symbols that a run has claimed, in order, and about how many windows of candles are
+-- due.
 with claimed as (
     select
         task.symbol,
@@ -25,5 +26,5 @@ due as (
 )
 
 select
-    (select count(distinct symbol) from claimed)::integer as symbols,
+    (select coalesce(array_agg(distinct symbol), '{}') from claimed) as symbols,
     coalesce((select sum(least(windows, %(max_windows)s)) from due), 0)::bigint as windows

@@ -42,8 +42,7 @@ as $$
         task.mandatory desc,
         task.size,
         task.priority,
-        task.last_attempt_at nulls first,
-        task.symbol
+        task.last_attempt_at nulls first
     limit p_limit
 $$;
 

@@ -177,12 +177,13 @@ begin
         compared as materialized (
             select
                 bar.*,
-                stored.is_stored is true as is_stored,
-                stored.is_stored and stored.is_equal as is_equal
+                stored.place,
+                stored.place is not null as is_stored,
+                coalesce(stored.is_equal, false) as is_equal
             from bar
             left join lateral (
                 select
-                    true as is_stored,
+                    old.ctid as place,
                     (
                         old.open, old.high, old.low, old.close, old.volume, old.price_volume, old.trades,
                         old.candles, old.expected_candles, old.derivation_version
@@ -195,7 +196,8 @@ begin
                 offset 0
             ) as stored on true
         ),
-        written as (
+        -- Not "on conflict": whoever builds a task has locked it, and a conflict that cannot be is looked for all the same.
+        added as (
             insert into ohlcv.bars (
                 symbol, timeframe, ts, open, high, low, close, volume, price_volume, trades, candles,
                 expected_candles, derivation_version
@@ -203,20 +205,24 @@ begin
             select
                 symbol, $3, ts, open, high, low, close, volume, price_volume, trades, candles, expected_candles, $4
             from compared
-            where is_equal is not true
+            where not is_stored
             order by symbol, ts
-            on conflict (symbol, timeframe, ts) do update
-                set
-                    open = excluded.open,
-                    high = excluded.high,
-                    low = excluded.low,
-                    close = excluded.close,
-                    volume = excluded.volume,
-                    price_volume = excluded.price_volume,
-                    trades = excluded.trades,
-                    candles = excluded.candles,
-                    expected_candles = excluded.expected_candles,
-                    derivation_version = excluded.derivation_version
+        ),
+        corrected as (
+            update ohlcv.bars as bar
+            set
+                open = compared.open,
+                high = compared.high,
+                low = compared.low,
+                close = compared.close,
+                volume = compared.volume,
+                price_volume = compared.price_volume,
+                trades = compared.trades,
+                candles = compared.candles,
+                expected_candles = compared.expected_candles,
+                derivation_version = $4
+            from compared
+            where bar.ctid = compared.place and not compared.is_equal
         ),
         -- From the ranges to their bars: a join may as well look through all bars of the timeframe.
         without_source as materialized (
@@ -251,7 +257,7 @@ begin
             from (
                 select symbol, date_bin($7, ts, timestamptz '2000-01-01 00:00+00') as window_start
                 from compared
-                where was_passed and is_equal is not true
+                where was_passed and not is_equal
                 union
                 select symbol, date_bin($7, ts, timestamptz '2000-01-01 00:00+00')
                 from emptied

@@ -4,10 +4,6 @@ create or replace function ohlcv.claim_tasks(p_owner text, p_symbols text[], p_t
 language plpgsql
 volatile
 set search_path = ''
--- The planner expects few of the pairs to meet, and would look each task up by itself.
-set enable_nestloop = off
--- As in ohlcv.aggregate.
-set plan_cache_mode = force_generic_plan
 as $$
 declare
     claimed integer;
@@ -15,19 +11,18 @@ begin
     -- Whoever drains the log of changes holds this alone: see ohlcv.drain_candle_changes.
     perform pg_advisory_xact_lock_shared(hashtext('ohlcv.candle_changes'));
     with free as (
-        select task.symbol, task.timeframe
-        from ohlcv.tasks as task
-        inner join unnest(p_symbols, p_timeframes) as given (symbol, timeframe)
+        select task.ctid as place
+        from unnest(p_symbols, p_timeframes) as given (symbol, timeframe)
+        inner join ohlcv.tasks as task
             on task.symbol = given.symbol collate "C" and task.timeframe = given.timeframe collate "C"
-        where task.symbol = any(p_symbols) and task.status = 'idle' and task.enabled
-        order by task.symbol, task.timeframe
+        where task.status = 'idle' and task.enabled
         for no key update of task skip locked
     )
 
     update ohlcv.tasks as task
     set status = 'running', owner = p_owner, claimed_at = now(), last_attempt_at = now()
     from free
-    where task.symbol = any(p_symbols) and task.symbol = free.symbol and task.timeframe = free.timeframe;
+    where task.ctid = free.place;
     get diagnostics claimed = row_count;
     return claimed;
 end

@@ -5,11 +5,26 @@ volatile
 set search_path = ''
 as $$
 declare
-    changed integer;
+    corrected integer;
+    added integer;
 begin
-    insert into ohlcv.tasks as task (
-        symbol, timeframe, source_timeframe, size, mandatory, priority, starts_at
-    )
+    update ohlcv.tasks as task
+    set
+        source_timeframe = coalesce(frame.source_timeframe, asset.base_timeframe),
+        mandatory = asset.mandatory,
+        priority = asset.priority,
+        starts_at = asset.starts_at
+    from ohlcv.assets as asset
+    cross join ohlcv.timeframes as frame
+    where
+        task.symbol = asset.symbol
+        and task.timeframe = frame.timeframe
+        and (task.source_timeframe, task.mandatory, task.priority, task.starts_at) is distinct from (
+            coalesce(frame.source_timeframe, asset.base_timeframe), asset.mandatory, asset.priority, asset.starts_at
+        );
+    get diagnostics corrected = row_count;
+
+    insert into ohlcv.tasks (symbol, timeframe, source_timeframe, size, mandatory, priority, starts_at)
     select
         asset.symbol,
         frame.timeframe,
@@ -23,18 +38,13 @@ begin
     left join ohlcv.tasks as known on asset.symbol = known.symbol and frame.timeframe = known.timeframe
     where
         known.symbol is null
-        or (known.source_timeframe, known.mandatory, known.priority, known.starts_at) is distinct from (
-            coalesce(frame.source_timeframe, asset.base_timeframe), asset.mandatory, asset.priority, asset.starts_at
-        )
+        -- Counted first: in nearly every run none is missing, and counting is all there is to do.
+        and (select count(*) from ohlcv.tasks)
+        < (select count(*) from ohlcv.assets) * (select count(*) from ohlcv.timeframes where not is_base)
     order by asset.symbol, frame.timeframe
-    on conflict (symbol, timeframe) do update
-        set
-            source_timeframe = excluded.source_timeframe,
-            mandatory = excluded.mandatory,
-            priority = excluded.priority,
-            starts_at = excluded.starts_at;
-    get diagnostics changed = row_count;
-    return changed;
+    on conflict (symbol, timeframe) do nothing;
+    get diagnostics added = row_count;
+    return corrected + added;
 end
 $$;
 
