@@ -58,6 +58,9 @@ GROWING = (OURS, "DuckDB", "Polars")
 BARS_ALONE = "{}, bars alone"
 """A peer that is told what is due, and keeps no state."""
 
+INDEXED = "{}, bars alone, index on time"
+"""The same, with an index that ours does without: BRIN on ``ts``, which finds a tick's candles of all symbols."""
+
 LATE = 0.01
 """Share of the windows of 15m of which a candle is corrected."""
 
@@ -335,11 +338,7 @@ def _ticks(server: Postgres, console: Console, *, quick: bool) -> None:
         with _world(server) as world:
             with console.status(f"ohlcv: making the candles of {symbols:,} symbols"):
                 world.register(symbols)
-                world.add_candles(range(whole), START, end, step=MINUTE)
-                if symbols > whole:
-                    # As many bars, of fewer candles: those of the windows to come are all there.
-                    world.add_candles(range(whole, symbols), START, end - 45 * MINUTE, step=15 * MINUTE)
-                    world.add_candles(range(whole, symbols), end - 45 * MINUTE, end, step=MINUTE)
+                world.add_candles(range(symbols), START, end, step=MINUTE)
                 world.empty(START, START)
             seconds: list[dict[str, float]] = []
             # The end of the first day first: what follows is a tick of every day, with bars of all timeframes stored.
@@ -360,7 +359,7 @@ def _ticks(server: Postgres, console: Console, *, quick: bool) -> None:
 
 
 def _tick(world: World, symbols: int, moment: datetime) -> dict[str, float]:
-    """Seconds of the tick in which the windows that end at a moment are over."""
+    """Seconds of the tick in which the windows that end at a moment are over, of a day that is full of candles."""
     ranges = {frame: (moment - size, moment) for frame, size in peers.SIZES.items() if not (moment - START) % size}
     some = min(symbols, ORIGINAL_AT_MOST)
     ways = _ways(world, some, ranges, moment + MINUTE)
@@ -369,8 +368,13 @@ def _tick(world: World, symbols: int, moment: datetime) -> dict[str, float]:
         alone = ways[name]
         chosen[name] = replace(alone, run=partial(world.tick_with, alone.run, moment + MINUTE))
         chosen[BARS_ALONE.format(name)] = alone
-    seconds = _ticked(world, chosen | {ORIGINAL: ways[ORIGINAL]}, ranges, some)
-    return seconds | {ORIGINAL: seconds[ORIGINAL] * symbols / some}
+    seconds = _ticked(world, chosen, ranges, some)
+    world.connection.execute("create index candles_ts on ohlcv.candles using brin (ts)")
+    indexed = {INDEXED.format(name): ways[name] for name in ("DuckDB", "Polars")}
+    seconds |= _ticked(world, indexed, ranges, some)
+    world.connection.execute("drop index ohlcv.candles_ts")
+    original = _ticked(world, {ORIGINAL: ways[ORIGINAL]}, ranges, some)
+    return seconds | {ORIGINAL: original[ORIGINAL] * symbols / some}
 
 
 def _ticked(world: World, ways: dict[str, Way], ranges: Ranges, symbols: int) -> dict[str, float]:

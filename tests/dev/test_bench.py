@@ -15,7 +15,7 @@ import pytest
     [
         ("upsert", ["Upsert.from_rows", "psycopg executemany", "insert_rows"]),
         ("analytics", ["hourly, a day", "daily reports", "monthly usage", "DuckDB seconds"]),
-        ("ohlcv", ["ours", "Polars, bars alone", "original", "days of candles", "WAL of bars"]),
+        ("ohlcv", ["ours", "Polars, bars alone, index on time", "original", "days of candles", "WAL of bars"]),
     ],
 )
 def test_quick_bench_compares_ours_with_the_peers(bench: str, ways: list[str]) -> None:

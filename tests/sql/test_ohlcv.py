@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -142,7 +143,7 @@ def test_tasks_that_are_made_anew_keep_what_is_right_of_the_bars_they_find(marke
     tick(market, run_of(DAY + 24 * HOUR + MINUTE))
     before, bars = versions(market), stored(market)
     market.execute("delete from ohlcv.tasks")
-    wrong = ("high = high + 1", "expected_candles = 9", "derivation_version = 9")
+    wrong = ("high = high + 1", "expected_candles = 99", "derivation_version = 9")
     for hour, value in enumerate(wrong):
         market.execute(f"update ohlcv.bars set {value} where timeframe = '1h' and ts = %s", [DAY + hour * HOUR])
     market.execute("delete from ohlcv.bars where timeframe = '1h' and ts = %s", [DAY + 9 * HOUR])
@@ -151,6 +152,28 @@ def test_tasks_that_are_made_anew_keep_what_is_right_of_the_bars_they_find(marke
     assert market.execute("select distinct derivation_version from ohlcv.bars").fetchall() == [(1,)]
     assert len(set(versions(market)) - set(before)) == 4
     assert (totals["inserted"], totals["updated"], totals["unchanged"]) == (1, 3, len(bars) - 4)
+
+
+@pytest.mark.slow
+def test_bar_that_somebody_stores_in_the_middle_of_a_tick_is_built_all_the_same(market, database_url: str) -> None:
+    register(market, {"A": "5m", "B": "5m"})
+    for symbol in "AB":
+        ingest(market, candles(symbol, "5m", DAY, DAY + HOUR))
+    as_of = DAY + HOUR + MINUTE
+    with psycopg.connect(database_url, autocommit=True) as connection, ThreadPoolExecutor(1) as threads:
+        with psycopg.connect(database_url) as other:
+            other.execute(
+                "insert into ohlcv.bars (symbol, timeframe, ts, open, high, low, close, volume, price_volume, candles, "
+                "expected_candles, derivation_version) values ('A', '15m', %s, 1, 1, 1, 1, 1, 1, 1, 1, 1)",
+                [DAY],
+            )
+            totals = threads.submit(tick, connection, run_of(as_of))
+            waiting = "select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+            while not totals.done() and market.execute(waiting).fetchone() is None:
+                wait([totals], 0.02)
+            assert not totals.done()
+        assert totals.result()["updated"] == 1
+    assert stored(market) == expected(market, as_of)
 
 
 @pytest.mark.slow
