@@ -239,6 +239,7 @@ CASE WHEN END :: [ ] { } ; -- /* */ # . : ? @ $ ` " true ASC DESC toDateTime UNI
 WORDS = st.sampled_from([*_WORDS.split(), "\n"])
 
 
+@pytest.mark.slow
 @settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.one_of(st.lists(WORDS, max_size=30).map(" ".join), st.lists(WORDS, max_size=12).map("".join), st.text()))
 def test_any_text_passes_or_is_refused_and_nothing_else(sql: str) -> None:

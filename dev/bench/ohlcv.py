@@ -333,7 +333,7 @@ def _again(
 def _ticks(server: Postgres, console: Console, *, quick: bool) -> None:
     table = Table("symbols", "way", "all close, s", "ratio", "15m closes, s", "ratio", title="OHLCV: a tick")
     for symbols in QUICK_TICKS if quick else TICKS:
-        whole = min(symbols, ORIGINAL_AT_MOST)
+        some = min(symbols, ORIGINAL_AT_MOST)
         end = START + timedelta(days=1)
         with _world(server) as world:
             with console.status(f"ohlcv: making the candles of {symbols:,} symbols"):
@@ -349,10 +349,10 @@ def _ticks(server: Postgres, console: Console, *, quick: bool) -> None:
                     world.tick(moment - 14 * MINUTE)
                     world.connection.execute(_FILL_PEER.format(source="ohlcv.bars"))
                     world.connection.execute("truncate original.bars")
-                    world.connection.execute(_FILL_ORIGINAL, [f"S{whole:05}"])
+                    world.connection.execute(_FILL_ORIGINAL, [f"S{some:05}"])
                     seconds.append(_tick(world, symbols, moment))
             for name in seconds[0]:
-                mark = "~" if name == ORIGINAL and symbols > whole else ""
+                mark = "~" if name == ORIGINAL and symbols > some else ""
                 cells = [cell for each in seconds for cell in _cells(each[name], each[OURS], mark)]
                 table.add_row(f"{symbols:,}", name, *cells, end_section=name == list(seconds[0])[-1])
     console.print(table)

@@ -131,6 +131,7 @@ def test_database_that_is_not_there(client, monkeypatch, caplog, url: str | None
     assert "secret-word" not in caplog.text + response.text
 
 
+@pytest.mark.slow
 def test_a_database_that_hangs_is_not_waited_for(client, job, kpi_database_url, monkeypatch) -> None:
     # Time to connect, so that it is the statement that hangs: a report that begins later is stored after the answer.
     monkeypatch.setattr(api, "ANSWER_WITHIN", 1)
@@ -147,6 +148,7 @@ def test_a_server_that_says_nothing_is_not_waited_for(client, mute_server: int, 
     assert "TimeoutError" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_hundred_at_once(monkeypatch, kpi_db) -> None:
     monkeypatch.setenv("SCHEDULER_API_KEY", "right")
     ids = [f"kpi-{number}" for number in range(100)]

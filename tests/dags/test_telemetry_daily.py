@@ -82,6 +82,7 @@ def stored(connection: psycopg.Connection, columns: str = "date, event, count, u
     ).fetchall()
 
 
+@pytest.mark.slow
 def test_day_is_that_of_an_independent_engine_and_a_second_run_rewrites_nothing(task, connection, database_url) -> None:
     with psycopg.connect(database_url) as products:
         load_telemetry(products, [DAY - timedelta(days=1), DAY, DAY + timedelta(days=1)])

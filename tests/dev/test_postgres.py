@@ -17,6 +17,7 @@ def test_version_is_one_the_project_supports(connection: psycopg.Connection) -> 
     assert connection.info.server_version >= 150000
 
 
+@pytest.mark.slow
 def test_committed_rows_survive_a_crash(own_postgres: Postgres) -> None:
     with psycopg.connect(own_postgres.url, autocommit=True) as connection:
         connection.execute("create table kept (n int)")
@@ -26,6 +27,7 @@ def test_committed_rows_survive_a_crash(own_postgres: Postgres) -> None:
         assert connection.execute("select n from kept").fetchall() == [(1,)]
 
 
+@pytest.mark.slow
 def test_embedded_server_is_for_its_user_only(own_postgres: Postgres) -> None:
     with psycopg.connect(own_postgres.url) as connection:
         assert connection.execute("show listen_addresses").fetchone() == ("",)

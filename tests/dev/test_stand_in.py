@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+@pytest.mark.slow
 def test_it_is_ready_within_the_block_and_gone_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEY_VARIABLE, "not for it")
     before = set(psutil.Process().children())
@@ -28,6 +29,7 @@ def test_it_is_ready_within_the_block_and_gone_after_it(tmp_path: Path, monkeypa
         Control(url).wait_until_ready(0.2)
 
 
+@pytest.mark.slow
 def test_one_that_cannot_listen_says_why(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
@@ -38,6 +40,7 @@ def test_one_that_cannot_listen_says_why(tmp_path: Path) -> None:
             pytest.fail("two processes on one port")
 
 
+@pytest.mark.slow
 def test_call_that_is_refused_is_named(tmp_path: Path) -> None:
     with (
         process("dev.n8n", "--port", "0", environment={}, log=tmp_path / "log") as url,

@@ -277,6 +277,7 @@ class TestClaim:
         with pytest.raises(HardError, match="Clear the run"):
             jobs.settle(kpi_db, "trace_20250814_120000_00000000")
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("resend", [None, "clear 1"])
     def test_twenty_owners_at_once_send_one_request(self, kpi_db, kpi_database_url, resend: str | None) -> None:
         for round_ in range(5):
@@ -292,6 +293,7 @@ class TestClaim:
             winner = f"owner {claims.index(Claim.CLAIMED)}"
             assert jobs.record(kpi_db, TRACE, id_, winner, "triggered") is Status.TRIGGERED
 
+    @pytest.mark.slow
     def test_of_twenty_runs_of_a_day_at_once_one_sends(self, kpi_db, kpi_database_url) -> None:
         traces = [f"{TRACE[:-8]}{number:08}" for number in range(20)]
         for trace_id in traces:
@@ -349,6 +351,7 @@ class TestReport:
         jobs.report(kpi_db, TRACE, "a", "failed", "No coin")
         assert jobs.summary(kpi_db, TRACE).status == "partial"
 
+    @pytest.mark.slow
     def test_a_hundred_at_once_while_the_job_is_settled(self, kpi_db, kpi_database_url) -> None:
         ids = [f"{number:03}" for number in range(40)]
         create(kpi_db, *ids, report_back=True)

@@ -263,6 +263,7 @@ def test_a_manual_run_in_the_place_of_a_scheduled_one_does_not_stop_the_schedule
 # Properties
 
 
+@pytest.mark.slow
 @given(schedules, moments)
 def test_following_intervals_tile_time(schedule: tuple[str, timedelta], start: datetime) -> None:
     job, restriction = timetable(schedule), TimeRestriction(pendulum.instance(start), None, catchup=True)
@@ -301,6 +302,7 @@ def test_when_a_run_is_cleared_does_not_matter(
         assert job.infer_manual_data_interval(run_after=pendulum.instance(moment)) == job.latest_interval(moment)
 
 
+@pytest.mark.slow
 @given(schedules, moments.filter(lambda moment: moment.microsecond > 0))  # "now" is never a boundary
 def test_everyone_agrees_on_the_window_of_a_logical_date(schedule: tuple[str, timedelta], moment: datetime) -> None:
     job = dag(schedule)

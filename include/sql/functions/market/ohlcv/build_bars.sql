@@ -196,7 +196,7 @@ begin
                 offset 0
             ) as stored on true
         ),
-        -- Not "on conflict": whoever builds a task has locked it, and a conflict that cannot be is looked for all the same.
+        -- Without "on conflict", which looks for one in every row: whoever builds a task has locked it.
         added as (
             insert into ohlcv.bars (
                 symbol, timeframe, ts, open, high, low, close, volume, price_volume, trades, candles,
