@@ -326,8 +326,7 @@ def _build(cursor: Cursor, run: Run, timeframe: str, symbols: Sequence[str], **d
     """Build the bars of a timeframe; what PostgreSQL refuses is halved until the culprits stand alone."""
     parameters = {**run.parameters, "timeframe": timeframe, "symbols": symbols, **different}
     try:
-        with cursor.connection.transaction():
-            (row,) = cursor.execute(_statement("ohlcv/aggregate.sql"), parameters).fetchall()
+        row = _aggregate(cursor, parameters)
     except psycopg.Error as error:
         if not blames_rows(error):
             raise
@@ -348,6 +347,18 @@ def _build(cursor: Cursor, run: Run, timeframe: str, symbols: Sequence[str], **d
             ", ".join(map(repr, failed[:NAMED_AT_MOST])) + (" …" if len(failed) > NAMED_AT_MOST else ""),
         )
     return replace(Totals(*counts), failed=len(failed))
+
+
+@tenacity.retry(
+    retry=tenacity.retry_if_exception_type(psycopg.errors.UniqueViolation),
+    stop=tenacity.stop_after_attempt(3),
+    reraise=True,
+)
+def _aggregate(cursor: Cursor, parameters: Mapping[str, Any]) -> tuple[Any, ...]:
+    """A bar that somebody else stores in the middle of the statement is a unique violation; another try sees it."""
+    with cursor.connection.transaction():
+        (row,) = cursor.execute(_statement("ohlcv/aggregate.sql"), parameters).fetchall()
+    return row
 
 
 def rebuild(transaction: Transaction, run: Run, params: RebuildParams, *, shard: int, of: int) -> Totals:

@@ -141,12 +141,13 @@ def test_tasks_that_are_made_anew_keep_what_is_right_of_the_bars_they_find(marke
     register(market, {"A": "5m"})
     ingest(market, candles("A", "5m", DAY, DAY + 24 * HOUR))
     tick(market, run_of(DAY + 24 * HOUR + MINUTE))
-    before, bars = versions(market), stored(market)
+    bars = stored(market)
     market.execute("delete from ohlcv.tasks")
     wrong = ("high = high + 1", "expected_candles = 99", "derivation_version = 9")
     for hour, value in enumerate(wrong):
         market.execute(f"update ohlcv.bars set {value} where timeframe = '1h' and ts = %s", [DAY + hour * HOUR])
     market.execute("delete from ohlcv.bars where timeframe = '1h' and ts = %s", [DAY + 9 * HOUR])
+    before = versions(market)
     totals = tick(market, run_of(DAY + 24 * HOUR + 6 * MINUTE))
     assert stored(market) == bars
     assert market.execute("select distinct derivation_version from ohlcv.bars").fetchall() == [(1,)]
@@ -155,24 +156,76 @@ def test_tasks_that_are_made_anew_keep_what_is_right_of_the_bars_they_find(marke
 
 
 @pytest.mark.slow
-def test_bar_that_somebody_stores_in_the_middle_of_a_tick_is_built_all_the_same(market, database_url: str) -> None:
-    register(market, {"A": "5m", "B": "5m"})
-    for symbol in "AB":
+def test_statistics_of_a_moment_when_all_tasks_ran_do_not_compare_each_task_with_each(market) -> None:
+    market.execute(
+        "insert into ohlcv.assets (symbol, base_timeframe) select 'S' || n, '5m' from generate_series(1, 500) n"
+    )
+    market.execute("select ohlcv.sync_tasks(); update ohlcv.tasks set status = 'running', owner = 'me'")
+    market.execute("vacuum analyze ohlcv.tasks")
+    market.execute("update ohlcv.tasks set status = 'idle', owner = null")
+    market.execute("load 'auto_explain'; set auto_explain.log_min_duration = 0; set client_min_messages = log")
+    market.execute("set auto_explain.log_nested_statements = on")
+    plans: list[str] = []
+    market.add_notice_handler(lambda diagnostic: plans.append(diagnostic.message_primary or ""))
+    claimed = """
+        select ohlcv.claim_tasks('me', array_agg(symbol), array_agg(timeframe))
+        from ohlcv.agg_get_due_tasks('PROD', now(), 700)
+    """
+    assert market.execute(claimed).fetchall() == [(700,)]
+    assert [plan for plan in plans if "Update on tasks" in plan]
+    assert [plan for plan in plans if "Nested Loop" in plan] == []
+
+
+@pytest.mark.slow
+def test_changes_of_the_registry_and_a_tick_wait_for_each_other_in_one_order(market, database_url: str) -> None:
+    register(market, {"A": "5m"})
+    market.execute("select ohlcv.sync_tasks()")
+    market.execute(
+        "update ohlcv.tasks set cursor = now() where timeframe = '15m'"
+    )  # it is the last one in the table now
+    market.execute("update ohlcv.assets set priority = 1")
+    lock = "select from ohlcv.tasks where timeframe = %s for no key update"
+    with psycopg.connect(database_url, autocommit=True) as connection, ThreadPoolExecutor(1) as threads:
+        with psycopg.connect(database_url) as working:
+            working.execute("set lock_timeout = '2s'")
+            working.execute(lock, ["15m"])
+            changed = threads.submit(lambda: connection.execute("select ohlcv.sync_tasks()").fetchone())
+            waiting = "select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+            while not changed.done() and market.execute(waiting).fetchone() is None:
+                wait([changed], 0.02)
+            for timeframe in TIMEFRAMES[1:]:
+                working.execute(lock, [timeframe])
+        assert changed.result() == (4,)
+
+
+STORE_BAR = """
+insert into ohlcv.bars (symbol, timeframe, ts, open, high, low, close, volume, price_volume, candles, expected_candles,
+    derivation_version)
+values ('A', '15m', %s, 1, 1, 1, 1, 1, 1, 1, 1, 1)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("symbols", ["A", "AB"])
+@pytest.mark.parametrize("statement", [STORE_BAR, "update ohlcv.bars set high = 1000 where symbol = 'A' and ts < %s"])
+def test_bar_that_somebody_writes_in_the_middle_of_a_tick_is_built_all_the_same(
+    market, database_url: str, symbols: str, statement: str
+) -> None:
+    register(market, dict.fromkeys(symbols, "5m"))
+    for symbol in symbols:
         ingest(market, candles(symbol, "5m", DAY, DAY + HOUR))
+    tick(market, run_of(DAY + 31 * MINUTE))
+    ingest(market, [candle("A", "5m", DAY, 99), candle("A", "5m", DAY + 15 * MINUTE, 99)])
     as_of = DAY + HOUR + MINUTE
     with psycopg.connect(database_url, autocommit=True) as connection, ThreadPoolExecutor(1) as threads:
         with psycopg.connect(database_url) as other:
-            other.execute(
-                "insert into ohlcv.bars (symbol, timeframe, ts, open, high, low, close, volume, price_volume, candles, "
-                "expected_candles, derivation_version) values ('A', '15m', %s, 1, 1, 1, 1, 1, 1, 1, 1, 1)",
-                [DAY],
-            )
+            other.execute(statement, [DAY + 30 * MINUTE])
             totals = threads.submit(tick, connection, run_of(as_of))
             waiting = "select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
             while not totals.done() and market.execute(waiting).fetchone() is None:
                 wait([totals], 0.02)
             assert not totals.done()
-        assert totals.result()["updated"] == 1
+        assert totals.result()["failed"] == 0
     assert stored(market) == expected(market, as_of)
 
 

@@ -13,6 +13,8 @@ language sql
 stable
 set search_path = ''
 set work_mem = '64MB'
+-- As in ohlcv.claim_tasks.
+set enable_nestloop = off
 as $$
     with stale as (
         select stale.symbol, min(noted.size) as size

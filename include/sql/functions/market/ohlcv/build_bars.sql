@@ -177,13 +177,12 @@ begin
         compared as materialized (
             select
                 bar.*,
-                stored.place,
-                stored.place is not null as is_stored,
+                stored.is_stored is true as is_stored,
                 coalesce(stored.is_equal, false) as is_equal
             from bar
             left join lateral (
                 select
-                    old.ctid as place,
+                    true as is_stored,
                     (
                         old.open, old.high, old.low, old.close, old.volume, old.price_volume, old.trades,
                         old.candles, old.expected_candles, old.derivation_version
@@ -208,21 +207,29 @@ begin
             where not is_stored
             order by symbol, ts
         ),
+        -- Not an update, which joins, and may look through all bars; nor does this miss one that is just being changed.
         corrected as (
-            update ohlcv.bars as bar
-            set
-                open = compared.open,
-                high = compared.high,
-                low = compared.low,
-                close = compared.close,
-                volume = compared.volume,
-                price_volume = compared.price_volume,
-                trades = compared.trades,
-                candles = compared.candles,
-                expected_candles = compared.expected_candles,
-                derivation_version = $4
+            insert into ohlcv.bars (
+                symbol, timeframe, ts, open, high, low, close, volume, price_volume, trades, candles,
+                expected_candles, derivation_version
+            )
+            select
+                symbol, $3, ts, open, high, low, close, volume, price_volume, trades, candles, expected_candles, $4
             from compared
-            where bar.ctid = compared.place and not compared.is_equal
+            where is_stored and not is_equal
+            order by symbol, ts
+            on conflict (symbol, timeframe, ts) do update
+                set
+                    open = excluded.open,
+                    high = excluded.high,
+                    low = excluded.low,
+                    close = excluded.close,
+                    volume = excluded.volume,
+                    price_volume = excluded.price_volume,
+                    trades = excluded.trades,
+                    candles = excluded.candles,
+                    expected_candles = excluded.expected_candles,
+                    derivation_version = excluded.derivation_version
         ),
         -- From the ranges to their bars: a join may as well look through all bars of the timeframe.
         without_source as materialized (

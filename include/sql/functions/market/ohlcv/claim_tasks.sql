@@ -1,9 +1,11 @@
 -- Called by ohlcv.agg_start for one task, and by include/sql/ohlcv/claim_due_tasks.sql and claim_tasks.sql for many.
--- Tasks that somebody else works on are left out, so two runs never wait for each other.
+-- Tasks that somebody else works on, or changes just now, are left out, so two runs never wait for each other.
 create or replace function ohlcv.claim_tasks(p_owner text, p_symbols text[], p_timeframes text[]) returns integer
 language plpgsql
 volatile
 set search_path = ''
+-- Statistics of a moment when all tasks were running make the planner compare each task with each pair.
+set enable_nestloop = off
 as $$
 declare
     claimed integer;

@@ -8,20 +8,34 @@ declare
     corrected integer;
     added integer;
 begin
+    -- Locked in the order of ohlcv.aggregate, which may be at work on the same tasks.
+    with different as (
+        select
+            task.symbol,
+            task.timeframe,
+            coalesce(frame.source_timeframe, asset.base_timeframe) as source_timeframe,
+            asset.mandatory,
+            asset.priority,
+            asset.starts_at
+        from ohlcv.tasks as task
+        inner join ohlcv.assets as asset on task.symbol = asset.symbol
+        inner join ohlcv.timeframes as frame on task.timeframe = frame.timeframe
+        where
+            (task.source_timeframe, task.mandatory, task.priority, task.starts_at) is distinct from (
+                coalesce(frame.source_timeframe, asset.base_timeframe), asset.mandatory, asset.priority, asset.starts_at
+            )
+        order by task.size, task.symbol
+        for no key update of task
+    )
+
     update ohlcv.tasks as task
     set
-        source_timeframe = coalesce(frame.source_timeframe, asset.base_timeframe),
-        mandatory = asset.mandatory,
-        priority = asset.priority,
-        starts_at = asset.starts_at
-    from ohlcv.assets as asset
-    cross join ohlcv.timeframes as frame
-    where
-        task.symbol = asset.symbol
-        and task.timeframe = frame.timeframe
-        and (task.source_timeframe, task.mandatory, task.priority, task.starts_at) is distinct from (
-            coalesce(frame.source_timeframe, asset.base_timeframe), asset.mandatory, asset.priority, asset.starts_at
-        );
+        source_timeframe = different.source_timeframe,
+        mandatory = different.mandatory,
+        priority = different.priority,
+        starts_at = different.starts_at
+    from different
+    where task.symbol = different.symbol and task.timeframe = different.timeframe;
     get diagnostics corrected = row_count;
 
     insert into ohlcv.tasks (symbol, timeframe, source_timeframe, size, mandatory, priority, starts_at)
