@@ -33,7 +33,7 @@ QUICK_BACKLOGS = {"4 × 1 d": (4, 1), "2 × 2 d": (2, 2)}
 """Title → symbols and days of candles of 1m; the first one is replayed."""
 
 TICKS = (100, 1_000, 10_000)
-QUICK_TICKS = (4, 8)
+QUICK_TICKS = (4,)
 """Symbols."""
 
 HISTORIES = (1, 9, 90)
