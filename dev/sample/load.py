@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 
     from dev.analytics_engine.client import AnalyticsEngineControl
 
-DAYS = 8
-"""UTC days of sample data, the last of them yesterday."""
+DAYS = 9
+"""UTC days of sample data, the last of them yesterday.
+
+A week to backfill, before the day of the newest run: until it is made after midnight, that is the day before yesterday.
+"""
 
 _SENDING_DOMAIN = """
 insert into delivery.sending_domains (organization_id, domain, verified, created_at)

@@ -3,15 +3,18 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections import Counter
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
 from dev.sample import clicks
+from dev.sample.load import DAYS
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from airflow.dag_processing.dagbag import DagBag
 
 DAY = date(2026, 11, 15)
 
@@ -44,6 +47,13 @@ def test_the_hires_are_forty_with_awkward_ids_among_them() -> None:
 def test_the_day_alone_decides_the_events() -> None:
     assert list(clicks.events(DAY)) == list(clicks.events(DAY))
     assert list(clicks.events(DAY)) != list(clicks.events(DAY + timedelta(days=1)))
+
+
+@pytest.mark.parametrize("hour", range(24))
+def test_at_every_hour_there_is_a_week_to_backfill_before_the_newest_run(dag_bag: DagBag, hour: int) -> None:
+    now = datetime(2026, 11, 23, hour, 30, tzinfo=UTC)
+    newest = dag_bag.dags["click_rollups"].timetable.latest_interval(now).start.date()
+    assert newest - timedelta(days=7) >= now.date() - timedelta(days=DAYS)
 
 
 def test_another_process_makes_the_same_events(repository: Path) -> None:
