@@ -7,7 +7,7 @@ run fails if a KPI did, after all others were sent.
 
 ### Window
 None: the run of 2026-11-15 12:00 fires at that moment. After downtime, missed days are not sent: a run that begins on a
-later day than its own is skipped.
+later day than its own, and more than an hour late, is skipped.
 
 ### Re-run
 Clear the run, or the instance of one KPI: only KPIs that n8n has not accepted are sent again, as the registry has them

@@ -317,6 +317,19 @@ class TestExactlyOnce:
         asked = Run(dag, NOON - timedelta(days=9), started=NOON, name="backfill", resend=True)
         assert asked.plan() == ["btc"]
 
+    @pytest.mark.parametrize(("begins_after", "sends"), [(2, True), (61, False)])
+    def test_run_of_the_last_minute_of_a_day_may_begin_on_the_next(
+        self, dag, registry, n8n, begins_after: int, sends: bool
+    ) -> None:
+        registry("btc")
+        last_minute = NOON + timedelta(hours=11, minutes=59)
+        run = Run(dag, last_minute, started=last_minute + timedelta(minutes=begins_after))
+        if sends:
+            assert run.plan() == ["btc"]
+        else:
+            with pytest.raises(AirflowSkipException, match="The run is that of 2026-11-15, and 2026-11-16 has begun"):
+                run.plan()
+
     def test_run_that_was_sent_can_be_cleared_on_a_later_day(self, dag, registry, n8n) -> None:
         registry("btc")
         n8n.faults({"btc": [Fault(status=422)]})

@@ -5,6 +5,7 @@ By name it comes when the deadline of the probes has passed, and before the sche
 
 from __future__ import annotations
 
+import sys
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -88,6 +89,8 @@ def test_stale_data_is_told_of_when_the_receiver_is_back_and_a_monitor_sees_it(
     with telemetry_of_last_week(products), receiver.failing():
         assert monitored(stack) == (503, "stale")
         wait(lambda: refused(receiver, "STALE: public.telemetry_daily"), seconds=60)
+    # As from cron, beside the one that goes on.
+    stack.run(sys.executable, "-m", "aggregator.alerts.watch", "--once")
     texts = receiver.wait_until_told("telemetry_daily", before + 2)[before:]
     assert [text.split(":")[0] for text in texts] == ["STALE", "RECOVERED"]
     assert monitored(stack) == (200, "fresh")

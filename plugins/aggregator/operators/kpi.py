@@ -43,6 +43,9 @@ NOTHING_TO_SEND = "nothing_to_send"
 NAMED_AT_MOST = 10
 """KPIs that an error names; the job's record has them all."""
 
+ON_TIME = timedelta(hours=1)
+"""How long after its moment a run may begin and send, even if midnight was in between."""
+
 PATIENCE = timedelta(minutes=5)
 """How much longer than the reports' own time the wait for them may take, before it is begun anew."""
 
@@ -62,9 +65,9 @@ class _KpiOperator(BaseOperator):
 class ReadKpiRegistryOperator(_KpiOperator):
     """Decide which KPIs the run sends.
 
-    A run whose day is over when it begins, and which has no job yet, sends nothing: neither after downtime nor in a
-    backfill. A KPI that another run of the same day has sent is left out. The param ``resend`` lifts both, the param
-    ``kpis`` chooses.
+    A run whose day is over when it begins, more than an hour late, and which has no job yet, sends nothing: neither
+    after downtime nor in a backfill. A KPI that another run of the same day has sent is left out. The param ``resend``
+    lifts both, the param ``kpis`` chooses.
     """
 
     def execute(self, context: Context) -> list[list[str]]:
@@ -367,11 +370,12 @@ def _moment(context: Context) -> datetime:
 
 
 def _day_is_over(context: Context) -> str | None:
-    day, started = _moment(context).astimezone(UTC).date(), context["ti"].start_date.astimezone(UTC).date()
-    if day >= started:
+    moment, started = _moment(context).astimezone(UTC), context["ti"].start_date.astimezone(UTC)
+    if moment.date() >= started.date() or started - moment <= ON_TIME:
         return None
     return (
-        f"The run is that of {day}, and {started} has begun: nothing is sent. If it shall be, start a run with resend."
+        f"The run is that of {moment.date()}, and {started.date()} has begun: nothing is sent. If it shall be, start a "
+        "run with resend."
     )
 
 
