@@ -31,8 +31,8 @@ QUICK_SIZES = (1_000, 50_000)
 
 # A process of its own, so that the peak is this transfer's alone.
 _TRANSFER = """
-import json, resource, time
-from datetime import UTC, datetime, timedelta
+import json, resource, sys, time
+from datetime import datetime, timedelta
 from airflow.sdk import DAG
 from aggregator.operators.analytics_engine_to_postgres import AnalyticsEngineToPostgresOperator
 from aggregator.timetables.offset_cron import OffsetCronTimetable
@@ -41,7 +41,7 @@ from tests.airflow_context import context
 
 with DAG("bench", schedule=OffsetCronTimetable("0 0 * * *", offset=timedelta(hours=1))):
     task = AnalyticsEngineToPostgresOperator(task_id="transfer", postgres_conn_id="bench_db", **OPERATOR)
-start = datetime.combine(datetime.now(UTC).date() - timedelta(days=1), datetime.min.time(), UTC)
+start = datetime.fromisoformat(sys.argv[1])
 given = context(task, start, start + timedelta(days=1))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 began = time.perf_counter()
@@ -91,12 +91,13 @@ def measure(server: Postgres, analytics_engine: AnalyticsEngineControl, size: in
     Returns:
         Rows ``inserted``, ``seconds``, and the process's peak memory ``before`` and ``after``, in KiB.
     """
+    yesterday = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=1)
     url = server.ensure_database("bench_transfer")
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("drop table if exists public.totals")
         connection.execute("create table public.totals (name text primary key, n bigint)")
     analytics_engine.delete("bench")
-    analytics_engine.write("bench", _events(size))
+    analytics_engine.write("bench", _events(size, yesterday))
     host, port = analytics_engine.url.rsplit(":", 1)
     account = {"conn_type": "http", "host": host, "port": int(port), "password": "t", "extra": {"account_id": "a"}}
     environment = {
@@ -106,9 +107,8 @@ def measure(server: Postgres, analytics_engine: AnalyticsEngineControl, size: in
         "AIRFLOW_CONN_BENCH_DB": url,
     }
     try:
-        done = subprocess.run(
-            [sys.executable, "-c", _TRANSFER], env=environment, capture_output=True, text=True, check=False
-        )
+        command = [sys.executable, "-c", _TRANSFER, yesterday.isoformat()]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise RuntimeError(done.stderr)
         measured: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
@@ -117,6 +117,6 @@ def measure(server: Postgres, analytics_engine: AnalyticsEngineControl, size: in
         server.drop_database("bench_transfer")
 
 
-def _events(size: int) -> Iterator[dict[str, object]]:
-    noon = f"{datetime.now(UTC) - timedelta(days=1):%Y-%m-%d} 12:00:00"
+def _events(size: int, day: datetime) -> Iterator[dict[str, object]]:
+    noon = f"{day:%Y-%m-%d} 12:00:00"
     return ({"timestamp": noon, "index1": "", "blob1": f"name-{number:09}-of-some-length"} for number in range(size))
