@@ -180,9 +180,8 @@ def test_a_cycle_of_causes_ends() -> None:
 
 
 def test_errors_of_a_real_database(connection: psycopg.Connection) -> None:
-    connection.execute("set statement_timeout = 1")
     with pytest.raises(psycopg.Error) as timeout:
-        connection.execute("select pg_sleep(10)")
+        connection.execute("set local statement_timeout = 1; select pg_sleep(10)")
     assert is_transient(timeout.value)
 
     with pytest.raises(psycopg.Error) as refused:
