@@ -156,8 +156,8 @@ def load_analytics(products: psycopg.Connection, today: date) -> None:
         products: Connection to the migrated database.
         today: The UTC day that is not over yet.
     """
-    # Back to the beginning of last month, for its usage; today up to now, for the latest hour.
-    first = (today.replace(day=1) - timedelta(days=1)).replace(day=1)
+    # Today up to now, for the latest hour.
+    first = activity_since(today)
     days = [first + timedelta(days=age) for age in range((today - first).days + 1)]
     now = datetime.now(UTC).replace(tzinfo=None)
     activity = (row for day in days for row in analytics.contact_activity(day) if row["created_at"] < now)
@@ -165,6 +165,16 @@ def load_analytics(products: psycopg.Connection, today: date) -> None:
     _replace(products, "analytics.contact_activity", activity)
     _replace(products, "scoring.lead_scores", analytics.lead_scores())
     _replace(products, "lead_intelligence.enrichment_jobs", jobs)
+
+
+def activity_since(today: date) -> date:
+    """The first UTC day of the sample's activity: the month of the newest run of analytics_monthly_usage is in it.
+
+    Args:
+        today: As for :func:`load_analytics`.
+    """
+    yesterday = today - timedelta(days=1)  # until the run that is due on the first of a month, its month is older
+    return (yesterday.replace(day=1) - timedelta(days=1)).replace(day=1)
 
 
 def _replace(products: psycopg.Connection, table: str, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -2,11 +2,15 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import pytest
 
 from dev.sample import analytics
-from dev.sample.load import load_analytics
+from dev.sample.load import activity_since, load_analytics
+
+if TYPE_CHECKING:
+    from airflow.dag_processing.dagbag import DagBag
 
 DAY = date(2024, 2, 29)
 
@@ -43,6 +47,22 @@ def test_the_day_alone_decides() -> None:
     assert list(analytics.enrichment_jobs(DAY)) != list(analytics.enrichment_jobs(DAY + timedelta(days=1)))
 
 
+@pytest.mark.parametrize(
+    ("now", "month"),
+    [
+        (datetime(2026, 11, 30, 23, 59, tzinfo=UTC), date(2026, 10, 1)),
+        (datetime(2026, 12, 1, 0, 1, tzinfo=UTC), date(2026, 10, 1)),
+        (datetime(2026, 12, 1, 3, 0, tzinfo=UTC), date(2026, 11, 1)),
+        (datetime(2027, 1, 1, 2, 59, tzinfo=UTC), date(2026, 11, 1)),
+        (datetime(2027, 1, 2, tzinfo=UTC), date(2026, 12, 1)),
+    ],
+)
+def test_there_is_activity_in_the_month_of_the_newest_run(dag_bag: DagBag, now: datetime, month: date) -> None:
+    newest = dag_bag.dags["analytics_monthly_usage"].timetable.latest_interval(now)
+    assert newest.start.date() == month
+    assert activity_since(now.date()) <= month
+
+
 @pytest.mark.slow
 def test_loading_twice_leaves_one_sample_and_the_rows_of_others(migrated) -> None:
     connection = migrated("analytics")
@@ -62,5 +82,5 @@ def test_loading_twice_leaves_one_sample_and_the_rows_of_others(migrated) -> Non
     (first, last) = connection.execute(
         "select min(created_at), max(created_at) from analytics.contact_activity"
     ).fetchone()
-    assert first.date() == (today.replace(day=1) - timedelta(days=1)).replace(day=1)
+    assert first.date() == activity_since(today)
     assert last <= datetime.now(UTC).replace(tzinfo=None)
