@@ -19,6 +19,7 @@ from psycopg import sql
 from rich.table import Table
 
 from dev.airflow_api import FINISHED, NotYetError, wait
+from dev.sample.load import activity_since
 from dev.stack import REPOSITORY, Ports, Stack, StackError, dag_ids
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class Outcome:
 
 
 def run(home: Path, say: Callable[[str], object]) -> tuple[Outcome, Outcome]:
-    """Process yesterday on a single machine, and then on workers.
+    """Process the day before yesterday on a single machine, and then on workers.
 
     Args:
         home: Folder of the two stacks, which are removed.
@@ -96,13 +97,18 @@ def run(home: Path, say: Callable[[str], object]) -> tuple[Outcome, Outcome]:
     Raises:
         StackError: A run failed, or the UTC day ended meanwhile.
     """
-    day = datetime.now(UTC).date() - timedelta(days=1)
+    day = whole_day(datetime.now(UTC))
     single = _process(Stack(home / "single", configuration=NO_SCHEDULE), day, say)
     scaled = _process(Stack(home / "workers", workers=WORKERS, configuration={**NO_SCHEDULE, **shipped()}), day, say)
-    if datetime.now(UTC).date() != day + timedelta(days=1):
+    if whole_day(datetime.now(UTC)) != day:
         msg = "The UTC day ended meanwhile, so the two had different sample data. Run it again."
         raise StackError(msg)
     return single, scaled
+
+
+def whole_day(now: datetime) -> date:
+    """The latest UTC day of which every run is due, whatever the hour: one that is not due yet would only be queued."""
+    return (now - timedelta(days=2)).date()
 
 
 def report(single: Outcome, scaled: Outcome, console: Console) -> int:
@@ -184,10 +190,9 @@ def _process(stack: Stack, day: date, say: Callable[[str], object]) -> Outcome:
 
 
 def _backfill(stack: Stack, dag_id: str, day: date) -> int:
-    """Start a DAG's runs of a day, or of the month before it where no run begins on that day; return their number."""
-    last_month = (day.replace(day=1) - timedelta(days=1)).replace(day=1)
-    for first in (day, last_month):
-        window = {"dag_id": dag_id, "from_date": f"{first}T00:00:00Z", "to_date": f"{day}T23:59:59Z"}
+    """Start a DAG's runs of a day, or that of the sample's first month if none begins on that day; return their number."""
+    for first in (day, activity_since(datetime.now(UTC).date())):
+        window = {"dag_id": dag_id, "from_date": f"{first}T00:00:00Z", "to_date": f"{first}T23:59:59Z"}
         dates = [run["logical_date"] for run in stack.airflow.post("backfills/dry_run", **window)["backfills"]]
         if dates:
             break

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
 import pytest
 from rich.console import Console
 
-from dev.scale_out import Outcome, differences, digests, report, shipped
+from dev.scale_out import Outcome, differences, digests, report, shipped, whole_day
 from dev.stack import Ports, Stack, StackError
+
+if TYPE_CHECKING:
+    from airflow.dag_processing.dagbag import DagBag
+
+OTHERWISE = {"analytics_monthly_usage", "kpi_dispatch"}
+"""DAGs without an interval that ends with the day."""
 
 TABLES = """
 create schema product;
@@ -16,6 +25,15 @@ create table product.rows (
 );
 create table ops.log (line text);
 """
+
+
+@pytest.mark.parametrize("hour", range(24))
+def test_at_every_hour_each_run_of_the_day_is_due(dag_bag: DagBag, hour: int) -> None:
+    now = datetime(2026, 11, 23, hour, 1, tzinfo=UTC)
+    timetables = {id_: dag.timetable for id_, dag in dag_bag.dags.items() if id_ not in OTHERWISE}
+    not_due = [id_ for id_, each in timetables.items() if each.latest_interval(now).end.date() <= whole_day(now)]
+    assert len(timetables) == 8
+    assert not_due == []
 
 
 def written(connection, *rows: tuple[str, int]) -> dict[str, tuple[int, str]]:
