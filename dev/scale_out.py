@@ -190,7 +190,7 @@ def _process(stack: Stack, day: date, say: Callable[[str], object]) -> Outcome:
 
 
 def _backfill(stack: Stack, dag_id: str, day: date) -> int:
-    """Start a DAG's runs of a day, or that of the sample's first month if none begins on that day; return their number."""
+    """Start a DAG's runs of a day, or of the sample's first month if none begins on that day; return their number."""
     for first in (day, activity_since(datetime.now(UTC).date())):
         window = {"dag_id": dag_id, "from_date": f"{first}T00:00:00Z", "to_date": f"{first}T23:59:59Z"}
         dates = [run["logical_date"] for run in stack.airflow.post("backfills/dry_run", **window)["backfills"]]
