@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 
+from aggregator.migrations import databases, migrate
 from aggregator.ohlcv import TIMEFRAMES, main
 from tests.market_data import (
     DAY,
@@ -302,6 +304,61 @@ def test_feed_needs_no_rights_but_those_on_candles_and_may_write_to_partitions(m
 def test_what_cannot_be_a_candle_is_refused(market, statement: str, says: str) -> None:
     with pytest.raises(psycopg.Error, match=says):
         market.execute(statement)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("table", ["ohlcv.candles", "ohlcv.candles_202603"])
+def test_candles_loaded_while_ordinary_triggers_are_off_are_built(market, table: str) -> None:
+    register(market, {"A": "5m"})
+    ingest(market, candles("A", "5m", DAY, DAY + 4 * HOUR))
+    tick(market, run_of(DAY + 4 * HOUR + MINUTE))
+    for number, statement in enumerate(
+        (
+            f"delete from {table} where ts < '2026-03-08 01:00+00'",
+            f"update {table} set high = 999 where ts = '2026-03-08 02:00+00'",
+            f"insert into {table} values ('A', '5m', '2026-03-08 00:00+00', 10, 11, 9, 10, 1, 1)",
+        )
+    ):
+        with market.transaction():
+            market.execute("set local session_replication_role = replica")
+            market.execute(statement)
+        moment = DAY + 4 * HOUR + (6 + 5 * number) * MINUTE
+        tick(market, run_of(moment))
+        assert stored(market) == expected(market, moment), statement
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "truncate ohlcv.candles",
+        "truncate ohlcv.candles_202603",
+        "insert into ohlcv.candles values ('A', '1m', '1999-03-08+00')",
+    ],
+)
+def test_statement_refused_by_a_trigger_is_refused_while_ordinary_triggers_are_off(market, statement: str) -> None:
+    market.execute("set session_replication_role = replica")
+    with pytest.raises(psycopg.Error, match=r"Candles are not truncated|no partition for a candle of 1999"):
+        market.execute(statement)
+
+
+def test_every_trigger_of_the_repository_fires_while_ordinary_triggers_are_off(migrated) -> None:
+    connection = migrated(*databases())
+    found = connection.execute(
+        "select tgrelid::regclass::text, tgname, tgenabled::text from pg_trigger where not tgisinternal"
+    ).fetchall()
+    tables = {table for table, _, _ in found}
+    assert tables >= {"ohlcv.candles", "ohlcv.candles_elsewhere", "kpi.job_kpis"}
+    assert [trigger for trigger in found if trigger[2] != "A"] == []
+
+
+@pytest.mark.slow
+def test_partitions_made_before_their_triggers_always_fired_fire_always_after_an_upgrade(market, database_url) -> None:
+    market.execute("alter table ohlcv.candles_202603 enable trigger user")
+    market.execute("delete from migrations.functions where name = 'ohlcv/watch_candles.sql'")
+    migrate(partial(psycopg.connect, database_url), "market")
+    enabled = "select distinct tgenabled::text from pg_trigger where tgrelid = 'ohlcv.candles_202603'::regclass"
+    assert market.execute(enabled).fetchall() == [("A",)]
 
 
 @pytest.mark.slow

@@ -53,3 +53,6 @@ revoke all on function kpi.refuse_illegal_transition() from public;
 create or replace trigger refuse_illegal_transition
 before insert or update on kpi.job_kpis
 for each row execute function kpi.refuse_illegal_transition();
+
+-- Whoever writes: also sessions with session_replication_role = replica.
+alter table kpi.job_kpis enable always trigger refuse_illegal_transition;

@@ -1,5 +1,6 @@
--- Called below for ohlcv.candles, and by ohlcv.add_candle_partitions for each partition: a statement on a partition
--- fires the partition's triggers only.
+-- Called below for ohlcv.candles and its partitions, and by ohlcv.add_candle_partitions for each new one: a statement
+-- on a partition fires the partition's triggers only. They fire in sessions with session_replication_role = replica,
+-- too: bulk loads and subscribers set it, and a candle that is not logged is never built.
 create or replace function ohlcv.watch_candles(p_table regclass) returns void
 language plpgsql
 volatile
@@ -15,7 +16,10 @@ begin
         'create or replace trigger log_deletes after delete on %1$s referencing old table as old_candles '
         'for each statement execute function ohlcv.log_candle_changes();'
         'create or replace trigger refuse_truncate before truncate on %1$s '
-        'for each statement execute function ohlcv.refuse_truncate();',
+        'for each statement execute function ohlcv.refuse_truncate();'
+        'alter table %1$s '
+        'enable always trigger log_inserts, enable always trigger log_updates, '
+        'enable always trigger log_deletes, enable always trigger refuse_truncate;',
         p_table
     );
 end
@@ -24,7 +28,10 @@ $$;
 comment on function ohlcv.watch_candles(regclass) is 'Gives a table of candles the triggers that note its changes';
 revoke all on function ohlcv.watch_candles(regclass) from public;
 
-select ohlcv.watch_candles('ohlcv.candles');
+-- Partitions made before this file changed have the triggers of that time.
+select ohlcv.watch_candles(tree.relid) from pg_partition_tree('ohlcv.candles') as tree;
 
 create or replace trigger refuse_candle_elsewhere before insert or update on ohlcv.candles_elsewhere
 for each row execute function ohlcv.refuse_candle_elsewhere();
+
+alter table ohlcv.candles_elsewhere enable always trigger refuse_candle_elsewhere;
