@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from airflow.plugins_manager import AirflowPlugin
 
+from aggregator.alerts import dags_test
 from aggregator.alerts.deadline import DagRunDue
 from aggregator.api import freshness, health, kpi, telemetry
 from aggregator.api.mount import AnswerWithoutSlash
@@ -25,4 +26,5 @@ class AggregatorPlugin(AirflowPlugin):
         {"middleware": AnswerWithoutSlash, "kwargs": {"prefix": prefix}, "name": prefix}
         for prefix in (health.PREFIX, freshness.PREFIX)
     ]
+    listeners = [dags_test]  # noqa: RUF012
     timetables = [OffsetCronTimetable]  # noqa: RUF012 (an instance variable in Airflow's base class)

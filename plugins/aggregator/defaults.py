@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from datetime import timedelta
 from enum import StrEnum
 from typing import Any
@@ -127,9 +126,7 @@ def dag_args(dag_id: str) -> dict[str, Any]:
     return {
         "catchup": True,
         "template_searchpath": [str(SQL)],
-        # In 3.3.2, `airflow dags test` cannot end the run of a DAG with a deadline: it asks for the deadline's row by
-        # the deadline's definition.
-        "deadline": None if sys.argv[1:3] == ["dags", "test"] else alert_after(deadline_of(dag_id)),
+        "deadline": alert_after(deadline_of(dag_id)),
         "on_failure_callback": notify_failed,
     }
 

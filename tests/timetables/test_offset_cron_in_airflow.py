@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pendulum
 import pytest
@@ -16,12 +16,13 @@ from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
 from airflow.models.backfill import _create_backfill
 from airflow.models.dag import DagModel
 from airflow.models.dagrun import DagRun
+from airflow.models.deadline_alert import DeadlineAlert
+from airflow.models.serialized_dag import SerializedDagModel
 from airflow.utils.db import initdb
 from airflow.utils.session import create_session
 from airflow.utils.state import DagRunState
 from airflow.utils.types import DagRunTriggeredByType
 from sqlalchemy import select
-from sqlalchemy.exc import StatementError
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -144,15 +145,39 @@ def test_dags_test(deployment: Deployment, logical_date: datetime | None, window
     assert run.get_task_instance("window").xcom_pull(task_ids="window") == window
 
 
-def test_dags_test_still_fails_with_a_deadline(deployment: Deployment) -> None:
-    # Why aggregator.defaults.dag_args leaves it out there.
-    job = deployment.folder / "job.py"
-    imported = f"from aggregator.alerts.deadline import alert_after\n{job.read_text()}"
-    job.write_text(imported.replace("catchup=True", "catchup=True, deadline=alert_after(timedelta(hours=1))"))
-    dag = deployment.parse()
-    assert dag.deadline
-    with pytest.raises(StatementError, match="deadline_alert"):
-        dag.test(logical_date=pendulum.datetime(2026, 11, 5))
+def test_dags_test_of_a_dag_with_deadline_succeeds_and_leaves_serialized_deadlines_unchanged(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for dag_id in (deployment.dag_id, f"beside_{deployment.dag_id}"):
+        text = f"from aggregator.defaults import dag_args\n{DAG_FILE.format(dag_id=dag_id)}"
+        deadline = "deadline=dag_args('click_rollups')['deadline'], catchup=True"
+        (deployment.folder / f"{dag_id}.py").write_text(text.replace("catchup=True", deadline))
+    (deployment.folder / "job.py").unlink()
+    with time_machine.travel(pendulum.datetime(2026, 11, 11, 12)):
+        dag = deployment.parse()
+    before = serialized_deadlines()
+    assert before.keys() >= {deployment.dag_id, f"beside_{deployment.dag_id}"}
+
+    monkeypatch.setattr("sys.argv", ["airflow", "dags", "test", deployment.dag_id, "2026-11-05"])
+    # Airflow does not write a DAG again that it has just written.
+    with time_machine.travel(pendulum.datetime(2026, 11, 11, 13)):
+        run = dag.test(logical_date=pendulum.datetime(2026, 11, 5))
+
+    assert run.state == DagRunState.SUCCESS
+    assert serialized_deadlines() == before
+
+
+def serialized_deadlines() -> dict[str, list[tuple[Any, Any]]]:
+    """Reference and interval of each deadline, by the DAG that the scheduler finds in the database."""
+    with create_session() as session:
+        return {
+            stored.dag_id: [
+                (alert.reference, alert.interval)
+                for alert in session.scalars(select(DeadlineAlert).where(DeadlineAlert.serialized_dag_id == stored.id))
+            ]
+            for stored in session.scalars(select(SerializedDagModel))
+            if stored.dag.deadline
+        }
 
 
 @time_machine.travel(pendulum.datetime(2026, 11, 11, 12), tick=False)
