@@ -5,6 +5,7 @@ here. How the steps fit together, and why nothing is lost between them, is in ``
 
     python -m aggregator.ohlcv frontier [--symbol …] [--timeframe …]
     python -m aggregator.ohlcv reset [--symbol …] [--timeframe …]
+    python -m aggregator.ohlcv mark-changed --start … --end … [--symbol …]
 """
 
 from __future__ import annotations
@@ -530,21 +531,67 @@ def reset(tasks: Mapping[str, Sequence[str] | None]) -> int:
     return 0 if found else 1
 
 
+def mark_changed(range_: Mapping[str, Any]) -> int:
+    """Mark the candles of a range as changed, so that the next run builds their bars again.
+
+    Triggers do this for ordinary statements. They do not see candles that a subscriber of a logical replication wrote,
+    or that were written while the triggers were disabled.
+
+    Args:
+        range_: ``symbols`` (null: all), ``starts_at`` and ``ends_at``, half-open.
+
+    Returns:
+        The exit code: 0, or 1 if there is nothing to mark.
+    """
+    if range_["starts_at"] >= range_["ends_at"]:
+        msg = f"--start {range_['start']} is not before --end {range_['end']}. Nothing was marked."
+        raise HardError(msg)
+    marked = dict(_execute("ohlcv/mark_changed.sql", range_))
+    if unknown := sorted(set(range_["symbols"] or ()) - marked.keys()):
+        print(f"Not marked, because they have no tasks or the range is before their start: {_named(unknown)}")
+    if empty := [symbol for symbol, has_candles in marked.items() if not has_candles]:
+        print(f"No candles in the range, so that their bars stay: {_named(empty)}")
+    print(f"Symbols marked: {len(marked)}. The next run builds their bars of the range again.")
+    return 0 if marked else 1
+
+
+def _named(symbols: Sequence[str]) -> str:
+    more = f" and {len(symbols) - NAMED_AT_MOST:,} more" if len(symbols) > NAMED_AT_MOST else ""
+    return ", ".join(map(repr, symbols[:NAMED_AT_MOST])) + more
+
+
+def _utc(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Show or reset tasks.
+    """Show or reset tasks, or mark candles as changed.
 
     Returns:
         The exit code: 0, or 1 after an error, which is printed.
     """
     parser = argparse.ArgumentParser(prog="python -m aggregator.ohlcv", description="The tasks of ohlcv_aggregation.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name, words in {"frontier": "how far they are", "reset": "make disabled and hard_failed ones idle"}.items():
+    commands = parser.add_subparsers(required=True)
+    for name, words, action in (
+        ("frontier", "how far they are", show_frontier),
+        ("reset", "make disabled and hard_failed ones idle", reset),
+        ("mark-changed", "build bars again whose candles changed without the triggers", mark_changed),
+    ):
         command = commands.add_parser(name, help=words)
+        command.set_defaults(action=action)
         command.add_argument("--symbol", nargs="+", dest="symbols", help="which; all if none is given")
-        command.add_argument("--timeframe", nargs="+", dest="timeframes", choices=TIMEFRAMES, help="likewise")
+        if action is mark_changed:
+            command.add_argument(
+                "--start", dest="starts_at", required=True, type=_utc, help="ISO 8601; UTC if no offset"
+            )
+            command.add_argument("--end", dest="ends_at", required=True, type=_utc, help="likewise; exclusive")
+        else:
+            command.add_argument("--timeframe", nargs="+", dest="timeframes", choices=TIMEFRAMES, help="likewise")
     given = vars(parser.parse_args(arguments))
+    action = given.pop("action")
     try:
-        return (reset if given.pop("command") == "reset" else show_frontier)(given)
+        return int(action(given))
     except AggregatorError as error:
         print(error, file=sys.stderr)
         return 1

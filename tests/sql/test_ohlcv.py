@@ -6,13 +6,13 @@ import json
 from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import psycopg
 import pytest
 
 from aggregator.migrations import databases, migrate
-from aggregator.ohlcv import TIMEFRAMES, main
+from aggregator.ohlcv import TIMEFRAMES, aggregate, main, plan
 from tests.market_data import (
     DAY,
     MINUTE,
@@ -382,6 +382,76 @@ def test_run_log_keeps_its_newest_rows(market) -> None:
         "select run_id, checkpoints -> 0 ->> 'bars', totals ->> 'bars' from ops.ops_runlog order by id"
     )
     assert rows.fetchall() == [("run 1", "3", None), ("run 3", "3", "7"), ("run 4", "3", "7")]
+
+
+class TestMarkChanged:
+    """Candles written without any trigger: as by a subscriber of a logical replication."""
+
+    @pytest.fixture(autouse=True)
+    def bars(self, market) -> None:
+        register(market, {"A": "5m", "B": "5m"})
+        for symbol in "AB":
+            ingest(market, candles(symbol, "5m", DAY, DAY + 4 * HOUR))
+        tick(market, run_of(DAY + 4 * HOUR + MINUTE))
+        for table in ("ohlcv.candles", "ohlcv.candles_202603"):
+            market.execute(f"alter table {table} disable trigger user")
+
+    def changed(self, market) -> None:
+        market.execute("update ohlcv.candles set high = 999 where symbol = 'A' and ts = %s", [DAY + 65 * MINUTE])
+        market.execute(
+            "delete from ohlcv.candles where symbol = 'A' and ts >= %s and ts < %s", [DAY + 2 * HOUR, DAY + 3 * HOUR]
+        )
+        ingest(market, [candle("B", "5m", DAY + 5 * MINUTE, 77)])
+
+    RANGE: ClassVar = ["--start", "2026-03-08T00:07", "--end", "2026-03-08T03:00+00:00"]
+
+    @pytest.mark.slow
+    def test_bars_of_changed_and_deleted_candles_follow(self, market, capsys) -> None:
+        self.changed(market)
+        before = stored(market)
+        tick(market, run_of(DAY + 4 * HOUR + 6 * MINUTE))
+        assert stored(market) == before, "nothing was logged"
+        assert main(["mark-changed", *self.RANGE]) == 0
+        assert capsys.readouterr().out == "Symbols marked: 2. The next run builds their bars of the range again.\n"
+        tick(market, run_of(DAY + 4 * HOUR + 11 * MINUTE))
+        assert stored(market) == expected(market, DAY + 4 * HOUR + 11 * MINUTE) != before
+
+    @pytest.mark.slow
+    def test_only_the_symbols_given_are_marked_and_others_are_named(self, market, capsys) -> None:
+        self.changed(market)
+        assert main(["mark-changed", *self.RANGE, "--symbol", "A", "b"]) == 0
+        assert "they have no tasks or the range is before their start: 'b'\n" in capsys.readouterr().out
+        assert market.execute("select distinct symbol from ohlcv.stale_windows").fetchall() == [("A",)]
+        assert main(["mark-changed", *self.RANGE, "--symbol", "b"]) == 1
+
+    @pytest.mark.slow
+    def test_symbol_without_any_candle_in_the_range_keeps_its_bars(self, market, capsys) -> None:
+        market.execute("delete from ohlcv.candles where symbol = 'A'")
+        before = stored(market)
+        assert main(["mark-changed", "--start", "2020-01-01", "--end", "2030-01-01"]) == 0
+        assert "No candles in the range, so that their bars stay: 'A'\n" in capsys.readouterr().out
+        tick(market, run_of(DAY + 4 * HOUR + 6 * MINUTE))
+        assert stored(market) == before
+
+    @pytest.mark.slow
+    def test_change_that_a_running_task_has_not_read_is_built_by_the_next_run(self, market, database_url: str) -> None:
+        ingest(market, candles("A", "5m", DAY + 4 * HOUR, DAY + 5 * HOUR))
+        run = run_of(DAY + 5 * HOUR + MINUTE)
+        with market.transaction(), market.cursor() as cursor:
+            (shard,) = plan(cursor, run)
+        with psycopg.connect(database_url) as other:
+            with other.cursor() as cursor:
+                aggregate(cursor, run, **shard)
+            market.execute("update ohlcv.candles set high = 999 where symbol = 'A' and ts >= %s", [DAY + 4 * HOUR])
+            assert main(["mark-changed", "--start", "2026-03-08T04:00", "--end", "2026-03-08T05:00"]) == 0
+        tick(market, run_of(DAY + 5 * HOUR + 6 * MINUTE))
+        assert stored(market) == expected(market, DAY + 5 * HOUR + 6 * MINUTE)
+
+    @pytest.mark.parametrize("end", ["2026-03-08T00:07", "2026-03-01"])
+    def test_range_that_ends_before_it_starts_is_refused(self, market, capsys, end: str) -> None:
+        assert main(["mark-changed", "--start", "2026-03-08T00:07", "--end", end]) == 1
+        assert "is not before --end" in capsys.readouterr().err
+        assert market.execute("select from ohlcv.stale_windows").fetchall() == []
 
 
 class TestCommand:
