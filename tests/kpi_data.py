@@ -75,7 +75,7 @@ class Run:
         self.clears = 0
         self.trace_id = trace_id_of(self.run)
 
-    def context(self, task_id: str, try_number: int = 1) -> Any:
+    def context(self, task_id: str, try_number: int = 1, map_index: int = -1) -> Any:
         def push(key: str, value: Any) -> None:
             self.xcoms[task_id, key] = value
 
@@ -85,6 +85,7 @@ class Run:
             run_id=self.run.run_id,
             start_date=datetime.now(UTC),
             try_number=try_number,
+            map_index=map_index,
             max_tries=2 + self.clears,
             xcom_push=push,
             xcom_pull=lambda task_ids, key="return_value": self.xcoms.get((task_ids, key)),
@@ -113,16 +114,17 @@ class Run:
 
     def send(self, *kpi_ids: str) -> dict[str, Any]:
         """Run the instances of these KPIs, or all, at once; what each returned or raised."""
-        instances = [task for task in self.instances() if not kpi_ids or task.kpi_id in kpi_ids]
+        chosen = [pair for pair in enumerate(self.instances()) if not kpi_ids or pair[1].kpi_id in kpi_ids]
 
-        def one(task: Any) -> Any:
+        def one(pair: tuple[int, Any]) -> Any:
+            map_index, task = pair
             try:
-                return task.execute({**self.context("trigger_kpi"), "task": task})
+                return task.execute({**self.context("trigger_kpi", map_index=map_index), "task": task})
             except (AggregatorError, AirflowSkipException) as error:
                 return error
 
         with ThreadPoolExecutor(8) as threads:
-            return dict(zip([task.kpi_id for task in instances], threads.map(one, instances), strict=True))
+            return dict(zip([task.kpi_id for _, task in chosen], threads.map(one, chosen), strict=True))
 
     def settle(self) -> dict[str, Any]:
         return self.dag.get_task("settle_job").execute(self.context("settle_job"))

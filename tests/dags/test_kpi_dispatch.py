@@ -82,6 +82,10 @@ def executed(n8n: N8nControl) -> dict[str, int]:
     return {path: paths.count(path) for path in sorted(set(paths))}
 
 
+def keys(n8n: N8nControl, path: str) -> list[str]:
+    return [request["headers"]["idempotency-key"] for request in n8n.requests(path)]
+
+
 class TestRun:
     def test_every_kpi_is_sent_once_with_the_payload_of_the_product(self, dag, registry, n8n, kpi_db) -> None:
         registry("btc", entry(n8n, "eth", description="Ether"), entry(n8n, "off", active=False))
@@ -292,7 +296,7 @@ class TestExactlyOnce:
         assert executed(n8n) == {"bad": 1, "good": 1}
         assert first.settle()["kpis"] == {"triggered": 1}
 
-    def test_resend_sends_again_once_for_each_clear(self, dag, registry, n8n) -> None:
+    def test_new_run_with_resend_sends_again_under_a_new_key(self, dag, registry, n8n) -> None:
         registry("a", "b")
         first, again = Run(dag), Run(dag, NOON + timedelta(hours=3), name="manual", resend=True, kpis=["a"])
         first.plan()
@@ -301,9 +305,51 @@ class TestExactlyOnce:
         again.send()
         again.send()  # a retry
         assert executed(n8n) == {"a": 2, "b": 1}
-        again.clears += 1
-        again.send()
-        assert executed(n8n) == {"a": 3, "b": 1}
+        assert len(set(keys(n8n, "a"))) == 2
+
+    def test_clear_of_a_run_with_resend_never_sends_unknown_again(self, dag, registry, n8n, kpi_db) -> None:
+        registry("lost", "bad", "good")
+        n8n.faults({"lost": [Fault(truncate_after_bytes=0)], "bad": [Fault(status=422)]})
+        run = Run(dag, resend=True)
+        run.plan()
+        run.send()
+        with pytest.raises(HardError, match="a clear does not send them"):
+            run.settle()
+        run.clear()
+        assert run.plan() == ["lost", "bad", "good"]
+        assert "trigger a new run with resend" in str(run.send()["lost"])
+        assert statuses(kpi_db) == {"lost": "unknown", "bad": "triggered", "good": "triggered"}
+        assert executed(n8n) == {"bad": 1, "good": 1, "lost": 1}
+        new = Run(dag, NOON + timedelta(hours=1), name="manual", resend=True, kpis=["lost"])
+        new.plan()
+        new.send()
+        assert executed(n8n) == {"bad": 1, "good": 1, "lost": 2}
+        assert len(set(keys(n8n, "lost"))) == 2
+
+    def test_clear_sends_what_failed_under_a_new_key_that_retries_share(self, dag, registry, n8n) -> None:
+        registry("other", "bad")
+        n8n.faults({"bad": [Fault(status=503, times=4), Fault(status=422), Fault(status=503)]})
+        run = Run(dag)
+        run.plan()
+        run.send()
+        run.send()  # a retry
+        assert set(keys(n8n, "bad")) == {f"{run.trace_id}/bad"}
+        registry("bad", "other")
+        run.clear()
+        run.plan()
+        run.send()
+        assert keys(n8n, "bad")[5:] == [f"{run.trace_id}.2/bad"] * 2
+
+    def test_backfill_that_resends_an_old_run_sends_once_more_under_a_new_key(self, dag, registry, n8n) -> None:
+        registry("a")
+        first, backfill = Run(dag), Run(dag, resend=True)
+        first.plan()
+        first.send()
+        for _ in range(2):
+            backfill.clear()
+            backfill.plan()
+            backfill.send()
+        assert keys(n8n, "a") == [f"{first.trace_id}/a", f"{first.trace_id}.2/a"]
 
     def test_day_that_is_over_sends_nothing_unless_asked(self, dag, registry, n8n, kpi_db) -> None:
         registry("btc")

@@ -206,7 +206,7 @@ class TestClaim:
         assert one(kpi_db, "status, error") == ("triggered", None)
 
     @pytest.mark.parametrize("state", ["triggered", "unknown", "completed", "timeout", "failed", "pending"])
-    def test_resend_sends_whatever_came_of_it(self, kpi_db, state: str) -> None:
+    def test_first_request_to_resend_sends_whatever_the_outcome_was(self, kpi_db, state: str) -> None:
         create(kpi_db, "a", report_back=True)
         if state != "pending":
             send(kpi_db, "a", state if state in {"failed", "unknown"} else "triggered")
@@ -215,18 +215,39 @@ class TestClaim:
         if state == "timeout":
             jobs.expire(kpi_db, 0)
         assert statuses(kpi_db) == {"a": state}
-        assert jobs.claim(kpi_db, TRACE, "a", "other", resend="clear 1") is Claim.CLAIMED
+        assert jobs.claim(kpi_db, TRACE, "a", "other", resend=True) is Claim.CLAIMED
         assert one(kpi_db, "status, owner, error, completed_at") == ("sending", "other", None, None)
 
-    def test_wish_to_resend_is_granted_once(self, kpi_db) -> None:
+    @pytest.mark.parametrize("state", ["unknown", "triggered", "completed", "timeout"])
+    def test_second_request_to_resend_sends_nothing(self, kpi_db, state: str) -> None:
+        create(kpi_db, "a", report_back=True)
+        assert jobs.claim(kpi_db, TRACE, "a", "me", retry_group="1", resend=True) is Claim.CLAIMED
+        jobs.record(kpi_db, TRACE, "a", "me", "unknown" if state == "unknown" else "triggered")
+        if state == "completed":
+            jobs.report(kpi_db, TRACE, "a", "completed")
+        if state == "timeout":
+            jobs.expire(kpi_db, 0)
+        expected = Claim.UNKNOWN if state == "unknown" else Claim.ACCEPTED
+        assert jobs.claim(kpi_db, TRACE, "a", "after a clear", retry_group="2", resend=True) is expected
+        assert statuses(kpi_db) == {"a": state}
+
+    def test_owner_that_was_killed_in_a_run_with_resend_leaves_unknown_for_good(self, kpi_db) -> None:
+        create(kpi_db, "a", "b")
+        assert jobs.claim(kpi_db, TRACE, "a", "killed", resend=True) is Claim.CLAIMED
+        assert jobs.claim(kpi_db, TRACE, "b", "killed") is Claim.CLAIMED
+        for number, id_ in product(range(3), "ab"):
+            claim = jobs.claim(kpi_db, TRACE, id_, "next", retry_group=f"{number}", resend=True)
+            assert claim is Claim.UNKNOWN
+
+    def test_retries_share_an_idempotency_key_and_a_clear_has_a_new_one(self, kpi_db) -> None:
         create(kpi_db, "a")
-        assert jobs.claim(kpi_db, TRACE, "a", "killed", resend="clear 0") is Claim.CLAIMED
-        assert jobs.claim(kpi_db, TRACE, "a", "next try", resend="clear 0") is Claim.UNKNOWN
-        assert jobs.claim(kpi_db, TRACE, "a", "third try", resend="clear 0") is Claim.UNKNOWN
-        assert jobs.claim(kpi_db, TRACE, "a", "after a clear", resend="clear 1") is Claim.CLAIMED
-        jobs.record(kpi_db, TRACE, "a", "after a clear", "triggered")
-        assert jobs.claim(kpi_db, TRACE, "a", "next try", resend="clear 1") is Claim.ACCEPTED
-        assert jobs.claim(kpi_db, TRACE, "a", "nobody asks") is Claim.ACCEPTED
+        keys = []
+        for retry_group in ("7/2", "7/2", "7/5", "3/5"):
+            claim = jobs.claim(kpi_db, TRACE, "a", "me", retry_group=retry_group)
+            assert claim is Claim.CLAIMED
+            keys.append(jobs.idempotency_key(kpi_db, TRACE, "a"))
+            jobs.record(kpi_db, TRACE, "a", "me", "failed")
+        assert keys == [f"{TRACE}/a", f"{TRACE}/a", f"{TRACE}.2/a", f"{TRACE}.3/a"]
 
     @pytest.mark.parametrize("own", ["pending", "failed"])
     @pytest.mark.parametrize("others", ["sending", "triggered", "unknown", "completed", "timeout"])
@@ -262,7 +283,7 @@ class TestClaim:
     def test_what_both_runs_have_sent_stays_in_both(self, kpi_db) -> None:
         for trace_id in (OTHER, TRACE):
             create(kpi_db, "a", trace_id=trace_id)
-            assert jobs.claim(kpi_db, trace_id, "a", "me", resend="clear 0") is Claim.CLAIMED
+            assert jobs.claim(kpi_db, trace_id, "a", "me", resend=True) is Claim.CLAIMED
             jobs.record(kpi_db, trace_id, "a", "me", "triggered")
         assert jobs.claim(kpi_db, TRACE, "a", "nobody asks") is Claim.ACCEPTED
         assert jobs.settle(kpi_db, TRACE).kpis == {"triggered": 1}
@@ -278,8 +299,8 @@ class TestClaim:
             jobs.settle(kpi_db, "trace_20250814_120000_00000000")
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("resend", [None, "clear 1"])
-    def test_twenty_owners_at_once_send_one_request(self, kpi_db, kpi_database_url, resend: str | None) -> None:
+    @pytest.mark.parametrize("resend", [False, True])
+    def test_twenty_owners_at_once_send_one_request(self, kpi_db, kpi_database_url, resend: bool) -> None:
         for round_ in range(5):
             id_ = f"kpi {round_}"
             create(kpi_db, *[f"kpi {number}" for number in range(round_ + 1)])

@@ -29,8 +29,10 @@ def url(n8n: N8nControl, monkeypatch) -> str:
     return n8n.webhook("notify")
 
 
-def run(operator: N8nWebhookOperator, map_index: int = -1) -> Any:
-    instance = SimpleNamespace(dag_id="mine", run_id="run 1", task_id="notify", map_index=map_index)
+def run(operator: N8nWebhookOperator, map_index: int = -1, max_tries: int = 2) -> Any:
+    instance = SimpleNamespace(
+        dag_id="mine", run_id="run 1", task_id="notify", map_index=map_index, max_tries=max_tries
+    )
     context: Any = {"ti": instance, "task": operator}
     operator.render_template_fields(context)
     return operator.execute(context)
@@ -43,7 +45,7 @@ def test_payload_is_no_template(n8n: N8nControl, url: str) -> None:
     assert figures(result) == {"requests": 1, "retryCount": 0}
     (execution,) = n8n.executions()
     assert execution["body"] == payload
-    assert execution["idempotency_key"] == "mine/run%201/notify/-1"
+    assert execution["idempotency_key"] == "mine/run%201/notify/-1/2"
 
 
 def test_mapped_payload_is_no_template_either(n8n: N8nControl, url: str) -> None:
@@ -52,12 +54,20 @@ def test_mapped_payload_is_no_template_either(n8n: N8nControl, url: str) -> None
     run(mapped.unmap({"payload": {"text": EVIL}}), map_index=3)
     (execution,) = n8n.executions()
     assert execution["body"] == {"text": EVIL}
-    assert execution["idempotency_key"] == "mine/run%201/notify/3"
+    assert execution["idempotency_key"] == "mine/run%201/notify/3/2"
 
 
 def test_key_can_be_chosen(n8n: N8nControl, url: str) -> None:
     run(N8nWebhookOperator(task_id="notify", url=url, payload={}, idempotency_key="order-7"))
     assert n8n.executions()[0]["idempotency_key"] == "order-7"
+
+
+def test_retries_share_a_key_and_a_clear_has_a_new_one(n8n: N8nControl, url: str) -> None:
+    operator = N8nWebhookOperator(task_id="notify", url=url, payload={})
+    for max_tries in (2, 2, 5):
+        run(operator, max_tries=max_tries)
+    first, retry, cleared = (execution["idempotency_key"] for execution in n8n.executions())
+    assert first == retry != cleared
 
 
 def test_refusal_fails_the_task(n8n: N8nControl, url: str) -> None:

@@ -140,16 +140,20 @@ def create(
     )
 
 
-def claim(connection: Connection, trace_id: str, kpi_id: str, owner: str, *, resend: str | None = None) -> Claim:
-    """Ask to send a KPI. Commit before the request: whoever is killed after that has left a trace.
+def claim(
+    connection: Connection, trace_id: str, kpi_id: str, owner: str, *, retry_group: str = "", resend: bool = False
+) -> Claim:
+    """Ask to send a KPI. Commit before the request: a process that is killed after that leaves a trace.
 
     Args:
         connection: psycopg connection or cursor to the KPI database.
         trace_id: The job.
         kpi_id: Which.
-        owner: Names this one attempt, and no other: a worker or trigger that is started again is another.
-        resend: A wish to send also what n8n accepted, or may have accepted, earlier; None if there is none. Each is
-            granted once for each KPI, so it is the same for all tries between two clears, and another after a clear.
+        owner: Names this attempt only: a worker or trigger that is started again is another owner.
+        retry_group: The same for all tries that repeat one request. A KPI that failed and is claimed by another group
+            is sent under a new idempotency key.
+        resend: Whether the run asks to send also what this run or another one has sent. It is granted once for each
+            KPI of a job.
 
     Returns:
         Whether to send.
@@ -157,7 +161,29 @@ def claim(connection: Connection, trace_id: str, kpi_id: str, owner: str, *, res
     Raises:
         HardError: The job has no such KPI.
     """
-    return Claim(_one(connection, "select kpi.claim_kpi(%s, %s, %s, %s)", trace_id, kpi_id, owner, resend))
+    statement: LiteralString = "select kpi.claim_kpi(%s, %s, %s, %s, %s)"
+    return Claim(_one(connection, statement, trace_id, kpi_id, owner, retry_group, resend))
+
+
+def idempotency_key(connection: Connection, trace_id: str, kpi_id: str) -> str:
+    """The ``Idempotency-Key`` of a KPI that was claimed.
+
+    Args:
+        connection: psycopg connection or cursor to the KPI database.
+        trace_id: The job.
+        kpi_id: Which.
+
+    Returns:
+        Trace id, number of the request if it is not the first one, and KPI id. Retries have the same.
+
+    Raises:
+        HardError: The job has no such KPI.
+    """
+    given = {"trace_id": trace_id, "kpi_id": kpi_id}
+    (key,) = connection.execute(_statement("kpi/idempotency_key.sql"), given).fetchone() or (None,)
+    if key is None:
+        raise _not_there(trace_id)
+    return str(key)
 
 
 def record(

@@ -185,34 +185,38 @@ class TriggerKpiOperator(_KpiOperator):
             )
             raise HardError(msg)
         owner = uuid4().hex
-        claim = self._claim(context, owner)
+        claim, idempotency_key = self._claim(context, owner)
         if claim is Claim.ACCEPTED:
             self.log.info("n8n has accepted %s in an earlier try; it was not sent again.", self.kpi_id)
             return {"kpiId": self.kpi_id, "status": Status.TRIGGERED.value, "requests": 0, "retryCount": 0}
         if claim is Claim.UNKNOWN:
             msg = (
-                f"KPI {self.kpi_id} may have been sent by an earlier try, whose outcome is unknown; it was not sent "
-                "again. Look into n8n's executions; if it is not there, start a run with resend and this KPI."
+                f"KPI {self.kpi_id} may have been sent by an earlier try, whose outcome is unknown. It was not sent "
+                "again, and clearing this task does not send it. Check n8n's executions. If the workflow did not run, "
+                "trigger a new run with resend and this KPI."
             )
             raise HardError(msg)
         if claim is Claim.SENT_BY_ANOTHER_RUN:
             msg = (
-                f"Another run of this day has sent {self.kpi_id}, or is at it, so it is left out here. To send it "
-                "again, start a run with resend and this KPI."
+                f"Another run of this day has sent {self.kpi_id} or is sending it, so it is left out here. To send it "
+                "again, trigger a new run with resend and this KPI."
             )
             raise AirflowSkipException(msg)
-        return self._send(context, kpi, owner)
+        return self._send(context, kpi, owner, idempotency_key)
 
-    def _claim(self, context: Context, owner: str) -> Any:
+    def _claim(self, context: Context, owner: str) -> tuple[Any, str]:
         from aggregator.kpi import jobs
 
-        ti = context["ti"]
-        # A clear raises the limit of tries, retries leave it: each clear is a wish of its own, which retries share.
-        resend = f"up to try {ti.max_tries}" if context["params"]["resend"] else None
+        ti, trace_id = context["ti"], trace_id_of(context["dag_run"])
+        resend = context["params"]["resend"]
+        # A clear raises the limit of tries, retries keep it.
+        retry_group = f"{ti.map_index}/{ti.max_tries}"
         with self._transaction(context) as cursor:
-            return jobs.claim(cursor, trace_id_of(context["dag_run"]), self.kpi_id, owner, resend=resend)
+            claim = jobs.claim(cursor, trace_id, self.kpi_id, owner, retry_group=retry_group, resend=resend)
+            key = jobs.idempotency_key(cursor, trace_id, self.kpi_id) if claim is jobs.Claim.CLAIMED else ""
+        return claim, key
 
-    def _send(self, context: Context, kpi: Kpi, owner: str) -> dict[str, Any]:
+    def _send(self, context: Context, kpi: Kpi, owner: str, idempotency_key: str) -> dict[str, Any]:
         from aggregator.hooks.n8n import N8nError, N8nHook, N8nUnknownError
         from aggregator.kpi.jobs import Status
 
@@ -221,7 +225,7 @@ class TriggerKpiOperator(_KpiOperator):
             delivery = N8nHook().post(
                 kpi.webhook_url,
                 payload(kpi, trace_id, _moment(context), settings.load().environment),
-                idempotency_key=f"{trace_id}/{kpi.id}",
+                idempotency_key=idempotency_key,
             )
         except AggregatorError as error:
             outcome = Status.UNKNOWN if isinstance(error, N8nUnknownError) else Status.FAILED
@@ -384,8 +388,19 @@ def _describe(summary: Summary) -> str:
         f"{problem.kpi_id} is {problem.status}" + (f" ({problem.error})" if problem.error else "")
         for problem in summary.problems[:NAMED_AT_MOST]
     ]
+    advice = []
+    if summary.kpis.keys() & {"failed", "pending"}:
+        advice.append(
+            "Fix the cause and clear the failed instances of trigger_kpi with everything downstream: only KPIs that "
+            "are failed or pending are sent again."
+        )
+    if summary.kpis.keys() & {"unknown", "timeout"}:
+        advice.append(
+            "n8n may have run, or may still run, those that are unknown or timeout: a clear does not send them. Check "
+            "n8n's executions. To send one again, trigger a new run with resend and its id."
+        )
     return (
         f"Job {summary.trace_id} is {summary.status}: {'; '.join(named)}"
         f"{'; and more' if len(summary.problems) > NAMED_AT_MOST else ''}. The job's record has every KPI. "
-        "Clear the tasks of those that failed, and what comes after them, to send them again."
+        f"{' '.join(advice)}"
     )

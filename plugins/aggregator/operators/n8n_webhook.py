@@ -22,14 +22,15 @@ class N8nWebhookOperator(BaseOperator):
             task_id="notify", url="https://n8n.example.com/webhook/notify", map_index_template="{{ task.payload.id }}"
         ).expand(payload=list_customers.output)
 
-    A worker that is killed while it waits for the answer leaves it open whether the workflow was started. Airflow's
-    next try sends the call again, with the same ``Idempotency-Key``; a workflow that must not run twice has to look at
-    it. ``kpi_dispatch`` keeps job records instead.
+    If a worker is killed while it waits for the response, the workflow may have been started. Airflow's next try sends
+    the request again under the same ``Idempotency-Key``. n8n ignores that header: a workflow that must not run twice
+    has to drop keys that it has seen (``docs/n8n.md``). ``kpi_dispatch`` keeps job records instead.
 
     Args:
         url: The webhook's; what may be called, and what is sent the key, is the connection's business (`N8nHook`).
         payload: Sent as JSON.
-        idempotency_key: The same in every try; by default made of DAG, run, task and map index.
+        idempotency_key: Header ``Idempotency-Key``. By default made of DAG, run, task, map index and the task's limit
+            of tries: retries share it, and a clear makes a new one.
         conn_id: Airflow connection, as `N8nHook` has it.
         **kwargs: As for every operator.
     """
@@ -68,7 +69,8 @@ class N8nWebhookOperator(BaseOperator):
         from aggregator.hooks.n8n import N8nHook
 
         ti = context["ti"]
-        own_key = f"{ti.dag_id}/{ti.run_id}/{ti.task_id}/{ti.map_index}"
+        # A clear raises the limit of tries, retries keep it.
+        own_key = f"{ti.dag_id}/{ti.run_id}/{ti.task_id}/{ti.map_index}/{ti.max_tries}"
         delivery = N8nHook(self.conn_id).post(self.url, self.payload, idempotency_key=self.idempotency_key or own_key)
         self.log.info("n8n accepted it: status=%d retry_count=%d", delivery.status, delivery.retry_count)
         retry_count = delivery.retry_count

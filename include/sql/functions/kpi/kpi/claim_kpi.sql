@@ -1,6 +1,8 @@
--- Called by aggregator.kpi.jobs.claim, in a transaction of its own before the request. Answers claimed, accepted,
+-- Called by aggregator.kpi.jobs.claim, in a transaction of its own before the request. Returns claimed, accepted,
 -- unknown or sent by another run; null if the job has no such KPI.
-create or replace function kpi.claim_kpi(_trace_id text, _kpi_id text, _owner text, _resend text)
+create or replace function kpi.claim_kpi(
+    _trace_id text, _kpi_id text, _owner text, _retry_group text, _resend boolean
+)
 returns text
 language plpgsql
 volatile
@@ -11,7 +13,7 @@ begin
     perform pg_advisory_xact_lock(hashtextextended(left(_trace_id, 14) || _kpi_id, 0));
 
     if
-        _resend is null
+        not _resend
         and exists (
             select from kpi.jobs as job
             inner join kpi.job_kpis as other on job.trace_id = other.trace_id
@@ -32,20 +34,27 @@ begin
         return 'sent by another run';
     end if;
 
+    -- A backfill can run a run again with resend that was first run without. The request is granted once: a clear of
+    -- a run with resend sends only what failed, like any other clear.
     update kpi.job_kpis as stored
     set status = 'pending', retry_count = 0, error = null
     where
         stored.trace_id = _trace_id
         and stored.kpi_id = _kpi_id
         and stored.status in ('triggered', 'unknown', 'completed', 'timeout')
-        and stored.resend is distinct from _resend
-        and _resend is not null;
+        and _resend
+        and not stored.resend;
 
     update kpi.job_kpis as stored
     set
         status = 'sending',
         owner = _owner,
-        resend = coalesce(_resend, stored.resend),
+        send_number = stored.send_number + (
+            stored.sent_at is not null
+            and (stored.retry_group is distinct from _retry_group or (_resend and not stored.resend))
+        )::integer,
+        retry_group = _retry_group,
+        resend = stored.resend or _resend,
         retry_count = stored.retry_count + (stored.status = 'failed')::integer,
         error = null,
         sent_at = now()
@@ -57,10 +66,10 @@ begin
         return 'claimed';
     end if;
 
-    -- Whoever was sending it is gone, or at it still: its request may have arrived, so there is no second one. The one
-    -- that is at it still may say what came of it.
+    -- The earlier owner was killed or is still sending: its request may have arrived, so no second one is sent. If it
+    -- is still sending, it may record the outcome.
     update kpi.job_kpis as stored
-    set status = 'unknown'
+    set status = 'unknown', resend = stored.resend or _resend
     where
         stored.trace_id = _trace_id
         and stored.kpi_id = _kpi_id
@@ -74,5 +83,5 @@ begin
 end
 $$;
 
-comment on function kpi.claim_kpi(text, text, text, text) is 'Gives a KPI to the one owner that may send it';
-revoke all on function kpi.claim_kpi(text, text, text, text) from public;
+comment on function kpi.claim_kpi(text, text, text, text, boolean) is 'Gives a KPI to the one owner that may send it';
+revoke all on function kpi.claim_kpi(text, text, text, text, boolean) from public;
