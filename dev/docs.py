@@ -8,10 +8,10 @@ import re
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from aggregator import settings
 from aggregator.defaults import DEADLINES
 from aggregator.kpi.registry import json_schema
 from aggregator.metrics import COUNTERS, DURATION
-from aggregator.settings import Settings
 from dev.stack import REPOSITORY
 
 if TYPE_CHECKING:
@@ -42,12 +42,14 @@ def renew(text: str) -> str:
 
 def settings_table() -> str:
     """Every setting with its default and, from the class's docstring, what it means."""
-    attributes = inspect.cleandoc(Settings.__doc__ or "").partition("Attributes:\n")[2]
-    meanings = dict(re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", attributes, re.MULTILINE))
-    rows = [
-        f"| `{name.upper()}` | {_default(field)} | {_markdown(meanings[name])} |\n"
-        for name, field in Settings.model_fields.items()
-    ]
+    rows = []
+    for product in settings.ALL:
+        attributes = inspect.cleandoc(product.__doc__ or "").partition("Attributes:\n")[2]
+        meanings = dict(re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", attributes, re.MULTILINE))
+        rows += [
+            f"| `{name.upper()}` | {_default(field)} | {_markdown(meanings[name])} |\n"
+            for name, field in product.model_fields.items()
+        ]
     return "".join(["| variable | default | meaning |\n|---|---|---|\n", *rows])
 
 

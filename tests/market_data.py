@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from hypothesis import strategies as st
 
-from aggregator import ohlcv, settings
+from aggregator import ohlcv
+from aggregator.settings import OhlcvSettings
 from tests.oracles import bars_of
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ DAY = datetime(2026, 3, 8, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 STEPS = {"1m": MINUTE, "5m": 5 * MINUTE}
 COLUMNS = "symbol, timeframe, ts, open, high, low, close, volume, trades"
-ROOMY = settings.Settings(max_tasks_per_run=100_000, max_windows_per_task=100_000, env_name="PROD")
+ROOMY = OhlcvSettings(max_tasks_per_run=100_000, max_windows_per_task=100_000, env_name="PROD")
 
 Candle = tuple[Any, ...]
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from airflow.configuration import conf
 
-from aggregator.settings import Settings
+from aggregator import settings
 from dev.stack import PRODUCTS
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ONE_SHOT = {"migrate"}
-SETTINGS = {name.upper() for name in Settings.model_fields}
+SETTINGS = {name.upper() for product in settings.ALL for name in product.model_fields}
 NOT_SECRET = r"://airflow:\$\{\w+(:\?[^}]+)?\}@postgres/"
 """What a connection may say by default: the server of docker-compose.yaml, with the password of the environment."""
 

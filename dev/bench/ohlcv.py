@@ -17,7 +17,7 @@ from rich.table import Table
 
 from aggregator import ohlcv
 from aggregator.migrations import migrate
-from aggregator.settings import Settings
+from aggregator.settings import OhlcvSettings
 from dev.bench import ohlcv_peers as peers
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ ORIGINAL_AT_MOST = 1_000
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
-SETTINGS = Settings(max_tasks_per_run=1_000_000, max_windows_per_task=100_000, env_name="PROD")
+SETTINGS = OhlcvSettings(max_tasks_per_run=1_000_000, max_windows_per_task=100_000, env_name="PROD")
 WORKERS = 2
 """Shards that are aggregated at once."""
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from airflow.sdk.exceptions import AirflowSkipException
 
-from aggregator import settings
+from aggregator.settings import AnalyticsSettings
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -36,6 +36,6 @@ def skip_while_paused(context: Context) -> None:
     Raises:
         AirflowSkipException: The run is paused; Airflow shows the task as skipped.
     """
-    if context["dag_run"].run_type == _SCHEDULED and not settings.load().enable_analytics_cron:
+    if context["dag_run"].run_type == _SCHEDULED and not AnalyticsSettings.load().enable_analytics_cron:
         msg = "ENABLE_ANALYTICS_CRON is false: scheduled runs do nothing. Clear this run after the pause to catch up."
         raise AirflowSkipException(msg)

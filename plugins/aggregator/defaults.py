@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
 from airflow.sdk import CronTriggerTimetable
 
-from aggregator import dead_letters, metrics, settings
+from aggregator import dead_letters, metrics
 from aggregator.alerts.deadline import alert_after
 from aggregator.alerts.notifier import notify_failed
 from aggregator.analytics import skip_while_paused
 from aggregator.errors import HardError
 from aggregator.paths import SQL
 from aggregator.retry_policy import TransientOnlyRetryPolicy
+from aggregator.settings import DeadlineSettings, ScheduleSettings
 from aggregator.timetables.offset_cron import OffsetCronTimetable
+
+log = logging.getLogger(__name__)
 
 
 class Owner(StrEnum):
@@ -62,14 +66,22 @@ def deadline_of(dag_id: str) -> timedelta:
     Args:
         dag_id: Whose.
 
-    Raises:
-        HardError: The setting names a DAG that does not exist.
+    Returns:
+        The value of ``AGGREGATOR_DEADLINES``; the default if there is none, or if the setting is invalid.
     """
-    different = settings.load().aggregator_deadlines
+    return _deadline_settings()[0].get(dag_id, DEADLINES[dag_id])
+
+
+def _deadline_settings() -> tuple[dict[str, timedelta], str | None]:
+    """The deadlines of ``AGGREGATOR_DEADLINES``, and what is wrong with it."""
+    try:
+        different = DeadlineSettings.load().aggregator_deadlines
+    except HardError as error:
+        return {}, f"{error} The defaults apply."
     if unknown := different.keys() - DEADLINES.keys():
-        msg = f"Invalid settings: AGGREGATOR_DEADLINES: there is no DAG {', '.join(sorted(unknown))}. Correct its name."
-        raise HardError(msg)
-    return different.get(dag_id, DEADLINES[dag_id])
+        names = ", ".join(sorted(unknown))
+        return different, f"Invalid settings: AGGREGATOR_DEADLINES: there is no DAG {names}. Correct its name."
+    return different, None
 
 
 def default_args(owner: Owner, **different: Any) -> dict[str, Any]:
@@ -104,7 +116,11 @@ def schedule(cron: str, *, offset: timedelta) -> OffsetCronTimetable:
         cron: Where data intervals begin and end, in UTC.
         offset: Time from the end of an interval to its run.
     """
-    return OffsetCronTimetable(cron, offset=offset, start=settings.load().start_date)
+    try:
+        return OffsetCronTimetable(cron, offset=offset, start=ScheduleSettings.load().start_date)
+    except HardError as error:
+        log.error("%s A DAG that has never run does not start until then.", error)  # noqa: TRY400
+        return OffsetCronTimetable(cron, offset=offset, start_error=str(error))
 
 
 def trigger(cron: str) -> CronTriggerTimetable:
@@ -123,10 +139,13 @@ def dag_args(dag_id: str) -> dict[str, Any]:
     Args:
         dag_id: Of the DAG, whose deadline it is.
     """
+    _, problem = _deadline_settings()
+    if problem:
+        log.error("%s", problem)
     return {
         "catchup": True,
         "template_searchpath": [str(SQL)],
-        "deadline": alert_after(deadline_of(dag_id)),
+        "deadline": alert_after(deadline_of(dag_id), note=problem),
         "on_failure_callback": notify_failed,
     }
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from psycopg.rows import TupleRow
 
-    from aggregator.settings import Settings
+    from aggregator.settings import OhlcvSettings
 
     Cursor = psycopg.Cursor[TupleRow]
     Transaction = Callable[[], AbstractContextManager[Cursor]]
@@ -91,7 +91,7 @@ class Run:
     data_interval_start: datetime
     data_interval_end: datetime
     as_of: datetime
-    settings: Settings
+    settings: OhlcvSettings
 
     @property
     def parameters(self) -> dict[str, Any]:

@@ -1,46 +1,148 @@
-"""The project's settings, from environment variables, checked when they are read (spec: configuration).
+"""The project's settings, from environment variables, one class for each product (spec: configuration).
 
-Secrets of other systems are not among them: those live in Airflow connections or its secrets backend.
+A class is read when its product needs it, so an invalid value stops that product only. Secrets of other systems are not
+settings: they are in Airflow connections or its secrets backend.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, PositiveInt, SecretStr, ValidationError
+from pydantic import BeforeValidator, Field, PositiveInt, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from aggregator.errors import HardError
 
 _UPPER = BeforeValidator(str.upper)
 
+# Upper limits keep a typing error out of date arithmetic and of PostgreSQL's integers.
+_YEAR_IN_MINUTES = 366 * 24 * 60
+_CENTURY_IN_DAYS = 36_600
+_Count = Annotated[PositiveInt, Field(le=2**31 - 1)]
+_Days = Annotated[PositiveInt, Field(le=_CENTURY_IN_DAYS)]
+
 
 class Settings(BaseSettings):
-    """Every setting; the variable is the field's name in capitals.
+    """Settings that are read together; the variable is the field's name in capitals.
+
+    Blanks and line breaks around a value are removed: a secret that is read from a file often ends with one. A value
+    that has nothing else counts as not set.
+    """
+
+    model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _strip(cls, values: dict[str, Any]) -> dict[str, Any]:
+        stripped = {name: value.strip() if isinstance(value, str) else value for name, value in values.items()}
+        return {name: value for name, value in stripped.items() if value != ""}
+
+    @classmethod
+    def load(cls) -> Self:
+        """Read the settings of this class.
+
+        Raises:
+            HardError: One or more are invalid; the text names each and what is wrong with it, without its value.
+        """
+        try:
+            return cls()
+        except ValidationError as error:
+            wrong = "; ".join(
+                f"{'.'.join([str(e['loc'][0]).upper(), *map(str, e['loc'][1:])])}: {e['msg']}"
+                for e in error.errors(include_input=False)
+            )
+            msg = f"Invalid settings: {wrong}. Correct the environment variables named."
+            raise HardError(msg) from None
+        except SettingsError:
+            names = ", ".join(name.upper() for name, field in cls.model_fields.items() if field.default_factory)
+            msg = f"Invalid settings: {names}: not JSON. Correct the environment variable named."
+            raise HardError(msg) from None
+
+
+class ScheduleSettings(Settings):
+    """Which windows the scheduler processes.
 
     Attributes:
         aggregator_start_date: First UTC day (``YYYY-MM-DD``) whose data the scheduler processes by itself. Not set:
             each DAG begins with the latest interval that is over. No interval after the first is ever left out, however
             long the scheduler was down.
+    """
+
+    aggregator_start_date: Annotated[date, Field(ge=date(2000, 1, 1), le=date(2100, 1, 1))] | None = None
+
+    @property
+    def start_date(self) -> datetime | None:
+        """``aggregator_start_date`` as the moment it begins, in UTC."""
+        day = self.aggregator_start_date
+        return None if day is None else datetime.combine(day, time.min, UTC)
+
+
+class DeadlineSettings(Settings):
+    """When a run is late.
+
+    Attributes:
+        aggregator_deadlines: The longest that a DAG's scheduled run may take from when it is due, where it shall not be
+            the default of ``docs/alerts.md``; a JSON object of ISO 8601 durations: ``{"click_rollups": "PT45M"}``.
+    """
+
+    aggregator_deadlines: dict[str, Annotated[timedelta, Field(gt=timedelta(), le=timedelta(days=366))]] = Field(
+        default_factory=dict
+    )
+
+
+class ApiSettings(Settings):
+    """Secrets of those who call the API server.
+
+    Attributes:
+        cron_secret: What callers of ``/api/jobs`` and ``/api/freshness`` send as their bearer; the API server needs it.
+            Not set: nobody is let in (503).
+        scheduler_api_key: What n8n sends as its bearer when it reports about a KPI; the API server needs it. Not set:
+            nobody is let in (503).
+    """
+
+    cron_secret: SecretStr | None = None
+    scheduler_api_key: SecretStr | None = None
+
+
+class AnalyticsSettings(Settings):
+    """Settings of the analytics suite.
+
+    Attributes:
         enable_analytics_cron: ``false`` pauses the scheduled runs of the six analytics DAGs: they are skipped, which
             the UI shows, and touch no data. Runs that somebody starts, by hand or by a backfill, do their work. Clear
             the skipped runs after the pause to catch up.
         warmup_counter_store: Where the counters of domains that warm up are: ``postgres``
             (``delivery.warmup_counters``) or ``r2`` (objects ``warmup/daily/{organization}/{domain}``, connection
             ``warmup_r2``).
-        cron_secret: What callers of ``/api/jobs`` and ``/api/freshness`` send as their bearer; the API server needs it.
-            Not set: nobody is let in (503).
-        aggregator_deadlines: The longest that a DAG's scheduled run may take from when it is due, where it shall not be
-            the default of ``docs/alerts.md``; a JSON object of ISO 8601 durations: ``{"click_rollups": "PT45M"}``.
+    """
+
+    enable_analytics_cron: bool = True
+    warmup_counter_store: Literal["postgres", "r2"] = "postgres"
+
+
+class KpiSettings(Settings):
+    """Settings of KPI dispatch.
+
+    Attributes:
         n8n_api_key: The key of n8n's webhooks, where the connection ``n8n`` has no password. It goes to the
             connection's ``allowed_origins`` only.
         environment: What n8n and the job records are told about where this runs, e.g. ``production``.
-        scheduler_api_key: What n8n sends as its bearer when it reports about a KPI; the API server needs it. Not set:
-            nobody is let in (503).
         job_timeout_minutes: How long a KPI's report is waited for, from its request on.
         kpi_jobs_keep_days: How long job records are kept. Runs older than that send nothing unless they say
             ``resend=true``.
+    """
+
+    n8n_api_key: SecretStr | None = None
+    environment: str = "development"
+    job_timeout_minutes: Annotated[PositiveInt, Field(le=_YEAR_IN_MINUTES)] = 30
+    kpi_jobs_keep_days: _Days = 90
+
+
+class OhlcvSettings(Settings):
+    """Settings of OHLCV.
+
+    Attributes:
         env_name: ``DEV``, ``TEST``, ``STAGE`` or ``PROD``. OHLCV takes the assets that are ``active``; in ``DEV`` and
             ``TEST`` also those that are ``test_active``.
         job_name: Under which name OHLCV keeps its run log and its issues.
@@ -62,53 +164,26 @@ class Settings(BaseSettings):
         ops_runlog_keep: Rows of ``ops.ops_runlog`` that stay: a week of runs.
     """
 
-    model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True)
-
-    aggregator_start_date: date | None = None
-    enable_analytics_cron: bool = True
-    warmup_counter_store: Literal["postgres", "r2"] = "postgres"
-    cron_secret: SecretStr | None = None
-    aggregator_deadlines: dict[str, Annotated[timedelta, Field(gt=timedelta())]] = Field(default_factory=dict)
-    n8n_api_key: SecretStr | None = None
-    environment: str = "development"
-    scheduler_api_key: SecretStr | None = None
-    job_timeout_minutes: PositiveInt = 30
-    kpi_jobs_keep_days: PositiveInt = 90
     env_name: Annotated[Literal["DEV", "TEST", "STAGE", "PROD"], _UPPER] = "DEV"
     job_name: str = "agg-master"
-    max_tasks_per_run: PositiveInt = 20
-    max_windows_per_task: PositiveInt = 100
-    running_stale_seconds: PositiveInt = 900
-    auto_disable_hard_fails: PositiveInt = 3
-    agg_derivation_version: PositiveInt = 1
+    max_tasks_per_run: _Count = 20
+    max_windows_per_task: _Count = 100
+    running_stale_seconds: _Count = 900
+    auto_disable_hard_fails: _Count = 3
+    agg_derivation_version: _Count = 1
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], _UPPER] = "INFO"
-    ohlcv_symbols_per_shard: PositiveInt = 5000
-    candle_retention_days: PositiveInt | None = None
-    candle_max_age_hours: PositiveInt = 96
-    ops_runlog_keep: PositiveInt = 2000
-
-    @property
-    def start_date(self) -> datetime | None:
-        """``aggregator_start_date`` as the moment it begins, in UTC."""
-        day = self.aggregator_start_date
-        return None if day is None else datetime.combine(day, time.min, UTC)
+    ohlcv_symbols_per_shard: _Count = 5000
+    candle_retention_days: _Days | None = None
+    candle_max_age_hours: Annotated[PositiveInt, Field(le=_CENTURY_IN_DAYS * 24)] = 96
+    ops_runlog_keep: _Count = 2000
 
 
-def load() -> Settings:
-    """Read the settings.
-
-    Raises:
-        HardError: One or more are invalid; the text names each and what is wrong with it, without its value.
-    """
-    try:
-        return Settings()
-    except ValidationError as error:
-        wrong = "; ".join(
-            f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors(include_input=False)
-        )
-        msg = f"Invalid settings: {wrong}. Correct the environment variables named."
-        raise HardError(msg) from None
-    except SettingsError as error:
-        # Names the field whose JSON cannot be read, without its value.
-        msg = f"Invalid settings: {error}. Correct the environment variable of that name."
-        raise HardError(msg) from None
+ALL: tuple[type[Settings], ...] = (
+    ScheduleSettings,
+    DeadlineSettings,
+    ApiSettings,
+    AnalyticsSettings,
+    KpiSettings,
+    OhlcvSettings,
+)
+"""Every class of settings."""

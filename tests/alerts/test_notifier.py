@@ -166,6 +166,10 @@ def test_database_that_is_down_is_logged_with_the_alert(monkeypatch, caplog) -> 
     [
         ({"host": "https://hooks.slack.com/services", "password": "T/B/x"}, "https://hooks.slack.com/services/T/B/x"),
         ({"host": "hooks.slack.com", "password": "/services/T"}, "https://hooks.slack.com/services/T"),
+        (
+            {"host": "https://hooks.slack.com/services", "password": " T/B/x\n"},
+            "https://hooks.slack.com/services/T/B/x",
+        ),
         ({"host": "chat", "schema": "http", "port": 8065, "password": "hooks/x"}, "http://chat:8065/hooks/x"),
         ({"host": "https://chat/hooks", "port": 8443, "password": "x"}, "https://chat:8443/hooks/x"),
         ({"host": "https://chat:8443/hooks/", "password": "x"}, "https://chat:8443/hooks/x"),

@@ -125,7 +125,22 @@ def test_secret_may_hold_any_character(guarded: Guarded, monkeypatch) -> None:
     assert guarded.call("Bearer geheim 🦊".encode()).status_code == 400
 
 
-@pytest.mark.parametrize("secret", [None, ""])
+@pytest.mark.parametrize("secret", ["right\n", " right", "right\r\n"])
+def test_secret_with_blanks_or_a_line_break_around_it_accepts_callers(
+    guarded: Guarded, monkeypatch, secret: str
+) -> None:
+    monkeypatch.setenv(guarded.secret, secret)
+    assert guarded.call("Bearer right").status_code == 400
+
+
+def test_secret_with_a_line_break_in_it_is_named(guarded: Guarded, monkeypatch) -> None:
+    monkeypatch.setenv(guarded.secret, "ri\nght")
+    response = guarded.call("Bearer right")
+    assert response.status_code == 503
+    assert f"{guarded.secret} has a line break" in response.json()["detail"]
+
+
+@pytest.mark.parametrize("secret", [None, "", " \n"])
 def test_without_a_secret_nobody_is_let_in(guarded: Guarded, monkeypatch, secret: str | None) -> None:
     monkeypatch.delenv(guarded.secret)
     if secret is not None:

@@ -515,7 +515,16 @@ class TestSecrecy:
         assert TOKEN not in shown(error.value)
         assert TOKEN not in logged()
 
-    @pytest.mark.parametrize("token", [f"{TOKEN}\r\nX-Evil: 1", f" {TOKEN}", f"{TOKEN}é", f"{TOKEN} {TOKEN}"])
+    @pytest.mark.parametrize("token", [f"{TOKEN}\n", f" {TOKEN}\r\n"])
+    def test_token_with_blanks_or_a_line_break_around_it_is_sent_without_them(
+        self, api: Api, connect: Callable[..., None], hook: AnalyticsEngineHook, token: str
+    ) -> None:
+        connect(host=api.url, password=token)
+        api.answers = [result(ROW)]
+        hook.query(QUERY, DAY)
+        assert api.requests[0].headers["Authorization"] == f"Bearer {TOKEN}"
+
+    @pytest.mark.parametrize("token", [f"{TOKEN}\r\nX-Evil: 1", f"{TOKEN}é", f"{TOKEN} {TOKEN}"])
     def test_a_token_that_cannot_be_sent(
         self, connect: Callable[..., None], hook: AnalyticsEngineHook, token: str
     ) -> None:

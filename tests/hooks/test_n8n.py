@@ -96,6 +96,16 @@ class TestDelivery:
         post(hook, workflow.webhook("btc"))
         assert len(workflow.executions()) == 1
 
+    @pytest.mark.parametrize("connected", [True, False])
+    def test_key_with_a_line_break_at_its_end_is_sent_without_it(
+        self, workflow, hook, connect, monkeypatch, connected: bool
+    ) -> None:
+        connect(workflow.url, password=f" {KEY}\n" if connected else "")
+        monkeypatch.setenv("N8N_API_KEY", f"{KEY}\r\n")
+        post(hook, workflow.webhook("btc"))
+        (request,) = workflow.requests()
+        assert request["headers"]["authorization"] == f"Bearer {KEY}"
+
     @pytest.mark.parametrize("status", [408, 425, 429, 502, 503])
     def test_what_was_not_started_is_sent_again(self, workflow, hook, slept, status: int) -> None:
         workflow.faults({"btc": [Fault(status=status), BOOTING]})

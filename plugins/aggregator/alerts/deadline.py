@@ -92,10 +92,12 @@ def _moment(value: datetime | str) -> datetime:
     return moment.astimezone(UTC)
 
 
-def alert_after(within: timedelta) -> DeadlineAlert:
+def alert_after(within: timedelta, *, note: str | None = None) -> DeadlineAlert:
     """What a DAG is given as its ``deadline``.
 
     Args:
         within: The longest that a run may take, from when it is due.
+        note: Shown beside the deadline on the DAG's page.
     """
-    return DeadlineAlert(reference=DagRunDue(within), interval=within, callback=AsyncCallback(notify_late))
+    reference = DagRunDue(within)
+    return DeadlineAlert(reference=reference, interval=within, callback=AsyncCallback(notify_late), name=note)

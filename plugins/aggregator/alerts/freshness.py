@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
-from aggregator import settings
 from aggregator.alerts.store import hook
 from aggregator.defaults import deadline_of
 from aggregator.errors import AggregatorError, UnknownConnectionError
 from aggregator.paths import SQL
+from aggregator.settings import AnalyticsSettings, OhlcvSettings
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Target:
     def max_age(self) -> timedelta:
         """How long data may wait: until the deadline of the run that has to take it; of a feed, as the setting says."""
         if self.due is None:
-            return timedelta(hours=settings.load().candle_max_age_hours)
+            return timedelta(hours=OhlcvSettings.load().candle_max_age_hours)
         return self.due + deadline_of(self.dag_id)
 
 
@@ -148,9 +148,10 @@ def look(now: datetime | None = None) -> list[Freshness]:
 
 
 def _look(target: Target, now: datetime) -> Freshness:
-    if target.conn_id == _ANALYTICS and not settings.load().enable_analytics_cron:
-        return Freshness(target, State.PAUSED)
     try:
+        if target.conn_id == _ANALYTICS and not AnalyticsSettings.load().enable_analytics_cron:
+            return Freshness(target, State.PAUSED)
+        max_age = target.max_age
         newest, waiting_since = _ask(target)
     except UnknownConnectionError:
         return Freshness(target, State.UNUSED)
@@ -159,7 +160,7 @@ def _look(target: Target, now: datetime) -> Freshness:
         return Freshness(target, State.UNKNOWN)
     if newest is None:
         return Freshness(target, State.EMPTY)
-    late = waiting_since is not None and now - waiting_since > target.max_age
+    late = waiting_since is not None and now - waiting_since > max_age
     return Freshness(target, State.STALE if late else State.FRESH, newest, waiting_since)
 
 

@@ -127,7 +127,7 @@ def webhook_url(connection: Connection) -> str:
         msg = f"The connection {WEBHOOK} has no host: alerts are stored and not sent. Set its host and its password."
         raise HardError(msg)
     protocols = {"http", "https"}
-    schema, path = connection.schema or "", connection.password or ""
+    schema, path = connection.schema or "", (connection.password or "").strip()
     if schema and schema not in protocols:
         path, schema = path or schema, connection.conn_type if connection.conn_type in protocols else ""
     host = connection.host if "://" in connection.host else f"{schema or 'https'}://{connection.host}"

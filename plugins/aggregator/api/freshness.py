@@ -15,6 +15,7 @@ from aggregator.alerts import freshness
 from aggregator.alerts.freshness import Freshness, State
 from aggregator.api.model import Camel
 from aggregator.api.security import require_cron_secret
+from aggregator.errors import HardError
 
 PREFIX = "/api/freshness"
 """Where the app is mounted, and its only path."""
@@ -31,7 +32,7 @@ class TargetAnswer(Camel):
         state: As :class:`aggregator.alerts.freshness.State`.
         newest: Up to when it has data.
         waiting_since: Start of the first window that it should have and has not.
-        max_age_seconds: How long a window may wait.
+        max_age_seconds: How long a window may wait; None if the setting that says so is invalid.
     """
 
     target: str
@@ -39,18 +40,22 @@ class TargetAnswer(Camel):
     state: State
     newest: datetime | None
     waiting_since: datetime | None
-    max_age_seconds: int
+    max_age_seconds: int | None
 
     @classmethod
     def of(cls, found: Freshness) -> TargetAnswer:
         """The answer about a target that was looked at."""
+        try:
+            max_age_seconds = found.target.max_age // timedelta(seconds=1)
+        except HardError:
+            max_age_seconds = None
         return cls(
             target=found.target.table,
             dag=found.target.dag_id,
             state=found.state,
             newest=found.newest,
             waiting_since=found.waiting_since,
-            max_age_seconds=found.target.max_age // timedelta(seconds=1),
+            max_age_seconds=max_age_seconds,
         )
 
 

@@ -299,7 +299,7 @@ class AnalyticsEngineHook(BaseHook):
         except AirflowNotFoundException:
             require_answers(lambda backend: backend.get_connection(conn_id=self.conn_id))
             raise UnknownConnectionError(self.conn_id) from None
-        token = connection.password or ""
+        token = (connection.password or "").strip()
         if not _TOKEN.fullmatch(token):
             msg = (
                 f"Connection {self.conn_id!r} has no API token as its password, or one with characters no token has. "

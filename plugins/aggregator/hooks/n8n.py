@@ -23,10 +23,10 @@ from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
 from tenacity import wait_exponential
 
-from aggregator import settings
 from aggregator.errors import AggregatorError, HardError, TransientError, parse_retry_after
 from aggregator.retrying import retrying
 from aggregator.secrets_backends import require_answers
+from aggregator.settings import KpiSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -210,7 +210,7 @@ class N8nHook(BaseHook):
 
     @cached_property
     def _access(self) -> _Access:
-        fallback = settings.load().n8n_api_key
+        fallback = KpiSettings.load().n8n_api_key
         key = fallback.get_secret_value() if fallback else None
         origins: Any = []
         try:
@@ -219,7 +219,7 @@ class N8nHook(BaseHook):
             require_answers(lambda backend: backend.get_connection(conn_id=self.conn_id))
             self.log.info("There is no connection %s: no key is sent, and only public addresses are.", self.conn_id)
         else:
-            key = connection.password or key
+            key = (connection.password or "").strip() or key
             origins = connection.extra_dejson.get("allowed_origins", [])
         if key and not _KEY.fullmatch(key):
             msg = f"The key of connection {self.conn_id!r} (or N8N_API_KEY) has characters that no key has; correct it."

@@ -17,11 +17,11 @@ from airflow.sdk import BaseOperator, Variable
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowSkipException
 
-from aggregator import settings
 from aggregator.errors import AggregatorError, HardError
 from aggregator.kpi import WORKER
 from aggregator.kpi.trace_id import trace_id_of
 from aggregator.paths import SQL
+from aggregator.settings import KpiSettings
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -134,7 +134,7 @@ class CreateKpiJobOperator(_KpiOperator):
                 [kpi for kpi in _registry().kpis if kpi.id in ids],
                 dag_id=run.dag_id,
                 run_id=run.run_id,
-                environment=settings.load().environment,
+                environment=KpiSettings.load().environment,
             )
         return list(range(len(sent[0]))) if sent else []
 
@@ -224,7 +224,7 @@ class TriggerKpiOperator(_KpiOperator):
         try:
             delivery = N8nHook().post(
                 kpi.webhook_url,
-                payload(kpi, trace_id, _moment(context), settings.load().environment),
+                payload(kpi, trace_id, _moment(context), KpiSettings.load().environment),
                 idempotency_key=idempotency_key,
             )
         except AggregatorError as error:
@@ -284,7 +284,7 @@ class SettleKpiJobOperator(_KpiOperator):
 
         if reason := context["ti"].xcom_pull(task_ids=REGISTRY_TASK, key=NOTHING_TO_SEND):
             raise AirflowSkipException(reason)
-        configured = settings.load()
+        configured = KpiSettings.load()
         trace_id = trace_id_of(context["dag_run"])
         with self._transaction(context) as cursor:
             jobs.settle(cursor, trace_id)
@@ -311,7 +311,7 @@ class SettleKpiJobOperator(_KpiOperator):
 
         trace_id = trace_id_of(context["dag_run"])
         with self._transaction(context) as cursor:
-            jobs.expire(cursor, settings.load().job_timeout_minutes)
+            jobs.expire(cursor, KpiSettings.load().job_timeout_minutes)
             summary = jobs.summary(cursor, trace_id)
         self.log.info("Job %s is %s: %s", trace_id, summary.status, summary.kpis)
         if summary.problems:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from more_itertools import chunked
 
-from aggregator import settings
 from aggregator.data_interval import data_interval
 from aggregator.errors import HardError
+from aggregator.settings import OhlcvSettings
 from aggregator.timetables.offset_cron import OffsetCronTimetable
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ class OhlcvFinishOperator(BaseOperator):
 def _run(context: Context) -> Run:
     from aggregator import ohlcv
 
-    given = settings.load()
+    given = OhlcvSettings.load()
     logging.getLogger(ohlcv.__name__).setLevel(given.log_level)
     interval = data_interval(context)
     timetable = context["dag"].timetable

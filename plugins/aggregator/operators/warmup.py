@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
-from aggregator import settings
 from aggregator.data_interval import data_interval
 from aggregator.errors import HardError, TransientError
+from aggregator.settings import AnalyticsSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,7 +59,7 @@ class WarmupResetOperator(BaseOperator):
         with transaction(read_only=True) as cursor:
             cursor.execute(self.sql, {"data_interval_start": window.start, "data_interval_end": window.end})
             domains = [WarmingDomain(*row) for row in cursor]
-        in_postgres = settings.load().warmup_counter_store == "postgres"
+        in_postgres = AnalyticsSettings.load().warmup_counter_store == "postgres"
         store: WarmupCounterStore = PostgresCounterStore(transaction) if in_postgres else S3CounterStore()
         report = store.reset_daily_counters(domains, window.end)
         if report.failed:

@@ -31,23 +31,30 @@ class OffsetCronTimetable(CronDataIntervalTimetable):
     Airflow to accept the two together, its ``default_args`` have to say ``{"start_date": None}``.
     """
 
-    def __init__(self, cron: str, *, offset: timedelta, start: datetime | None = None) -> None:
+    def __init__(
+        self, cron: str, *, offset: timedelta, start: datetime | None = None, start_error: str | None = None
+    ) -> None:
         """Describe the schedule; ``validate`` judges it.
 
         Args:
             cron: Where intervals begin and end: five fields or a preset such as ``@daily``, read in UTC.
             offset: Time from the end of an interval to its run; not negative.
             start: The scheduler makes no run of an interval that starts earlier; backfills and manual runs may.
+            start_error: Why the start is not known. The scheduler makes no first run then, so that no interval is left
+                out; a DAG that has runs continues.
         """
         super().__init__(cron, "UTC")
         self._offset = offset
         self._start = None if start is None else _utc(start)
+        self._start_error = start_error
         self._cron_in_words = self.description
         later = f"{self._offset_in_words} after" if offset else "at"
         self.description = (
             f"The data interval follows cron {self._expression} in UTC; its start is the run's logical date. "
             f"The run is due {later} the interval's end."
         )
+        if start_error:
+            self.description += f" {start_error} A DAG that has never run does not start until then."
 
     @property
     def offset(self) -> timedelta:
@@ -61,6 +68,10 @@ class OffsetCronTimetable(CronDataIntervalTimetable):
     @property
     def summary(self) -> str:
         """The schedule as the UI's list of DAGs shows it; ``description`` is its tooltip."""
+        return f"{self._summary} (start date unknown: see the tooltip)" if self._start_error else self._summary
+
+    @property
+    def _summary(self) -> str:
         due = _SAMPLE_BOUNDARY + self._offset
         if self._expression in _SUMMARIES and due < self._get_next(_SAMPLE_BOUNDARY):
             return _SUMMARIES[self._expression].format(due)
@@ -69,7 +80,7 @@ class OffsetCronTimetable(CronDataIntervalTimetable):
         return f"{self._cron_in_words}, at the interval's end"
 
     def __eq__(self, other: object) -> bool:
-        """Equal in all three arguments."""
+        """Equal in all arguments."""
         if not isinstance(other, OffsetCronTimetable):
             return NotImplemented
         return self.serialize() == other.serialize()
@@ -92,13 +103,20 @@ class OffsetCronTimetable(CronDataIntervalTimetable):
     def serialize(self) -> dict[str, Any]:
         """The arguments of this timetable, for the serialized DAG; the offset in seconds."""
         start = self._start and self._start.isoformat()
-        return {"expression": self._expression, "offset": self._offset.total_seconds(), "start": start}
+        return {"expression": self._expression, "offset": self._offset.total_seconds(), "start": start} | (
+            {"start_error": self._start_error} if self._start_error else {}
+        )
 
     @classmethod
     def deserialize(cls, data: dict[str, Any]) -> Self:
         """The timetable that ``serialize`` described."""
         start = data["start"] and datetime.fromisoformat(data["start"])
-        return cls(data["expression"], offset=timedelta(seconds=data["offset"]), start=start)
+        return cls(
+            data["expression"],
+            offset=timedelta(seconds=data["offset"]),
+            start=start,
+            start_error=data.get("start_error"),
+        )
 
     def interval_from(self, logical_date: datetime) -> DataInterval | None:
         """The interval that a logical date names (spec: time).
@@ -134,9 +152,12 @@ class OffsetCronTimetable(CronDataIntervalTimetable):
             restriction: Start and end date of the DAG and its ``catchup``.
 
         Returns:
-            The next run, due ``offset`` after its interval's end; None behind the end date.
+            The next run, due ``offset`` after its interval's end; None after the end date, or while the start
+            date is not known.
         """
         if restriction.earliest is None:  # a backfill says where it begins
+            if last_automated_data_interval is None and self._start_error:
+                return None
             restriction = restriction._replace(earliest=self._start)
         if last_automated_data_interval is None and restriction.earliest is None:
             # Airflow would never start such a DAG (an interval needs a start); without catch-up it takes the latest.
