@@ -48,6 +48,7 @@ def context(
         (DAY_15.start, DAY_15, NOON_16),  # `dags test`, the form
         (DAY_15.start, DAY_15, pendulum.datetime(2026, 11, 16)),  # `tasks test`: before the offset has passed
         (NOON_16, DAY_15, NOON_16),  # "now"
+        (NOON_16.subtract(minutes=59), DAY_15, NOON_16),  # "now", of a form that was open for a while
         (DAY_15.start.add(hours=3), DataInterval(DAY_14.start, DAY_15.end), NOON_16),  # an interval of its own
         (DAY_15.start, DataInterval(DAY_14.start, DAY_15.end), NOON_16),
     ],
@@ -80,8 +81,14 @@ def test_a_date_given_to_dags_trigger_names_the_window() -> None:
 
 
 def test_a_date_given_to_dags_trigger_has_to_be_over() -> None:
-    with pytest.raises(HardError, match="not over when the run was created; nothing was processed"):
+    with pytest.raises(HardError, match=r"not over. Use 2026-11-15 .*Nothing was processed"):
         data_interval(context(DAY_15.end, DAY_15))
+
+
+@pytest.mark.parametrize("date", [DAY_14.start.add(hours=10), NOON_16.add(days=3), NOON_16.subtract(hours=2)])
+def test_date_given_to_dags_trigger_that_starts_no_interval_is_refused(date: pendulum.DateTime) -> None:
+    with pytest.raises(HardError, match=r"does not start a data interval. Use 2026-11-1.*Nothing was processed"):
+        data_interval(context(date, DAY_15))
 
 
 def test_a_dag_without_windows_has_none() -> None:

@@ -30,8 +30,8 @@ def data_interval(context: Context) -> DataInterval:
         the call gives.
 
     Raises:
-        HardError: The DAG is not scheduled by ``OffsetCronTimetable``, or the run names an interval that was not over
-            when the run was created.
+        HardError: The DAG is not scheduled by ``OffsetCronTimetable``, or the run's logical date starts no interval, or
+            one that was not over when the run was created.
     """
     run = context["dag_run"]
     timetable = context["dag"].timetable
@@ -42,13 +42,15 @@ def data_interval(context: Context) -> DataInterval:
     if run.data_interval_start is None or run.data_interval_end is None:
         return due
     stored = DataInterval(pendulum.instance(run.data_interval_start), pendulum.instance(run.data_interval_end))
-    named = timetable.interval_from(run.logical_date) if run.logical_date and stored == due else None
-    if named is None:
+    if run.logical_date is None or stored != due:
         return stored
-    if named.end > run.run_after:
+    named = timetable.interval_from(run.logical_date)
+    if named is None and timetable.is_now(run.logical_date, run.run_after):
+        return stored
+    if named is None or named.end > run.run_after:
         msg = (
-            f"Run {run.run_id} has logical date {named.start}, whose interval up to {named.end} was not over when the "
-            "run was created; nothing was processed. Delete the run and let the schedule create it."
+            f"{timetable.why_refused(run.logical_date, run.run_after)} Nothing was processed. "
+            f"Delete run {run.run_id} and start another one."
         )
         raise HardError(msg)
     return named

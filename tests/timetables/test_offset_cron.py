@@ -137,30 +137,64 @@ def test_an_interval_that_is_over_may_be_named_before_its_offset_has_passed() ->
 
 
 @pytest.mark.parametrize("date", ["2026-11-16", "2026-11-17", "2027-01-01"])
-def test_an_interval_that_is_not_over_may_not_be_named(date: str) -> None:
+def test_start_of_an_interval_that_is_not_over_is_refused(date: str) -> None:
     # Its run would take the logical date of the scheduled one, and the interval would never be processed.
     with (
         time_machine.travel(at("2026-11-16T23:59:59"), tick=False),
-        pytest.raises(ValueError, match=f"Logical date {date} .* is not over"),
+        pytest.raises(ValueError, match=f"Logical date {date} starts .* not over. Use 2026-11-15 .UTC."),
     ):
         timetable().infer_manual_data_interval(run_after=at(date))
 
 
 @pytest.mark.parametrize(
-    ("now", "moment", "window"),
+    ("schedule", "now", "moment", "window"),
     [
-        ("2026-11-16T00:59:59", "2026-11-16T00:59:59", interval("2026-11-14", "2026-11-15")),
-        ("2026-11-16T01:00:01", "2026-11-16T01:00:00", interval("2026-11-15", "2026-11-16")),
-        ("2026-11-20T10:00:00", "2026-11-16T00:30:00", interval("2026-11-14", "2026-11-15")),
-        ("2026-11-20T10:00:00", "2026-11-15T00:00:00.000001", interval("2026-11-13", "2026-11-14")),
-        ("2026-11-20T10:00:00", "2027-02-03T04:05:06", interval("2026-11-19", "2026-11-20")),
+        (DAILY, "2026-11-16T00:59:59", "2026-11-16T00:59:59", interval("2026-11-14", "2026-11-15")),
+        # The form was opened before the run was due, and submitted after it.
+        (DAILY, "2026-11-16T01:00:01", "2026-11-16T00:58:00", interval("2026-11-15", "2026-11-16")),
+        (DAILY, "2026-11-16T01:30:00", "2026-11-16T00:30:00", interval("2026-11-15", "2026-11-16")),
+        (DAILY, "2026-11-16T00:20:00", "2026-11-15T23:40:00", interval("2026-11-14", "2026-11-15")),
+        # The browser's clock is ahead.
+        (DAILY, "2026-11-20T10:00:00", "2026-11-20T10:00:59", interval("2026-11-19", "2026-11-20")),
+        (MONTHLY, "2026-11-20T10:00:00", "2026-11-20T09:59:00", interval("2026-10-01", "2026-11-01")),
+        (FIVE_MINUTES, "2026-11-20T10:02:00", "2026-11-20T09:31:07", interval("2026-11-20T09:55", "2026-11-20T10:00")),
     ],
 )
-def test_any_other_moment_takes_the_latest_interval_past_its_offset(
-    now: str, moment: str, window: DataInterval
+def test_time_of_the_last_hour_takes_the_latest_interval_past_its_offset(
+    schedule: tuple[str, timedelta], now: str, moment: str, window: DataInterval
 ) -> None:
     with time_machine.travel(at(now), tick=False):
-        assert timetable().infer_manual_data_interval(run_after=at(moment)) == window
+        assert timetable(schedule).infer_manual_data_interval(run_after=at(moment)) == window
+
+
+@pytest.mark.parametrize(
+    ("schedule", "date", "dates"),
+    [
+        (DAILY, "2026-11-20T10:30", "2026-11-20 or 2026-11-21"),
+        (DAILY, "2026-11-15T00:00:00.000001", "2026-11-15 or 2026-11-16"),
+        (DAILY, "2026-11-23T01:00", "2026-11-23 or 2026-11-24"),
+        (DAILY, "2026-11-24T20:59:59", "2026-11-24"),
+        (DAILY, "2026-11-25T08:00:00", "2026-11-24"),
+        (DAILY, "2026-11-25T10:02:00", "2026-11-24"),
+        (DAILY, "2027-02-03T04:05:06", "2026-11-24"),
+        (MONTHLY, "2026-11-15", "2026-10-01"),
+        (MONTHLY, "2026-09-15", "2026-09-01 or 2026-10-01"),
+        (MONTHLY, "2026-10-15", "2026-10-01"),
+        (HOURLY, "2026-11-20T10:30", "2026-11-20T10:00 or 2026-11-20T11:00"),
+        (FIVE_MINUTES, "2026-11-20T10:31:30", "2026-11-20T10:30 or 2026-11-20T10:35"),
+    ],
+)
+def test_other_time_that_starts_no_interval_is_refused_with_the_dates_that_do(
+    schedule: tuple[str, timedelta], date: str, dates: str
+) -> None:
+    job = dag(schedule).timetable
+    with time_machine.travel(at("2026-11-25T10:00:00"), tick=False):
+        with pytest.raises(ValueError, match="does not start a data interval") as refused:
+            job.infer_manual_data_interval(run_after=at(date))
+        assert str(refused.value).startswith(f"Logical date {date[:10]}")
+        assert f"Use {dates} (UTC), or leave the date empty" in str(refused.value)
+        for each in dates.split(" or "):
+            assert job.infer_manual_data_interval(run_after=at(each)).start == at(each)
 
 
 @pytest.mark.parametrize(
@@ -291,15 +325,20 @@ def test_the_start_of_an_interval_names_it(schedule: tuple[str, timedelta], mome
         assert job.infer_manual_data_interval(run_after=latest.start) == latest
 
 
-@given(schedules, moments, st.timedeltas(timedelta(), timedelta(days=400)))
-def test_when_a_run_is_cleared_does_not_matter(
+@given(schedules, moments, st.timedeltas(timedelta(minutes=1), timedelta(days=400)))
+def test_date_gives_its_own_interval_the_latest_one_or_none(
     schedule: tuple[str, timedelta], moment: datetime, later: timedelta
 ) -> None:
-    job = timetable(schedule)
-    if job.interval_from(moment) is not None:
-        moment += timedelta(microseconds=1)
-    with time_machine.travel(moment + later, tick=False):
-        assert job.infer_manual_data_interval(run_after=pendulum.instance(moment)) == job.latest_interval(moment)
+    job, now = timetable(schedule), pendulum.instance(moment + later)
+    starts = job.interval_from(moment)
+    with time_machine.travel(now, tick=False):
+        try:
+            window = job.infer_manual_data_interval(run_after=pendulum.instance(moment))
+        except ValueError:
+            assert starts.end > now if starts else later > timedelta(hours=1)
+        else:
+            assert window == (starts or job.latest_interval(now))
+            assert window.end <= now
 
 
 @pytest.mark.slow

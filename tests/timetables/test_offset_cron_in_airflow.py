@@ -9,6 +9,7 @@ import pendulum
 import pytest
 import time_machine
 from airflow.api.common.trigger_dag import trigger_dag
+from airflow.api_fastapi.app import create_app
 from airflow.dag_processing.bundles.manager import DagBundlesManager
 from airflow.dag_processing.dagbag import BundleDagBag, sync_bag_to_db
 from airflow.jobs.job import Job
@@ -22,9 +23,11 @@ from airflow.utils.db import initdb
 from airflow.utils.session import create_session
 from airflow.utils.state import DagRunState
 from airflow.utils.types import DagRunTriggeredByType
+from fastapi.testclient import TestClient
 from sqlalchemy import select
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import datetime
     from pathlib import Path
 
@@ -96,6 +99,18 @@ def deployment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Deployment:
     }
     monkeypatch.setenv("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST", json.dumps([bundle]))
     return Deployment(tmp_path.name, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def api() -> Iterator[TestClient]:
+    """Airflow's API server, which lets everybody in."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS", "True")
+        environment.setenv(
+            "AIRFLOW__API_AUTH__JWT_SECRET", "a secret of this test only, as long as its algorithm asks for .."
+        )
+        with TestClient(create_app()) as client:
+            yield client
 
 
 def test_a_dag_without_a_start_date_begins_with_the_latest_interval_and_then_leaves_none_out(
@@ -194,3 +209,35 @@ def test_dags_trigger_with_a_date_does_not_stop_the_schedule(deployment: Deploym
 
     # Airflow's own record of the run of the 11th is wrong; tasks ask aggregator.data_interval.
     assert deployment.windows() == [("10", "10", "11"), ("11", "10", "11"), ("12", "12", "13")]
+
+
+@time_machine.travel(pendulum.datetime(2026, 11, 25, 10, 0, 30), tick=False)
+@pytest.mark.parametrize(
+    ("logical_date", "status", "said"),
+    [
+        ("2026-11-20T00:00:00Z", 200, "2026-11-20"),
+        ("2026-11-20T01:00:00+01:00", 200, "2026-11-20"),
+        ("2026-11-25T09:59:00Z", 200, "2026-11-24"),  # the form's prefilled time
+        (None, 200, None),
+        ("2026-11-20T10:30:00Z", 400, "Use 2026-11-20 or 2026-11-21 (UTC)"),
+        ("2026-11-25T00:00:00Z", 400, "Use 2026-11-24 (UTC)"),
+        ("2026-12-24T18:00:00Z", 400, "Use 2026-11-24 (UTC)"),
+    ],
+)
+def test_api_server_creates_the_run_of_the_date_that_was_picked_or_none(
+    deployment: Deployment, api: TestClient, logical_date: str | None, status: int, said: str | None
+) -> None:
+    deployment.parse()
+    token = api.get("/auth/token").json()["access_token"]
+    answer = api.post(
+        f"/api/v2/dags/{deployment.dag_id}/dagRuns",
+        json={"logical_date": logical_date},
+        headers={"Authorization": f"Bearer {token}"},
+    )
+    assert answer.status_code == status
+    if status == 200:
+        start = answer.json()["data_interval_start"]
+        assert start == (said and f"{said}T00:00:00Z")
+    else:
+        assert said in answer.json()["detail"]
+        assert deployment.windows() == []

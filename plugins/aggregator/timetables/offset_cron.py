@@ -23,6 +23,13 @@ _SAMPLE_BOUNDARY: Final = pendulum.datetime(2024, 1, 1)
 """Every cron expression of ``_SUMMARIES`` has a boundary here."""
 
 
+_FORM_OPEN: Final = timedelta(hours=1)
+"""How long the trigger form may be open before it is submitted."""
+
+_CLOCK_DIFFERENCE: Final = timedelta(minutes=1)
+"""By how much a browser's clock may be ahead."""
+
+
 class OffsetCronTimetable(CronDataIntervalTimetable):
     """Data intervals from a cron expression in UTC; a run fires ``offset`` after the end of its interval.
 
@@ -175,32 +182,60 @@ class OffsetCronTimetable(CronDataIntervalTimetable):
         """The interval of a run that somebody starts by hand, with a logical date or "now".
 
         The trigger form, the REST API and ``airflow dags test`` pass the logical date here; ``airflow dags trigger``
-        and ``TriggerDagRunOperator`` pass the moment of the call, whatever the logical date
-        (``aggregator.data_interval`` puts that right).
+        and ``TriggerDagRunOperator`` pass the time of the call, whatever the logical date
+        (``aggregator.data_interval`` corrects that).
 
         Args:
-            run_after: A moment; a naive one is read as UTC.
+            run_after: A timestamp; a naive one is read as UTC.
 
         Returns:
-            On a boundary, the interval that starts there, even before its offset has passed; anywhere else the latest
-            interval that was over and past its offset then (now, for a moment in the future).
+            On a boundary, the interval that starts there, even before its offset has passed. For a timestamp that
+            counts as "now" (:meth:`is_now`), the latest interval that is over and past its offset.
 
         Raises:
-            ValueError: The interval that starts there is not over. A run with that date and an earlier window would
-                take the place of the scheduled run, and the interval would never be processed. Airflow's API answers
-                400 with this text.
+            ValueError: The timestamp starts no interval, or one that is not over. A run with that date and an earlier
+                window would process another window than the one that was picked, or take the place of the scheduled
+                run, and that interval would never be processed. Airflow's API returns 400 with this text.
         """
         now = pendulum.now("UTC")
         interval = self.interval_from(run_after)
-        if interval is None:
-            return self.latest_interval(min(_utc(run_after), now))
-        if interval.end > now:
-            msg = (
-                f"Logical date {interval.start} names the interval up to {interval.end}, which is not over; no run was "
-                "created. Leave the logical date empty for the latest interval, or name the start of an earlier one."
-            )
-            raise ValueError(msg)
+        if interval is None and self.is_now(run_after, now):
+            return self.latest_interval(now)
+        if interval is None or interval.end > now:
+            raise ValueError(f"{self.why_refused(run_after, now)} No run was created.")
         return interval
+
+    def is_now(self, moment: datetime, now: datetime) -> bool:
+        """Whether a logical date means "now".
+
+        The trigger form submits the time at which it was opened, by the clock of the browser.
+
+        Args:
+            moment: The logical date of a manual run.
+            now: When the run is created.
+        """
+        return -_FORM_OPEN <= _utc(moment) - _utc(now) <= _CLOCK_DIFFERENCE
+
+    def why_refused(self, logical_date: datetime, now: datetime) -> str:
+        """Why a manual run cannot have a logical date, and which dates it can have.
+
+        Args:
+            logical_date: A timestamp that starts no interval, or one that is not over.
+            now: When the run is created.
+        """
+        start = self._align_to_prev(_utc(logical_date))
+        named = self.interval_from(logical_date)
+        problem = (
+            f"starts the data interval up to {_short(named.end)}, which is not over."
+            if named
+            else "does not start a data interval."
+        )
+        latest = self._get_prev(self._align_to_prev(_utc(now)))
+        dates = dict.fromkeys(_short(min(date, latest)) for date in (start, self._get_next(start)))
+        return (
+            f"Logical date {_short(_utc(logical_date))} {problem} Use {' or '.join(dates)} (UTC), or leave the "
+            "date empty for the latest interval."
+        )
 
     def run_info_from_dag_run(self, *, dag_run: DagRun) -> DagRunInfo:
         """What the schedule goes on from when it meets an existing run.
@@ -209,10 +244,14 @@ class OffsetCronTimetable(CronDataIntervalTimetable):
             dag_run: The last automated run, or any run that already has the logical date of the next one.
 
         Returns:
-            The run's own figures. If its interval lies before its logical date (``airflow dags trigger
-            --logical-date`` makes such runs), the interval that the logical date names, because the scheduler would
-            otherwise come back to the same logical date for ever.
+            The run's own interval; for a run without one, the latest that was over and past its offset when the run was
+            created. If the interval lies before the logical date (``airflow dags trigger --logical-date`` makes such
+            runs), the interval that the logical date names, because the scheduler would otherwise return to the same
+            logical date indefinitely.
         """
+        if dag_run.data_interval_start is None or dag_run.data_interval_end is None:
+            run_after = _utc(dag_run.run_after)
+            return DagRunInfo(run_after, self.latest_interval(run_after), partition_date=None, partition_key=None)
         info = super().run_info_from_dag_run(dag_run=dag_run)
         if dag_run.logical_date and info.data_interval and info.data_interval.start < dag_run.logical_date:
             return info._replace(data_interval=self.interval_from(dag_run.logical_date) or info.data_interval)
@@ -221,3 +260,9 @@ class OffsetCronTimetable(CronDataIntervalTimetable):
 
 def _utc(moment: datetime) -> DateTime:
     return pendulum.instance(moment, tz="UTC").in_timezone("UTC")
+
+
+def _short(moment: DateTime) -> str:
+    """A timestamp in UTC, without the parts of its time of day that are zero."""
+    text = moment.format("YYYY-MM-DD[T]HH:mm:ss.SSSSSS").removesuffix(".000000")
+    return text.removesuffix("T00:00:00").removesuffix(":00") if "." not in text else text
