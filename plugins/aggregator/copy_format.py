@@ -69,6 +69,26 @@ class Format:
         return [None if value is None else self.convert(value) for value in values]
 
 
+def json_text(value: Any, *, allow_nan: bool = True) -> str:
+    """JSON that databases of every encoding can read.
+
+    A database that is not UTF-8 refuses the escapes of characters beyond ASCII.
+
+    Args:
+        value: What to write.
+        allow_nan: False raises ``ValueError`` for numbers that JSON does not have.
+
+    Returns:
+        JSON without escapes, unless there is a surrogate, which nothing but an escape can express.
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=allow_nan)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, allow_nan=allow_nan)
+    return text
+
+
 def _integer(bits: int) -> Format:
     limit: int = 2 ** (bits - 1)
 
@@ -143,7 +163,7 @@ def _uuid(value: Any) -> UUID:
 
 def _json(value: Any) -> Jsonb:
     # A str is JSON text, as it is for PostgreSQL itself.
-    text = value if isinstance(value, str) else json.dumps(value, allow_nan=False)
+    text = value if isinstance(value, str) else json_text(value, allow_nan=False)
     return Jsonb(text, dumps=str)
 
 

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, cast
 import psycopg
 from airflow.providers.postgres.hooks.postgres import PostgresHook
 from airflow.sdk.exceptions import AirflowNotFoundException
-from psycopg.rows import TupleRow, tuple_row
+from psycopg.types.json import set_json_dumps
 
+from aggregator import session
+from aggregator.copy_format import json_text
 from aggregator.errors import (
     AggregatorError,
     HardError,
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from airflow.sdk import Context
+    from psycopg.rows import TupleRow
 
 MAX_APPLICATION_NAME = 63
 """Bytes of ``application_name`` that PostgreSQL keeps (NAMEDATALEN - 1)."""
@@ -82,7 +85,7 @@ class PostgresTransactionHook(PostgresHook):
             read_only: Refuse every write to a table that is not temporary.
 
         Yields:
-            A cursor that returns tuples, in a session whose time zone is UTC.
+            A cursor that returns tuples, in a transaction as :func:`aggregator.session.begin` opens it.
 
         Raises:
             TransientError: PostgreSQL could not be reached, or failed in a way that another try may not meet.
@@ -90,8 +93,7 @@ class PostgresTransactionHook(PostgresHook):
         """
         connection = self.connect()
         try:
-            with connection.cursor(row_factory=tuple_row) as cursor:
-                _configure(cursor, timeout, application_name, read_only=read_only)
+            with session.begin(connection, _settings(timeout, application_name, read_only=read_only)) as cursor:
                 yield cursor
             connection.commit()
         except BaseException as error:
@@ -119,7 +121,7 @@ class PostgresTransactionHook(PostgresHook):
         host = settings.extra_dejson.get("host", settings.host)
         where = f"connection {self.get_conn_id()} (host {host}, port {settings.port or 5432})"
         try:
-            return cast("psycopg.Connection", self.get_conn())
+            connection = cast("psycopg.Connection", self.get_conn())
         except psycopg.OperationalError as error:
             reason = " ".join(str(error).split())
             if settings.password:
@@ -130,6 +132,8 @@ class PostgresTransactionHook(PostgresHook):
             # The text may quote the setting that libpq did not understand, so it stays out.
             msg = f"The settings of {where} are not understood by libpq: check its host, port, database and extra."
             raise HardError(msg) from None
+        set_json_dumps(json_text, connection)
+        return connection
 
 
 def execute(
@@ -164,23 +168,16 @@ def _remaining(execution_timeout: timedelta | None, started: datetime | None) ->
     return remaining if remaining > timedelta() else execution_timeout
 
 
-def _configure(
-    cursor: psycopg.Cursor[TupleRow], timeout: timedelta | None, application_name: str, *, read_only: bool
-) -> None:
+def _settings(timeout: timedelta | None, application_name: str, *, read_only: bool) -> dict[str, str]:
     settings = {
         "application_name": application_name.encode()[:MAX_APPLICATION_NAME].decode(errors="ignore"),
         "client_connection_check_interval": _milliseconds(CONNECTION_CHECK_INTERVAL),
-        "timezone": "UTC",
     }
     if timeout is not None:
         settings["statement_timeout"] = settings["idle_in_transaction_session_timeout"] = _milliseconds(timeout)
     if read_only:
         settings["transaction_read_only"] = "on"
-    # For this transaction only: behind a pooler the session belongs to others next.
-    cursor.execute(
-        "select set_config(name, setting, true) from unnest(%s::text[], %s::text[]) as local (name, setting)",
-        [list(settings), list(settings.values())],
-    )
+    return settings
 
 
 def _milliseconds(duration: timedelta) -> str:

@@ -1,0 +1,59 @@
+"""What a transaction depends on, set by the transaction itself (spec: databases).
+
+A database or a role may have its own defaults for how values are printed. Behind a transaction pooler, each transaction
+may run in another session, and poolers refuse or drop start-up ``options``. So every transaction of this project starts
+here, and leaves nothing in its session.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from psycopg import IsolationLevel
+from psycopg.rows import TupleRow, tuple_row
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import psycopg
+
+PINNED = {
+    "bytea_output": "hex",
+    "client_encoding": "UTF8",
+    "datestyle": "ISO, MDY",
+    "extra_float_digits": "1",
+    "intervalstyle": "postgres",
+    "standard_conforming_strings": "on",
+    "timezone": "UTC",
+}
+"""Settings that change what a value's text means."""
+
+# Settings that this server does not have are left out: managed servers run different versions.
+_SET_LOCAL = """
+select set_config(name, setting, true) from unnest(%s::text[], %s::text[]) as local (name, setting)
+where current_setting(name, true) is not null
+"""
+
+
+def begin(connection: psycopg.Connection[Any], settings: Mapping[str, str] | None = None) -> psycopg.Cursor[TupleRow]:
+    """Begin a transaction that does not depend on the session's settings, nor changes them.
+
+    Its isolation level is READ COMMITTED, and no statement is prepared on the server.
+
+    Args:
+        connection: A connection without an open transaction.
+        settings: More settings for this transaction.
+
+    Returns:
+        A cursor that returns tuples. The caller commits or rolls back.
+
+    Raises:
+        psycopg.Error: The server refused a setting, or the connection broke.
+    """
+    connection.autocommit = False
+    connection.prepare_threshold = None
+    connection.isolation_level = IsolationLevel.READ_COMMITTED
+    cursor = connection.cursor(row_factory=tuple_row)
+    pinned = {**PINNED, **(settings or {})}
+    cursor.execute(_SET_LOCAL, [list(pinned), list(pinned.values())])
+    return cursor
