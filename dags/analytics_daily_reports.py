@@ -11,6 +11,8 @@ The UTC day of the run's logical date: the run of 2026-11-15 fires on 2026-11-16
 ### Re-run
 Safe at any time: clear the run, or backfill days; late events are counted then. Equal rows are not rewritten. A
 campaign of which all events of the day were deleted since keeps its row as it is: delete that by hand.
+An organization whose rows cannot be computed or stored is named in the error; all others are stored. Fix the cause and
+clear the run.
 While `ENABLE_ANALYTICS_CRON` is false, scheduled runs are skipped; clear them after the pause.
 
 ### Deadline
@@ -47,4 +49,5 @@ with DAG(
         table="analytics.campaign_daily_stats",
         key=["campaign_id", "organization_id", "date"],
         isolate_by="organization_id",
+        groups="analytics/organizations_with_activity.sql",
     )

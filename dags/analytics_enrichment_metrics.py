@@ -13,6 +13,8 @@ The UTC day of the run's logical date: the run of 2026-11-15 fires on 2026-11-16
 ### Re-run
 Safe at any time: clear the run, or backfill days; jobs that have completed since are counted then. Equal rows are not
 rewritten. An organisation whose jobs of the day were all deleted since keeps its row as it is: delete that by hand.
+An organization whose rows cannot be computed or stored is named in the error; all others are stored. Fix the cause and
+clear the run.
 While `ENABLE_ANALYTICS_CRON` is false, scheduled runs are skipped; clear them after the pause.
 
 ### Deadline
@@ -49,4 +51,5 @@ with DAG(
         table="analytics.enrichment_metrics",
         key=["organization_id", "date"],
         isolate_by="organization_id",
+        groups="analytics/organizations_with_jobs.sql",
     )

@@ -14,6 +14,8 @@ and sets 2026-11-15 to what the day has by then.
 Safe at any time: one run of a day, whichever hour, sets the whole day to what is stored now, late events included.
 Events of a day's last hour that are stored after midnight need such a run. Equal rows are not rewritten. Rows of which
 all events were deleted since are kept as they are: delete those by hand.
+An organization whose rows cannot be computed or stored is named in the error; all others are stored. Fix the cause and
+clear the run.
 While `ENABLE_ANALYTICS_CRON` is false, scheduled runs are skipped; clear them after the pause.
 
 ### Deadline
@@ -50,4 +52,5 @@ with DAG(
         table="analytics.event_aggregates",
         key=["organization_id", "date", "event_type", "channel"],
         isolate_by="organization_id",
+        groups="analytics/organizations_with_activity.sql",
     )

@@ -13,6 +13,8 @@ The UTC month of the run's logical date: the run of 2026-11-01 fires on 2026-12-
 Safe at any time: clear the run, or backfill months; late events are counted then. Equal rows are not rewritten. Rows of
 which all events were deleted since are kept as they are: where activity is deleted after a time, a run of a month that
 is partly gone would store less than it has.
+An organization whose rows cannot be computed or stored is named in the error; all others are stored. Fix the cause and
+clear the run.
 While `ENABLE_ANALYTICS_CRON` is false, scheduled runs are skipped; clear them after the pause.
 
 ### Deadline
@@ -49,4 +51,5 @@ with DAG(
         table="analytics.event_aggregates",
         key=["organization_id", "date", "event_type", "channel"],
         isolate_by="organization_id",
+        groups="analytics/organizations_with_activity.sql",
     )

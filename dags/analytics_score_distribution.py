@@ -12,6 +12,8 @@ on 2026-11-16 at 04:00, and its snapshot is dated 2026-11-16.
 ### Re-run
 Clearing today's run takes today's snapshot again. A run of an older day, cleared or backfilled, changes no row that is
 stored: it takes today's snapshot for organisations that have none today. The snapshot of a day that was missed is lost.
+An organization whose rows cannot be computed or stored is named in the error; all others are stored. Fix the cause and
+clear the run.
 While `ENABLE_ANALYTICS_CRON` is false, scheduled runs are skipped; clear them after the pause.
 
 ### Deadline
@@ -48,4 +50,5 @@ with DAG(
         table="analytics.daily_score_distribution",
         key=["organization_id", "date"],
         isolate_by="organization_id",
+        groups="analytics/organizations_with_scores.sql",
     )

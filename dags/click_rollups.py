@@ -9,8 +9,14 @@ The UTC day of the run's logical date: the run of 2026-11-15 fires on 2026-11-16
 
 ### Re-run
 Safe at any time: clear the run, or backfill days of the last three months (Analytics Engine keeps no more; older days
-are refused). A day is written in one transaction; equal rows are not rewritten, and a day for which Analytics Engine
+are refused). A day is written in one transaction. Equal rows are not rewritten, and a day for which Analytics Engine
 answers with nothing keeps the rows it has.
+
+A hire whose counts do not fit the columns (more than 2,147,483,647 clicks) is named in the error, and all others are
+stored.
+
+A re-run can replace a count by a coarser estimate, unless `index1` of the dataset is the hire. Analytics Engine samples
+on write and on read, per `index1`. How much it samples on read depends on the amount of data at that time.
 
 ### Deadline
 02:00, when billing reads the table.
@@ -47,4 +53,6 @@ with DAG(
         postgres_conn_id="clicks_db",
         table="public.click_rollups",
         key=["day", "hire_id"],
+        touch=["updated_at"],
+        isolate_by="hire_id",
     )

@@ -28,9 +28,9 @@ def sent(monkeypatch) -> list[tuple[Any, ...]]:
     return sent
 
 
-def context() -> Any:
+def context(**params: Any) -> Any:
     started = datetime.now(UTC) - timedelta(seconds=2)
-    return {"ti": SimpleNamespace(**TAGS, run_id="r", start_date=started)}
+    return {"ti": SimpleNamespace(**TAGS, run_id="r", start_date=started), "params": params}
 
 
 def test_counts_of_a_result_become_metrics_and_fields(sent) -> None:
@@ -57,6 +57,11 @@ def test_what_was_not_done_or_is_counted_already_is_logged_only(sent, report: An
         report(context(), result)
     assert sent == [("aggregator.task.duration", TAGS)]
     assert logs[0]["inserted"] == 2
+
+
+def test_run_with_the_param_dry_run_counts_nothing(sent) -> None:
+    metrics.report(context(dryRun=True), RESULT)
+    assert sent == [("aggregator.task.duration", TAGS)]
 
 
 def test_bars_are_counted_by_the_tasks_that_build_them_alone(dag_bag: DagBag) -> None:

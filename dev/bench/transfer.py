@@ -58,7 +58,6 @@ OPERATOR = {
     "stored": "select count(*) from public.totals",
     "table": "public.totals",
     "key": ["name"],
-    "touch": [],
 }
 """Arguments of the operator that is measured."""
 

@@ -23,7 +23,7 @@ COUNTERS: Final = {
     "deleted": ("aggregator.rows.deleted", "Rows that were deleted"),
     "duplicates": ("aggregator.rows.duplicates", "Rows whose key came a second time"),
     "skipped": ("aggregator.rows.skipped", "Rows of the answer that were left out"),
-    "processed": ("aggregator.rollups.processed", "Rollups that are stored, or would be in a dry run"),
+    "processed": ("aggregator.rollups.processed", "Rollups that are stored"),
     "reset": ("aggregator.counters.reset", "Warm-up counters that were reset"),
     "requests": ("aggregator.requests.sent", "Requests to Analytics Engine or n8n, repeated ones included"),
     "retryCount": ("aggregator.requests.repeated", "Requests to n8n after the first one"),
@@ -39,13 +39,14 @@ COUNTERS: Final = {
 def report(context: Context, result: Any) -> None:
     """Report the figures of a task that has done its work: the ``post_execute`` of every task.
 
-    Those of a dry run, a result with ``dry_run``, are logged and not counted.
+    Those of a dry run are logged and not counted: a result with ``dry_run``, or a run with the param ``dryRun``.
 
     Args:
         context: Airflow's context of the task.
         result: What the task returned; the counts in it that :data:`COUNTERS` names are reported.
     """
-    _report(context, result, counted=not (isinstance(result, Mapping) and result.get("dry_run")))
+    is_dry_run = (isinstance(result, Mapping) and result.get("dry_run")) or context["params"].get("dryRun")
+    _report(context, result, counted=not is_dry_run)
 
 
 def report_sums(context: Context, result: Any) -> None:

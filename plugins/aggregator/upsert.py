@@ -16,7 +16,7 @@ from aggregator.copy_format import NUL, Format, format_of
 from aggregator.errors import HardError, is_transient
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from psycopg.rows import TupleRow
 
@@ -31,8 +31,11 @@ _ORDINAL = "_ordinal"
 _GROUP = "_group"
 _IS_NEW = "_is_new"
 
-_STATEMENT_ITSELF = "42"
-"""Class of the SQLSTATEs that blame a statement and not its rows: every group would be refused alike."""
+_COMPUTED = "upsert_computed"
+_ALL_COMPUTED = "select * from pg_temp.upsert_computed"
+
+_NOT_THE_ROWS = ("25", "42")
+"""Classes of the SQLSTATEs that blame the transaction or the statement: every group would be refused alike."""
 
 _CHUNK = 1000
 """Rows that are converted together, and held in memory."""
@@ -89,6 +92,17 @@ insert into {stage} ({columns}, {ordinal})
 select {columns}, row_number() over () from (
 {query}
 ) as source
+"""
+
+_CREATE_COMPUTED = """
+create temporary table {table} on commit drop as
+{query}
+with no data
+"""
+
+_COMPUTE = """
+insert into {table}
+{query}
 """
 
 # With the query's own types: a value that its column cannot hold is refused with its group, not with the query.
@@ -175,30 +189,32 @@ class UpsertCounts:
 
 @dataclass(frozen=True)
 class Refusal:
-    """A group of rows that PostgreSQL refused.
+    """A group of rows that PostgreSQL could not compute or refused to store.
 
     Attributes:
         group: Value of the column that the rows were isolated by, as PostgreSQL prints it; None for null.
-        rows: How many there are.
+        rows: How many rows it has; None if the query could not compute them.
         error: Why. Its texts may quote values of rows.
     """
 
     group: str | None
-    rows: int
+    rows: int | None
     error: psycopg.Error
 
 
 @dataclass(frozen=True)
 class IsolatedUpsert:
-    """What became of the rows given, group by group.
+    """The outcome of an upsert, group by group.
 
     Attributes:
-        counts: Of the groups that are stored; together with the rows of those refused they add up to the rows given.
-        refused: The other groups, in their order.
+        counts: Counts of the stored groups. With the rows of the refused ones they add up to the rows given.
+        refused: The other groups: first those that could not be computed, then those that could not be stored.
+        changes: As `Preview` has them, in a dry run that refuses nothing.
     """
 
     counts: UpsertCounts
     refused: list[Refusal] = field(default_factory=list)
+    changes: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -277,22 +293,33 @@ class Upsert:
             return stage.write()
 
     def isolated_select(
-        self, cursor: Cursor, query: str, parameters: Mapping[str, Any] | None = None, *, by: str
+        self,
+        cursor: Cursor,
+        query: str,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        by: str,
+        groups: str | None = None,
+        dry_run: bool = False,
     ) -> IsolatedUpsert:
-        """Upsert what a query returns, except the groups of rows that PostgreSQL refuses.
+        """Upsert what a query returns, except the groups of rows that cannot be computed or stored.
 
-        Everything is written at once. If a trigger, a constraint or a value refuses that, the rows are halved, by
-        groups, until the refused groups stand alone: a few among thousands cost a few dozen statements. What fails for
-        another reason, a transient one included, fails whole; so does a query that cannot be computed.
+        Everything is computed and written at once. If that fails because of rows, :func:`compute` bisects the query to
+        isolate the groups that cannot be computed. Then the computed rows are bisected to isolate the groups that a
+        trigger, a constraint or a value refuses. A few bad groups among thousands cost a few dozen statements. What
+        fails for another reason, a transient one included, fails whole.
 
         Args:
             cursor: As for :meth:`from_select`. Deferred constraints are checked at once from now on.
             query: As for :meth:`from_select`; its result must not change while it is asked again.
             parameters: As for :meth:`from_select`.
             by: Column of the key whose values are the groups.
+            groups: As for :func:`compute`; without it, a query that cannot be computed fails whole.
+            dry_run: Compute and compare everything, and write nothing. The query runs read-only, and what follows is
+                rolled back. Triggers and constraints are not asked.
 
         Returns:
-            What became of the rows, and which groups were refused.
+            The counts, and which groups were refused.
 
         Raises:
             HardError: As for :meth:`from_select`; or ``by`` is not part of the key.
@@ -300,16 +327,23 @@ class Upsert:
         """
         if by not in self.key:
             _refuse(self, f"rows are isolated by a column of the key {_names(self.key)}, and {by} is none")
-        with cursor.connection.transaction():
+        with cursor.connection.transaction(force_rollback=dry_run):
             # Left to the commit, a deferred constraint would refuse every group.
             cursor.execute("set constraints all immediate")
+            everything = {**(parameters or {}), "groups": None}
             try:
-                return IsolatedUpsert(self.from_select(cursor, query, parameters))
+                if dry_run:
+                    preview = self.preview_select(cursor, query, everything)
+                    return IsolatedUpsert(preview.counts, changes=preview.changes)
+                return IsolatedUpsert(self.from_select(cursor, query, everything))
             except psycopg.Error as error:
                 if not blames_rows(error):
                     raise
-            with self._stage(cursor) as stage:
-                return stage.write_isolated(query, parameters, by)
+            not_computed = compute(cursor, _COMPUTED, query, parameters, groups=groups, read_only=dry_run)
+            with self._stage(cursor, rollback=dry_run) as stage:
+                outcome = stage.isolate(_ALL_COMPUTED, by, dry_run=dry_run)
+            cursor.execute(sql.SQL("drop table {}").format(sql.Identifier("pg_temp", _COMPUTED)))
+            return IsolatedUpsert(outcome.counts, [*not_computed, *outcome.refused])
 
     def preview_select(
         self, cursor: Cursor, query: str, parameters: Mapping[str, Any] | None = None, *, limit: int = PREVIEW_ROWS
@@ -331,7 +365,8 @@ class Upsert:
             HardError: As for :meth:`from_select`.
             psycopg.Error: PostgreSQL refused a statement.
         """
-        with self._stage(cursor, read_only=True) as stage:
+        with self._stage(cursor, rollback=True) as stage:
+            stage.make_read_only()
             stage.load_select(query, parameters)
             return stage.preview(limit)
 
@@ -353,21 +388,19 @@ class Upsert:
             HardError: As for :meth:`from_rows`.
             psycopg.Error: PostgreSQL refused a statement.
         """
-        with self._stage(cursor, read_only=True) as stage:
+        with self._stage(cursor, rollback=True) as stage:
+            stage.make_read_only()
             stage.load_rows(columns, rows)
             return stage.preview(limit)
 
     @contextmanager
-    def _stage(self, cursor: Cursor, *, read_only: bool = False) -> Iterator[_Stage]:
-        with cursor.connection.transaction(force_rollback=read_only):
+    def _stage(self, cursor: Cursor, *, rollback: bool = False) -> Iterator[_Stage]:
+        with cursor.connection.transaction(force_rollback=rollback):
             target = _Target.read(cursor, self)
             stage = _Stage(self, target, cursor)
             stage.create()
-            if read_only:
-                # Only now: a read-only transaction may fill a temporary table, but not create one.
-                cursor.execute("set transaction read only")
             yield stage
-            if not read_only:
+            if not rollback:
                 cursor.execute(sql.SQL("drop table {}").format(_STAGE))
 
 
@@ -459,6 +492,10 @@ class _Stage:
     def create(self) -> None:
         self._execute(_CREATE_STAGE, columns=_list(self._target.columns))
 
+    def make_read_only(self) -> None:
+        """Let the server refuse every write but those to temporary tables that exist already."""
+        self._execute("set transaction read only")
+
     def load_select(self, query: str, parameters: Mapping[str, Any] | None) -> None:
         source = self._describe(query, parameters)
         # psycopg reads placeholders in the whole statement, so in the names of columns too.
@@ -467,7 +504,7 @@ class _Stage:
         self._loaded(self._cursor.rowcount)
 
     def _describe(self, query: str, parameters: Mapping[str, Any] | None) -> sql.SQL:
-        source = sql.SQL(query.rstrip().rstrip(";"))
+        source = _statement(query)
         described = self._cursor.execute(
             sql.SQL("select * from (\n{}\n) as source limit 0").format(source), parameters or {}
         )
@@ -476,18 +513,19 @@ class _Stage:
         self._columns = columns
         return source
 
-    def write_isolated(self, query: str, parameters: Mapping[str, Any] | None, by: str) -> IsolatedUpsert:
-        source = self._describe(query, parameters)
-        self._execute(_CREATE_SOURCE, parameters or {}, by=sql.Identifier(by.replace("%", "%%")), query=source)
+    def isolate(self, query: str, by: str, *, dry_run: bool) -> IsolatedUpsert:
+        source = self._describe(query, None)
+        self._execute(_CREATE_SOURCE, by=sql.Identifier(by), query=source)
         self._execute("create index on {source} ({group})")
         self._execute("analyze {source}")
         self._execute("select coalesce(max({group}), 0) from {source}")
         (groups,) = self._cursor.fetchone() or (0,)
-        result = self._write_groups(1, groups, by) if groups else IsolatedUpsert(UpsertCounts())
+        finish = self.count if dry_run else self.write
+        result = self._finish_groups(1, groups, by, finish) if groups else IsolatedUpsert(UpsertCounts())
         self._execute("drop table {source}")
         return result
 
-    def _write_groups(self, first: int, last: int, by: str) -> IsolatedUpsert:
+    def _finish_groups(self, first: int, last: int, by: str, finish: Callable[[], UpsertCounts]) -> IsolatedUpsert:
         try:
             with self._cursor.connection.transaction():
                 # Not a table of its own for each try: their locks would stay until the end of the transaction.
@@ -496,14 +534,15 @@ class _Stage:
                     _STAGE_GROUPS, columns=_list(self._columns), first=sql.Literal(first), last=sql.Literal(last)
                 )
                 self._loaded(self._cursor.rowcount)
-                return IsolatedUpsert(self.write())
+                return IsolatedUpsert(finish())
         except psycopg.Error as error:
             if not blames_rows(error):
                 raise
             refused = error
         if first < last:
             middle = (first + last) // 2
-            below, above = self._write_groups(first, middle, by), self._write_groups(middle + 1, last, by)
+            below = self._finish_groups(first, middle, by, finish)
+            above = self._finish_groups(middle + 1, last, by, finish)
             return IsolatedUpsert(below.counts + above.counts, below.refused + above.refused)
         self._execute(_NAME_GROUP, by=sql.Identifier(by), number=sql.Literal(first))
         name, count_ = self._cursor.fetchone() or (None, 0)
@@ -580,9 +619,12 @@ class _Stage:
                     raise
         return self._counts()
 
-    def preview(self, limit: int) -> Preview:
+    def count(self) -> UpsertCounts:
         self._execute(_COUNT_CHANGES, changes=self._changes)
-        counts = self._counts()
+        return self._counts()
+
+    def preview(self, limit: int) -> Preview:
+        counts = self.count()
         self._execute(
             _SHOW_CHANGES,
             texts=_each("staged.{}::text", self._columns, ", "),
@@ -661,13 +703,83 @@ class _Stage:
         self._cursor.execute(sql.SQL(statement).format(**names, **parts), parameters)
 
 
+def compute(
+    cursor: Cursor,
+    table: str,
+    query: str,
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    groups: str | None = None,
+    read_only: bool = False,
+) -> list[Refusal]:
+    """Store what a query returns in a new temporary table, except the groups of rows that cannot be computed.
+
+    Everything is computed at once. If a value makes that impossible (a sum that overflows, an object that is too
+    large), the list of groups is bisected until the groups that cannot be computed are isolated.
+
+    Args:
+        cursor: An open cursor that returns tuples, in a transaction; the table is dropped at its end.
+        table: Name of the temporary table.
+        query: One SELECT. It takes its groups from the placeholder ``%(groups)s``: an array of those to compute, or
+            null for all. It has to filter the rows that it reads, not the ones that it returns.
+        parameters: Values for the other placeholders of ``query`` and ``groups``.
+        groups: SELECT of all groups, one text each, none of them null; without it, nothing is bisected.
+        read_only: Let the server refuse every write of the queries.
+
+    Returns:
+        The groups that could not be computed, in the order of ``groups``.
+
+    Raises:
+        psycopg.Error: PostgreSQL refused a statement, not its rows; or it blamed rows and there are no groups.
+    """
+    into, given = sql.Identifier("pg_temp", table), dict(parameters or {})
+    with cursor.connection.transaction():
+        create = sql.SQL(_CREATE_COMPUTED).format(table=sql.Identifier(table), query=_statement(query))
+        cursor.execute(create, {**given, "groups": None})
+        if read_only:
+            # Only now: a read-only transaction may fill a temporary table, but not create one.
+            cursor.execute("set transaction read only")
+        fill = sql.SQL(_COMPUTE).format(table=into, query=_statement(query))
+        error = _try_to_compute(cursor, fill, {**given, "groups": None})
+        if error is None:
+            return []
+        names = [name for (name,) in cursor.execute(sql.SQL(groups), given)] if groups else []
+        if not names:
+            raise error
+        return _bisect(cursor, fill, given, names, error)
+
+
+def _bisect(
+    cursor: Cursor, fill: sql.Composed, parameters: Mapping[str, Any], groups: list[str], error: psycopg.Error
+) -> list[Refusal]:
+    if len(groups) == 1:
+        return [Refusal(groups[0], None, error)]
+    middle = len(groups) // 2
+    refused = []
+    for half in (groups[:middle], groups[middle:]):
+        if failure := _try_to_compute(cursor, fill, {**parameters, "groups": half}):
+            refused += _bisect(cursor, fill, parameters, half, failure)
+    return refused
+
+
+def _try_to_compute(cursor: Cursor, fill: sql.Composed, parameters: Mapping[str, Any]) -> psycopg.Error | None:
+    try:
+        with cursor.connection.transaction():
+            cursor.execute(fill, parameters)
+    except psycopg.Error as error:
+        if not blames_rows(error):
+            raise
+        return error
+    return None
+
+
 def blames_rows(error: psycopg.Error) -> bool:
     """Whether PostgreSQL refused rows for what they hold: neither the statement is wrong, nor may another try succeed.
 
     Args:
         error: What PostgreSQL answered.
     """
-    return not is_transient(error) and error.sqlstate is not None and not error.sqlstate.startswith(_STATEMENT_ITSELF)
+    return not is_transient(error) and error.sqlstate is not None and not error.sqlstate.startswith(_NOT_THE_ROWS)
 
 
 def _problem(row: Sequence[Any], columns: Sequence[_Column]) -> str | None:
@@ -690,6 +802,10 @@ def _list(columns: Iterable[str], alias: str | None = None) -> sql.Composable:
 
 def _each(template: str, columns: Iterable[str], separator: str = "") -> sql.Composable:
     return sql.SQL(separator).join(sql.SQL(template).format(sql.Identifier(column)) for column in columns)
+
+
+def _statement(query: str) -> sql.SQL:
+    return sql.SQL(query.rstrip().rstrip(";"))
 
 
 def _names(columns: Iterable[str]) -> str:

@@ -30,6 +30,9 @@ PATH = "/telemetry-daily"
 RESULT = {
     "success": True,
     "processed": 1,
+    "inserted": 1,
+    "updated": 0,
+    "unchanged": 0,
     "errors": [],
     "results": [{"date": "2026-11-15", "event": "a", "count": 2, "unique_users": 1}],
 }
@@ -160,6 +163,7 @@ def test_who_waits_for_a_run_without_result_is_told_so(client: TestClient, monke
     response = client.get(PATH, params={"wait": "true"})
     assert response.status_code == 500
     answer = response.json()
+    assert answer.keys() == RESULT.keys()
     assert (answer["success"], answer["processed"], answer["results"]) == (False, 0, [])
     assert "is failed and has no result" in answer["errors"][0]
 

@@ -81,3 +81,13 @@ def test_job_that_completed_since_is_counted_by_a_cleared_run(task, analytics_db
     analytics_db.execute(f"update {JOBS} set status = 'completed', total_cost = 0.5, completed_at = %s", [NEXT])
     assert run_day(task, DAY)["updated"] == 1
     assert stored(analytics_db) == [(ORGANIZATIONS[0], 1, 100, Decimal("0.5"), 1)]
+
+
+@pytest.mark.parametrize(("completed_at", "freshness"), [("infinity", 1), ("-infinity", 0)])
+def test_job_that_completed_at_infinity_counts_like_one_far_away(
+    task, analytics_db, completed_at: str, freshness: int
+) -> None:
+    job = {"organization_id": ORGANIZATIONS[0], "status": "completed", "created_at": DAY}
+    store(analytics_db, JOBS, [{**job, "completed_at": completed_at}])
+    run_day(task, DAY)
+    assert stored(analytics_db) == [(ORGANIZATIONS[0], 1, 100, 0, freshness)]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import pytest
 
 from aggregator import dead_letters
 from aggregator.analytics import MESSAGES, skip_while_paused
 from aggregator.defaults import Owner
+from aggregator.errors import HardError
 from tests.analytics_data import ORGANIZATIONS, run
 
 if TYPE_CHECKING:
@@ -19,6 +21,41 @@ if TYPE_CHECKING:
 
 SCORES = ["avg_score", "min_score", "max_score", "p50", "p90", "p95", "total_contacts"]
 METRICS = ["total_enriched", "success_rate", "avg_cost", "avg_freshness"]
+
+
+OVERFLOW = "9e131071"
+"""Twice that is more than PostgreSQL's numeric holds."""
+
+ACTIVITY = """
+alter table analytics.contact_activity rename to activity;
+create view analytics.contact_activity as select
+    organization_id, event_type, event_source, created_at,
+    case when organization_id = '{poison}' then (1 / (length(event_type) - 10))::text::uuid else contact_id end
+        as contact_id
+from analytics.activity;
+insert into analytics.activity (organization_id, event_type, event_source, created_at)
+select organization, 'email_sent', '{good}', '{day}'
+from unnest('{{ {poison}, {good}, {also_good} }}'::uuid[]) as organization
+"""
+SCORES_ = """
+alter table scoring.lead_scores alter total_score type numeric;
+insert into scoring.lead_scores values
+    ('{poison}', '{good}', {overflow}), ('{poison}', '{poison}', {overflow}),
+    ('{good}', '{good}', 5), ('{also_good}', '{good}', 7)
+"""
+JOBS = """
+alter table lead_intelligence.enrichment_jobs alter total_cost type numeric;
+insert into lead_intelligence.enrichment_jobs (organization_id, status, total_cost, created_at) values
+    ('{poison}', 'completed', {overflow}, '{day}'), ('{poison}', 'completed', {overflow}, '{day}'),
+    ('{good}', 'completed', 5, '{day}'), ('{also_good}', 'completed', 7, '{day}')
+"""
+POISON = {
+    "analytics_hourly_aggregation": (ACTIVITY, "event_aggregates", "22012 division_by_zero"),
+    "analytics_daily_reports": (ACTIVITY, "campaign_daily_stats", "22012 division_by_zero"),
+    "analytics_monthly_usage": (ACTIVITY, "event_aggregates", "22012 division_by_zero"),
+    "analytics_score_distribution": (SCORES_, "daily_score_distribution", "22003 numeric_value_out_of_range"),
+    "analytics_enrichment_metrics": (JOBS, "enrichment_metrics", "22003 numeric_value_out_of_range"),
+}
 
 
 @pytest.fixture
@@ -70,3 +107,22 @@ def test_rows_whose_source_has_nothing_stay_and_are_reported(
     )
     assert run(task, day, day + timedelta(days=1))["suspicious"] is True
     assert analytics_db.execute(f"select count(*) from analytics.{table}").fetchone() == (1,)
+
+
+@pytest.mark.parametrize(("dag_id", "poison"), POISON.items(), ids=POISON)
+def test_organization_that_cannot_be_computed_is_named_after_the_others_are_stored(
+    dag_bag: DagBag, analytics_db: psycopg.Connection, dag_id: str, poison: tuple[str, str, str]
+) -> None:
+    (task,) = dag_bag.dags[dag_id].tasks
+    (arrange, table, error), day = (
+        poison,
+        datetime.now(UTC).replace(tzinfo=None, hour=0, minute=0, second=0, microsecond=0),
+    )
+    bad, good, also_good = (str(UUID(int=number)) for number in (2, 1, 3))
+    analytics_db.execute(arrange.format(poison=bad, good=good, also_good=also_good, day=day, overflow=OVERFLOW))
+
+    with pytest.raises(HardError, match=rf"refused 1 of the groups .*'{bad}' \(cannot be computed\): {error}"):
+        run(task, day, day + timedelta(days=1))
+
+    rows = analytics_db.execute(f"select organization_id::text from analytics.{table} order by 1").fetchall()
+    assert rows == [(good,), (also_good,)]

@@ -272,6 +272,24 @@ def test_numbers_may_come_as_strings(task, connection, analytics_engine) -> None
     assert stored(connection) == [("a", 2147483647, 12)]
 
 
+def test_hire_with_more_clicks_than_the_column_holds_is_named_after_the_others_are_stored(
+    task, connection, analytics_engine
+) -> None:
+    hire(connection, "a", "huge", "z")
+    analytics_engine.write("clicks", [click("a"), click("z")])
+    events = [click("huge", _sample_interval=2**31)]
+    analytics_engine.write("clicks", events)
+
+    with pytest.raises(HardError, match=r"refused 1 of the groups of .* by hire_id: 'huge' \(1 rows\): 22003"):
+        run(task)
+
+    assert stored(connection) == [("a", 1, 0), ("z", 1, 0)]
+
+    connection.execute("alter table click_rollups alter valid_clicks type bigint")
+    assert run(task)["inserted"] == 1
+    assert stored(connection) == [("a", 1, 0), ("huge", 2**31, 0), ("z", 1, 0)]
+
+
 def test_token_missing(task, monkeypatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_ANALYTICS_ENGINE", json.dumps({"conn_type": "http", "extra": {"account_id": "a"}}))
     with pytest.raises(HardError, match="analytics_engine"):

@@ -97,7 +97,7 @@ def test_day_is_that_of_an_independent_engine_and_a_second_run_rewrites_nothing(
     ]
     assert (result["success"], result["processed"], result["errors"]) == (True, len(expected), [])
     versions = stored(connection, "event, xmin, xmax, ctid")
-    assert run(task) == result
+    assert run(task) == {**result, "inserted": 0, "unchanged": len(expected)}
     assert stored(connection, "event, xmin, xmax, ctid") == versions
 
 
@@ -178,7 +178,12 @@ def test_dry_run_gives_the_same_result_and_writes_nothing(task, connection) -> N
     preview = run(task, **range_, dryRun=True)
     assert stored(connection) == []
     assert run(task, **range_) == preview
-    assert preview["processed"] == 3
+    assert (preview["processed"], preview["inserted"]) == (3, 3)
+
+    write(connection, [event("b", 4), event("d", 5)])
+    preview = run(task, **range_, dryRun=True)
+    assert [preview[name] for name in ("processed", "inserted", "updated", "unchanged")] == [4, 1, 1, 2]
+    assert run(task, **range_) == preview
 
 
 def test_dry_run_is_read_only_for_the_server(task, connection, monkeypatch) -> None:
@@ -233,6 +238,9 @@ def test_refused_event_is_reported_after_the_rest_is_stored_and_a_retry_heals_it
     assert result == {
         "success": False,
         "processed": 2,
+        "inserted": 2,
+        "updated": 0,
+        "unchanged": 0,
         "errors": ["'evil\\nline' (2 rows): P0001 raise_exception: not today"],
         "results": [
             {"date": "2026-11-15", "event": "good", "count": 1, "unique_users": 0},
@@ -248,8 +256,86 @@ def test_refused_event_is_reported_after_the_rest_is_stored_and_a_retry_heals_it
     assert len(stored(connection)) == 4
 
 
+LARGEST = "9e131071"
+"""Twice that is more than PostgreSQL's numeric holds."""
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_event_whose_values_overflow_is_reported_and_the_rest_is_stored(task, connection, dry_run: bool) -> None:
+    poison = [event("poison", number, value=LARGEST) for number in (1, 2)]
+    write(connection, [event("login", 3), *poison, event("logout", 4), event("logout", 5)])
+
+    with pytest.raises(FailedError, match="refused 1 of the groups") as caught:
+        run(task, dryRun=dry_run)
+
+    text, result = caught.value.args
+    assert ("All others are stored" in text, "all others would be stored" in text) == (not dry_run, dry_run)
+    assert result == {
+        "success": False,
+        "processed": 2,
+        "inserted": 2,
+        "updated": 0,
+        "unchanged": 0,
+        "errors": ["'poison' (cannot be computed): 22003 numeric_value_out_of_range"],
+        "results": [
+            {"date": "2026-11-15", "event": "login", "count": 1, "unique_users": 0},
+            {"date": "2026-11-15", "event": "logout", "count": 2, "unique_users": 0},
+        ],
+    }
+    assert stored(connection, "event, count") == ([] if dry_run else [("login", 1), ("logout", 2)])
+
+    connection.execute("update public.telemetry set value = 1 where event = 'poison'")
+    assert run(task)["processed"] == 3
+
+
+def test_several_events_that_cannot_be_computed_or_stored_are_all_named(task, connection) -> None:
+    connection.execute(REFUSE)
+    names = [f"event {number:03}" for number in range(100)]
+    write(connection, [event(name, number) for number, name in enumerate(names)])
+    write(connection, [event("evil", 100)])
+    for number, name in enumerate(names[7::40]):
+        write(connection, [event(name, 1000 + 2 * number + twice, value=LARGEST) for twice in (0, 1)])
+
+    with pytest.raises(FailedError, match="refused 4 of the groups") as caught:
+        run(task)
+
+    assert [error.split(" (")[0] for error in caught.value.args[1]["errors"]] == [
+        "'event 007'",
+        "'event 047'",
+        "'event 087'",
+        "'evil'",
+    ]
+    assert len(stored(connection)) == 97
+
+
+@pytest.mark.slow
+def test_event_whose_metas_are_too_large_is_reported_and_the_rest_is_stored(task, connection) -> None:
+    # PostgreSQL's limit of an object is 256 MB.
+    connection.execute(
+        "insert into public.telemetry (event, meta, created_at) "
+        "select 'poison', jsonb_build_object(n::text, repeat('x', 1000000)), %s from generate_series(1, 300) as n",
+        [MIDNIGHT],
+    )
+    connection.execute("insert into public.telemetry (event, created_at) values ('login', %s)", [MIDNIGHT])
+
+    with pytest.raises(FailedError) as caught:
+        run(task)
+
+    (error,) = caught.value.args[1]["errors"]
+    assert error.startswith("'poison' (cannot be computed): 54000 program_limit_exceeded")
+    assert stored(connection, "event, count") == [("login", 1)]
+
+
+@pytest.mark.parametrize("style", ["SQL, DMY", "Postgres, MDY", "German"])
+def test_dates_of_the_result_are_iso_8601_whatever_the_session_prints(task, connection, style: str) -> None:
+    connection.execute(f"alter database {connection.info.dbname} set datestyle to {style}")
+    write(connection, [event("a")])
+    assert run(task)["results"] == [{"date": "2026-11-15", "event": "a", "count": 1, "unique_users": 0}]
+
+
 def test_days_without_events_erase_nothing(task, connection, capfd) -> None:
-    nothing = {"success": True, "processed": 0, "errors": [], "results": []}
+    none = dict.fromkeys(("processed", "inserted", "updated", "unchanged"), 0)
+    nothing = {"success": True, **none, "errors": [], "results": []}
     assert run(task) == nothing
     assert "SUSPICIOUS" not in capfd.readouterr().out
     connection.execute("insert into public.telemetry_daily values (%s, 'a', 7, 1)", [DAY])

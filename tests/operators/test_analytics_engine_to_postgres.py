@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +16,7 @@ from airflow.sdk import DAG
 
 from aggregator.errors import HardError
 from aggregator.operators.analytics_engine_to_postgres import AnalyticsEngineToPostgresOperator
+from aggregator.operators.sql_upsert import SqlUpsertOperator
 from aggregator.timetables.offset_cron import OffsetCronTimetable
 from dev.bench.transfer import OPERATOR, measure
 from dev.stand_in.faults import Fault
@@ -46,6 +48,24 @@ def run(**different: Any) -> dict[str, Any]:
             task_id="transfer", postgres_conn_id="bench_db", **{**OPERATOR, **different}
         )
     return task.execute(context(task, YESTERDAY, YESTERDAY + timedelta(days=1)))
+
+
+def test_both_upserting_operators_touch_no_column_by_default() -> None:
+    defaults = [
+        signature(operator).parameters["touch"].default
+        for operator in (SqlUpsertOperator, AnalyticsEngineToPostgresOperator)
+    ]
+    assert defaults == [(), ()]
+
+
+def test_rows_are_isolated_by_a_column_of_the_key_only() -> None:
+    with pytest.raises(ValueError, match="by a column of `key` only"):
+        AnalyticsEngineToPostgresOperator(
+            task_id="t",
+            postgres_conn_id="bench_db",
+            isolate_by="n",
+            **OPERATOR,  # type: ignore[arg-type]
+        )
 
 
 def test_memory_does_not_grow_with_the_answer(postgres: Postgres, analytics_engine) -> None:

@@ -197,6 +197,48 @@ def test_an_error_names_twenty_groups_and_counts_the_others(dag: DAG, connection
         run(SqlUpsertOperator(task_id="t", dag=dag, sql=query, isolate_by="hire", **TARGET))
 
 
+def test_groups_need_a_column_to_isolate_them_by() -> None:
+    with pytest.raises(ValueError, match="Add `isolate_by`"):
+        SqlUpsertOperator(task_id="t", sql="select 1", groups="select 1", **TARGET)
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_group_that_cannot_be_computed_is_named_when_the_rest_is_stored(
+    dag: DAG, connection: psycopg.Connection, dry_run: bool
+) -> None:
+    connection.execute(
+        "create table public.source (hire text, n int);"
+        "insert into public.source values ('a', 1), ('b', 0), ('c', 2), ('d', -1), ('e', 3)"
+    )
+    connection.execute("alter table public.rollups alter valid type smallint")
+    query = (
+        "select %(data_interval_start)s::date as day, hire, case when hire = 'e' then 99999 else 6 / n end as valid "
+        "from public.source where %(groups)s::text[] is null or hire = any(%(groups)s::text[])"
+    )
+    task = SqlUpsertOperator(
+        task_id="t", dag=dag, sql=query, groups="select hire from public.source order by 1", isolate_by="hire",
+        dry_run=dry_run, **TARGET
+    )  # fmt: skip
+
+    with pytest.raises(HardError) as caught:
+        run(task)
+
+    text = str(caught.value)
+    assert "refused 2 of the groups" in text
+    assert "'b' (cannot be computed): 22012 division_by_zero; 'e' (1 rows): 22003" in text
+    assert "'inserted': 3" in text
+    assert ("Nothing was written in this dry run" in text) == dry_run
+    hires = [hire for (hire,) in connection.execute("select hire from public.rollups order by 1")]
+    assert hires == ([] if dry_run else ["a", "c", "d"])
+
+
+def test_query_without_groups_that_cannot_be_computed_fails_whole(dag: DAG, connection: psycopg.Connection) -> None:
+    query = "select current_date as day, n::text as hire, 6 / n as valid from generate_series(0, 3) as n"
+    with pytest.raises(HardError, match="22012 division_by_zero"):
+        run(SqlUpsertOperator(task_id="t", dag=dag, sql=query, isolate_by="hire", **TARGET))
+    assert connection.execute("select from public.rollups").fetchall() == []
+
+
 @pytest.mark.parametrize("given", [{"rows": [], "isolate_by": "hire"}, {"sql": "select 1", "isolate_by": "valid"}])
 def test_isolation_needs_a_query_and_a_key(given: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="isolate rows of `sql` only, and by a column of `key` only"):

@@ -16,6 +16,7 @@ with per_source as (
             'email_unsubscribed'
         )
         and organization_id is not null
+        and (%(groups)s::text[] is null or organization_id::text = any(%(groups)s::text[]))
     group by organization_id, event_source, event_type, contact_id
 ),
 

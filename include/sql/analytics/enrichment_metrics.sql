@@ -1,23 +1,29 @@
 -- Called by analytics_enrichment_metrics. Of the enrichment jobs created in the window, a UTC day: how many completed,
 -- in number and per cent, what they cost on average (jobs without a cost aside; 0 if none has one), and how fresh the
 -- completed ones are at the window's end: from 1, just completed, to 0, 90 days ago or more (0 if none completed).
-with jobs as (
+with day as (
+    select %(data_interval_end)s::timestamptz at time zone 'UTC' as ends_at
+),
+
+jobs as (
     select
-        organization_id,
-        total_cost,
-        status = 'completed' as is_completed,
+        job.organization_id,
+        job.total_cost,
+        job.status = 'completed' as is_completed,
         case
-            when status = 'completed' and completed_at is not null
-                -- At least 0: a job may complete after the window.
-                then least(greatest(extract(
-                    epoch from (%(data_interval_end)s::timestamptz at time zone 'UTC') - completed_at
-                ), 0), 90 * 86400)
+            when job.status = 'completed' and job.completed_at is not null
+                -- Bounded before it is subtracted: a job may complete after the window, or at infinity.
+                then extract(epoch from day.ends_at - least(
+                    greatest(job.completed_at, day.ends_at - interval '90 days'), day.ends_at
+                ))
         end as age_in_seconds
-    from lead_intelligence.enrichment_jobs
+    from lead_intelligence.enrichment_jobs as job
+    cross join day
     where
-        created_at >= (%(data_interval_start)s::timestamptz at time zone 'UTC')
-        and created_at < (%(data_interval_end)s::timestamptz at time zone 'UTC')
-        and organization_id is not null
+        job.created_at >= (%(data_interval_start)s::timestamptz at time zone 'UTC')
+        and job.created_at < (%(data_interval_end)s::timestamptz at time zone 'UTC')
+        and job.organization_id is not null
+        and (%(groups)s::text[] is null or job.organization_id::text = any(%(groups)s::text[]))
 )
 
 select

@@ -16,6 +16,7 @@ with per_contact as (
         -- The columns can be null where the product made the table; such an event belongs to no row.
         and organization_id is not null
         and event_type is not null
+        and (%(groups)s::text[] is null or organization_id::text = any(%(groups)s::text[]))
     group by organization_id, created_at::date, event_type, contact_id
 )
 

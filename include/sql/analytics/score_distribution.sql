@@ -17,6 +17,7 @@ scores as (
     where
         lead_scores.organization_id is not null
         and lead_scores.total_score is not null
+        and (%(groups)s::text[] is null or lead_scores.organization_id::text = any(%(groups)s::text[]))
         and (
             today.is_due
             or not exists (

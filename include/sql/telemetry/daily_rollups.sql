@@ -13,6 +13,7 @@ with events as (
         created_at >= %(first_day)s::date::timestamp at time zone 'UTC'
         and created_at < (%(last_day)s::date + 1)::timestamp at time zone 'UTC'
         and event is not null
+        and (%(groups)s::text[] is null or event = any(%(groups)s::text[]))
 ),
 
 latest_fields as (

@@ -86,12 +86,18 @@ class Result(BaseModel):
     Attributes:
         success: Whether everything is stored.
         processed: How many rollups are stored, or would be in a dry run.
+        inserted: How many of them are new.
+        updated: How many of them replace a different stored one.
+        unchanged: How many of them were stored already.
         errors: What was refused.
         results: The first thousand of the rollups.
     """
 
     success: bool
     processed: int
+    inserted: int
+    updated: int
+    unchanged: int
     errors: list[str]
     results: list[Rollup]
 
@@ -200,4 +206,5 @@ def _result(run_id: str) -> dict[str, Any] | None:
             result: dict[str, Any] = XComModel.deserialize_value(returned)
             return result
     error = f"Run {run_id} is {DagRunState(state).value} and has no result; its log says why."
-    return {"success": False, "processed": 0, "errors": [error], "results": []}
+    nothing = dict.fromkeys(("processed", "inserted", "updated", "unchanged"), 0)
+    return {"success": False, **nothing, "errors": [error], "results": []}

@@ -9,6 +9,7 @@ from airflow.sdk import BaseOperator
 
 from aggregator.data_interval import data_interval
 from aggregator.operators.analytics_engine import window_parameters
+from aggregator.operators.sql_upsert import refuse_incomplete
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,20 +30,25 @@ class AnalyticsEngineToPostgresOperator(BaseOperator):
 
     The answer is streamed through COPY into the temporary table ``pg_temp.analytics_engine_answer``, whose columns are
     those of the query. ``select`` makes the target's rows of it, and :class:`aggregator.upsert.Upsert` writes them:
-    all of a window's rows are stored, or none. An answer without rows never erases what is stored: where ``stored``
-    finds rows, the window is reported as suspicious and left alone.
+    all of a window's rows are stored, or none, unless ``isolate_by`` says otherwise. An answer without rows never
+    erases what is stored: where ``stored`` finds rows, the window is reported as suspicious and left alone.
 
     Every query may use ``%(data_interval_start)s`` and ``%(data_interval_end)s``, the run's window.
 
     Args:
-        sql: The query for Analytics Engine, or its file.
+        sql: The query for Analytics Engine, one statement that ends with ``FORMAT JSON`` in any case, or its file.
         select: SELECT from ``pg_temp.analytics_engine_answer`` whose columns are the target's, or its file.
         stored: SELECT of one number, how many rows the target has for the window, or its file.
         table: Target, as ``schema.table``.
         key: Columns of a unique index of the target.
         skipped: SELECT of the rows of the answer that ``select`` leaves out, or its file; the first column names them
             in the log.
-        touch: Columns of the target set to the transaction's time in rows that are new or really change.
+        touch: Columns of the target set to the transaction's time in rows that are new or really change, such as
+            ``updated_at``; none by default, as for ``SqlUpsertOperator``.
+        isolate_by: A column of the key whose values divide the rows of ``select`` into groups. A group that a trigger,
+            a constraint or a value makes PostgreSQL refuse does not stop the others: they are stored and committed, and
+            then the task fails with a permanent error that names the refused ones. Leave casts to the target's types
+            out of ``select``: a value that cannot be cast there fails the whole query.
         analytics_engine_conn_id: Connection of Analytics Engine.
         postgres_conn_id: Connection of the target's database.
     """
@@ -62,11 +68,15 @@ class AnalyticsEngineToPostgresOperator(BaseOperator):
         key: Sequence[str],
         postgres_conn_id: str,
         skipped: str | None = None,
-        touch: Sequence[str] = ("updated_at",),
+        touch: Sequence[str] = (),
+        isolate_by: str | None = None,
         analytics_engine_conn_id: str = "analytics_engine",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if isolate_by is not None and isolate_by not in key:
+            msg = f"Task {self.task_id} can isolate rows by a column of `key` only."
+            raise ValueError(msg)
         self.sql = sql
         self.select = select
         self.stored = stored
@@ -75,6 +85,7 @@ class AnalyticsEngineToPostgresOperator(BaseOperator):
         self.postgres_conn_id = postgres_conn_id
         self.skipped = skipped
         self.touch = touch
+        self.isolate_by = isolate_by
         self.analytics_engine_conn_id = analytics_engine_conn_id
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -85,12 +96,13 @@ class AnalyticsEngineToPostgresOperator(BaseOperator):
             (``inserted``, ``updated``, ``unchanged``, ``duplicates``), and whether the window is ``suspicious``.
 
         Raises:
-            AggregatorError: Nothing of the window was stored; transient or hard as its class says.
+            AggregatorError: Nothing of the window was stored, or, with ``isolate_by``, everything but the groups that
+                the text names; transient or permanent as its class says.
         """
         from aggregator.analytics_engine_copy import copy_answer
         from aggregator.hooks.analytics_engine import AnalyticsEngineHook
         from aggregator.hooks.postgres import PostgresTransactionHook
-        from aggregator.upsert import Upsert
+        from aggregator.upsert import IsolatedUpsert, Upsert
 
         window = data_interval(context)
         parameters = {"data_interval_start": window.start, "data_interval_end": window.end}
@@ -107,15 +119,21 @@ class AnalyticsEngineToPostgresOperator(BaseOperator):
                 suspicious = self._suspicious(cursor, parameters)
                 return {"requests": analytics_engine.requests_sent, "read": 0, "suspicious": suspicious}
             skipped = self._log_skipped(cursor, parameters)
-            counts = Upsert(self.table, self.key, touch=self.touch).from_select(cursor, self.select, parameters)
+            upsert = Upsert(self.table, self.key, touch=self.touch)
+            if self.isolate_by is None:
+                outcome = IsolatedUpsert(upsert.from_select(cursor, self.select, parameters))
+            else:
+                outcome = upsert.isolated_select(cursor, self.select, parameters, by=self.isolate_by)
         result = {
             "requests": analytics_engine.requests_sent,
             "read": read,
             "skipped": skipped,
-            **asdict(counts),
+            **asdict(outcome.counts),
             "suspicious": False,
         }
         self.log.info("Stored %s – %s in %s: %s", window.start, window.end, self.table, result)
+        if self.isolate_by is not None:
+            refuse_incomplete(self.table, self.isolate_by, outcome)
         return result
 
     def _suspicious(self, cursor: psycopg.Cursor[TupleRow], parameters: Mapping[str, Any]) -> bool:

@@ -33,7 +33,7 @@ LONGEST_NAME = 80
 
 
 def describe_refusal(refusal: Refusal) -> str:
-    """One line about a refused group: its name, as a literal, how many rows it has, and why, without their values.
+    """One line about a refused group: its name, as a literal, its number of rows, and the reason, without their values.
 
     Args:
         refusal: What an upsert refused.
@@ -42,18 +42,21 @@ def describe_refusal(refusal: Refusal) -> str:
 
     # As a literal: a name may hold whatever somebody put there, line ends included.
     name = "null" if refusal.group is None else repr(refusal.group[:LONGEST_NAME])
-    return f"{name} ({refusal.rows} rows): {describe(refusal.error)}"
+    what = "cannot be computed" if refusal.rows is None else f"{refusal.rows} rows"
+    return f"{name} ({what}): {describe(refusal.error)}"
 
 
-def refuse_incomplete(table: str, by: str, outcome: IsolatedUpsert) -> None:
-    """Fail the task if groups were refused; to be called when the others are committed.
+def refuse_incomplete(table: str, by: str, outcome: IsolatedUpsert, *, dry_run: bool = False) -> None:
+    """Fail the task if groups were refused. Call it after the others are committed.
 
-    The error is hard: a trigger or a constraint that refuses a row refuses it again, until somebody mends the cause.
+    The error is permanent: a value, a trigger or a constraint that refuses a row refuses it again until somebody fixes
+    the cause.
 
     Args:
         table: Where the rows go.
         by: The column that names the groups.
-        outcome: What became of the rows.
+        outcome: Of the upsert.
+        dry_run: Whether nothing was written.
 
     Raises:
         HardError: At least one group was refused; the text names them.
@@ -62,9 +65,10 @@ def refuse_incomplete(table: str, by: str, outcome: IsolatedUpsert) -> None:
         return
     named = "; ".join(map(describe_refusal, refused[:NAMED_AT_MOST]))
     more = f"; and {len(refused) - NAMED_AT_MOST} more" if len(refused) > NAMED_AT_MOST else ""
+    others = "Nothing was written in this dry run; all others would be stored" if dry_run else "All others are stored"
     msg = (
-        f"PostgreSQL refused {len(refused)} of the groups of {table} by {by}: {named}{more}. All others are stored: "
-        f"{asdict(outcome.counts)}. Mend the cause and clear the task."
+        f"PostgreSQL refused {len(refused)} of the groups of {table} by {by}: {named}{more}. {others}: "
+        f"{asdict(outcome.counts)}. Fix the cause and clear the task."
     )
     raise HardError(msg)
 
@@ -93,14 +97,21 @@ class SqlUpsertOperator(BaseOperator):
         touch: Columns set to the transaction's time when a row is inserted or really changes.
         isolate_by: A column of the key whose values divide the rows of ``sql`` into groups. A group that a trigger, a
             constraint or a value makes PostgreSQL refuse does not stop the others: they are stored and committed, and
-            then the task fails with a hard error that names the refused ones. A dry run cannot foresee a refusal.
+            then the task fails with a permanent error that names the refused ones. A dry run cannot foresee what
+            triggers and constraints refuse.
+        groups: SELECT of all groups, one text each, or a file that holds it. With it, a group that ``sql`` cannot
+            compute (a sum that overflows) does not stop the others either. ``sql`` filters the rows it reads by
+            ``%(groups)s``, an array of groups, or null for all.
         dry_run: Write nothing, inside a read-only transaction, and return what would be done.
         **kwargs: As for every operator.
     """
 
-    template_fields: Sequence[str] = ("conn_id", "table", "sql", "stored", "parameters")
+    template_fields: Sequence[str] = ("conn_id", "table", "sql", "stored", "groups", "parameters")
     template_ext: Sequence[str] = (".sql",)
-    template_fields_renderers = {"sql": "postgresql", "stored": "postgresql", "parameters": "json"}  # noqa: RUF012 - declared so by Airflow
+    template_fields_renderers = {  # noqa: RUF012 - declared so by Airflow
+        **dict.fromkeys(("sql", "stored", "groups"), "postgresql"),
+        "parameters": "json",
+    }
     ui_color = "#e8f0e4"
 
     def __init__(  # noqa: PLR0913 - each is one independent choice, by keyword
@@ -117,6 +128,7 @@ class SqlUpsertOperator(BaseOperator):
         preserve: Sequence[str] = (),
         touch: Sequence[str] = (),
         isolate_by: str | None = None,
+        groups: str | None = None,
         dry_run: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -126,6 +138,9 @@ class SqlUpsertOperator(BaseOperator):
             raise ValueError(msg)
         if isolate_by is not None and (sql is None or isolate_by not in key):
             msg = f"Task {self.task_id} can isolate rows of `sql` only, and by a column of `key` only."
+            raise ValueError(msg)
+        if groups is not None and isolate_by is None:
+            msg = f"Task {self.task_id} has `groups`, but no column to isolate them by. Add `isolate_by`."
             raise ValueError(msg)
         self.conn_id = conn_id
         self.table = table
@@ -138,6 +153,7 @@ class SqlUpsertOperator(BaseOperator):
         self.preserve = preserve
         self.touch = touch
         self.isolate_by = isolate_by
+        self.groups = groups
         # BaseOperator has a method dry_run().
         self.is_dry_run = dry_run
         # Airflow looks for other tasks' output in template fields only.
@@ -184,19 +200,24 @@ class SqlUpsertOperator(BaseOperator):
         return {**asdict(outcome), **suspicious}
 
     def _upsert_select(self, context: Context, upsert: Upsert) -> tuple[dict[str, bool], UpsertCounts | Preview]:
+        from aggregator.upsert import Preview
+
         start, end = data_interval(context)
         parameters = {**(self.parameters or {}), "data_interval_start": start, "data_interval_end": end}
         query = self.sql or ""
-        if self.isolate_by is None or self.is_dry_run:
+        if self.isolate_by is None:
             run = upsert.preview_select if self.is_dry_run else upsert.from_select
             with self.hook.task_transaction(context) as cursor:
                 counts = run(cursor, query, parameters)
                 return self._suspicious(cursor, parameters, counts), counts
         with self.hook.task_transaction(context) as cursor:
-            outcome = upsert.isolated_select(cursor, query, parameters, by=self.isolate_by)
-            suspicious = {} if outcome.refused else self._suspicious(cursor, parameters, outcome.counts)
-        refuse_incomplete(self.table, self.isolate_by, outcome)
-        return suspicious, outcome.counts
+            isolated = upsert.isolated_select(
+                cursor, query, parameters, by=self.isolate_by, groups=self.groups, dry_run=self.is_dry_run
+            )
+            outcome = Preview(isolated.counts, isolated.changes) if self.is_dry_run else isolated.counts
+            suspicious = {} if isolated.refused else self._suspicious(cursor, parameters, outcome)
+        refuse_incomplete(self.table, self.isolate_by, isolated, dry_run=self.is_dry_run)
+        return suspicious, outcome
 
     def _suspicious(
         self, cursor: Cursor[TupleRow], parameters: Mapping[str, Any], outcome: UpsertCounts | Preview

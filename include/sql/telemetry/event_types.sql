@@ -1,0 +1,8 @@
+-- Called by telemetry_daily when its query fails. Event types of a range of UTC days.
+select distinct event
+from public.telemetry
+where
+    created_at >= %(first_day)s::date::timestamp at time zone 'UTC'
+    and created_at < (%(last_day)s::date + 1)::timestamp at time zone 'UTC'
+    and event is not null
+order by event
