@@ -11,9 +11,9 @@ later day than its own, and more than an hour late, is skipped.
 
 ### Re-run
 Clear the run, or the instance of one KPI: only KPIs that n8n has not accepted are sent again, as the registry has them
-then. One whose answer was lost is `unknown` and is not sent again: look into n8n's executions. A second run of the same
-day sends what no other run of it has sent. A backfill sends nothing. With the param `resend`, a run sends everything,
-or what the param `kpis` lists.
+then. A KPI whose outcome is `unknown` is never sent by a clear: check n8n's executions, then trigger a new run with
+`resend` and its id. A second run of the same day sends what no other run of it has sent. A backfill sends nothing. With
+the param `resend`, a run sends everything once more, or what the param `kpis` lists.
 
 ### Deadline
 12:45.

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeFloat
 from starlette.background import BackgroundTask
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+from dev.n8n.faults import UNREGISTERED
 from dev.stand_in.faults import Cut, Fault, Faults, with_close
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class Workflow(BaseModel):
         active: An inactive one answers like an unknown one.
         protected: Whether the webhook asks for the key (header authentication).
         fails: It runs, and a node of it fails while the caller waits.
+        breaks: It runs, and n8n loses track of it while the caller waits.
         reports: What it reports back when it is done, if the stand-in was told where to.
         report_after: Seconds until then.
     """
@@ -40,6 +42,7 @@ class Workflow(BaseModel):
     active: bool = True
     protected: bool = True
     fails: bool = False
+    breaks: bool = False
     reports: Literal["completed", "failed"] | None = None
     report_after: NonNegativeFloat = 0.2
 
@@ -63,6 +66,7 @@ class N8n:
         """Start anew."""
         self.workflows: dict[str, Workflow] = {}
         self.faults: defaultdict[str, Faults] = defaultdict(Faults)
+        self.boot = Faults()
         self.requests: list[dict[str, Any]] = []
         self.executions: list[dict[str, Any]] = []
         self._ids = count(1)
@@ -93,6 +97,9 @@ class N8n:
         self.executions.append(execution)
         if workflow.fails:
             return JSONResponse({"message": "Error in workflow"}, HTTPStatus.INTERNAL_SERVER_ERROR)
+        if workflow.breaks:
+            problem = {"code": 0, "message": "There was a problem executing the workflow"}
+            return JSONResponse(problem, HTTPStatus.INTERNAL_SERVER_ERROR)
         report = BackgroundTask(self._report, workflow, body) if workflow.reports and self.reports_to else None
         return JSONResponse({"message": "Workflow was started"}, background=report)
 
@@ -120,7 +127,7 @@ def create_app(key: str | None = None, reports_to: str | None = None, secret: st
         content = await request.body()
         body = await request.json() if content else None
         n8n.requests.append({"path": path, "headers": dict(request.headers), "body": body})
-        fault = n8n.faults[path].next() or Fault()
+        fault = n8n.boot.next() or n8n.faults[path].next() or Fault()
         response: Response
         if fault.status is not None:
             response = PlainTextResponse(fault.body, fault.status, {**fault.headers})
@@ -128,6 +135,11 @@ def create_app(key: str | None = None, reports_to: str | None = None, secret: st
             response = n8n.answer(path, request, body)
         await asyncio.sleep(fault.delay_seconds)
         return response if fault.truncate_after_bytes is None else Cut(response, fault.truncate_after_bytes)
+
+    @app.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
+    async def anything_else(path: str) -> Response:  # noqa: ARG001 - the route has it
+        fault = n8n.boot.next() or UNREGISTERED
+        return PlainTextResponse(fault.body, fault.status or HTTPStatus.OK, {**fault.headers})
 
     return with_close(app)
 
@@ -151,6 +163,10 @@ def _control(n8n: N8n) -> APIRouter:
     async def set_faults(faults: dict[str, list[Fault]]) -> None:
         for path, waiting in faults.items():
             n8n.faults[path].replace(waiting)
+
+    @router.put("/__control__/boot")
+    async def boot(pages: list[Fault]) -> None:
+        n8n.boot.replace(pages)
 
     @router.get("/__control__/executions")
     async def executions() -> list[dict[str, Any]]:

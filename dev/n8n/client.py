@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dev.n8n.faults import STARTING, UNREGISTERED
 from dev.stand_in.client import Control, process
 
 if TYPE_CHECKING:
@@ -43,6 +44,16 @@ class N8nControl(Control):
         cut.
         """
         self._call("PUT", "/__control__/faults", json={p: [f.model_dump() for f in fs] for p, fs in faults.items()})
+
+    def boot(self, *, starting: int = 1, unregistered: int = 1) -> None:
+        """Answer the next requests as an n8n that boots: with its page of status 200, then with 404, then in earnest.
+
+        Args:
+            starting: How many get the page that asks to wait.
+            unregistered: How many after them get the HTML page of an unknown path.
+        """
+        pages = [STARTING] * starting + [UNREGISTERED] * unregistered
+        self._call("PUT", "/__control__/boot", json=[page.model_dump() for page in pages])
 
     def executions(self, path: str | None = None) -> list[dict[str, Any]]:
         """What was executed, oldest first: ``id``, ``path``, ``idempotency_key`` and ``body``.

@@ -127,6 +127,8 @@ class KpiSettings(Settings):
     Attributes:
         n8n_api_key: The key of n8n's webhooks, where the connection ``n8n`` has no password. It goes to the
             connection's ``allowed_origins`` only.
+        n8n_read_timeout_seconds: How long n8n may take to respond, 480 at most. Raise it if n8n queues webhooks, as n8n
+            Cloud does, or if workflows respond when they have finished. A KPI without a response is ``unknown``.
         environment: What n8n and the job records are told about where this runs, e.g. ``production``.
         job_timeout_minutes: How long a KPI's report is waited for, from its request on.
         kpi_jobs_keep_days: How long job records are kept. Runs older than that send nothing unless they say
@@ -134,6 +136,7 @@ class KpiSettings(Settings):
     """
 
     n8n_api_key: SecretStr | None = None
+    n8n_read_timeout_seconds: Annotated[PositiveInt, Field(le=480)] = 30
     environment: str = "development"
     job_timeout_minutes: Annotated[PositiveInt, Field(le=_YEAR_IN_MINUTES)] = 30
     kpi_jobs_keep_days: _Days = 90

@@ -17,6 +17,7 @@ from aggregator.kpi import jobs
 from aggregator.kpi.registry import RegistryError
 from aggregator.operators.kpi import pages
 from dev.n8n.app import Workflow
+from dev.n8n.faults import UNREGISTERED
 from dev.n8n.fixtures import KEY
 from dev.stand_in.faults import Fault
 from tests import kpi_data
@@ -30,8 +31,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-HTML = {"Content-Type": "text/html"}
-BOOTING = Fault(status=404, body="<html><pre>Cannot POST</pre></html>", headers=HTML, times=2)
+BOOTING = UNREGISTERED.model_copy(update={"times": 2})
 
 
 @pytest.fixture(autouse=True)
@@ -433,7 +433,7 @@ def test_ten_ways_to_fail_stop_none_of_the_forty_others(dag, registry, n8n, kpi_
     assert errors.keys() == words.keys()
     assert [kpi for kpi, text in words.items() if text not in errors[kpi]] == []
     counts = dict(kpi_db.execute("select kpi_id, retry_count from kpi.job_kpis where retry_count > 0").fetchall())
-    assert counts == {"booting": 2, "busy": 1, "limited": 1, "dns": 3, "refused": 3}
+    assert counts == {"booting": 2, "busy": 1, "limited": 1, "dns": 3, "refused": 3, "inactive": 3}
     with pytest.raises(HardError) as caught:
         run.settle()
     assert [kpi for kpi, text in words.items() if f"{kpi} is " not in str(caught.value)] == []

@@ -33,6 +33,7 @@ def call(n8n: N8nControl, path: str, key: str = KEY, method: str = "POST") -> ht
     [
         (Workflow(), 200, {"message": "Workflow was started"}),
         (Workflow(fails=True), 500, {"message": "Error in workflow"}),
+        (Workflow(breaks=True), 500, {"code": 0, "message": "There was a problem executing the workflow"}),
     ],
 )
 def test_what_runs_is_listed(n8n: N8nControl, workflow: Workflow, status: int, answer: dict[str, Any]) -> None:
@@ -69,6 +70,19 @@ def test_fault_with_a_status_executes_nothing_and_one_without_does(n8n: N8nContr
     assert (len(n8n.executions()), len(n8n.requests())) == (1, 2)
 
 
+def test_boot_is_a_page_of_status_200_then_an_html_404_then_ready(n8n: N8nControl) -> None:
+    n8n.register({"w": Workflow()})
+    n8n.boot(starting=2, unregistered=1)
+    pages = [call(n8n, "w"), httpx.get(f"{n8n.url}/rest/login"), call(n8n, "w")]
+    assert {page.headers["Content-Type"] for page in pages} == {"text/html; charset=utf-8"}
+    assert [page.status_code for page in pages] == [200, 200, 404]
+    assert pages[0].text == pages[1].text == "n8n is starting up. Please wait"
+    assert "Cannot POST" in pages[2].text
+    assert httpx.get(f"{n8n.url}/healthz").status_code == 200
+    assert n8n.executions() == []
+    assert call(n8n, "w").json() == {"message": "Workflow was started"}
+
+
 @pytest.mark.slow
 def test_workflow_reports_back(monkeypatch, tmp_path: Path) -> None:
     reports: list[tuple[str, str, Any]] = []
@@ -100,7 +114,7 @@ def test_workflow_reports_back(monkeypatch, tmp_path: Path) -> None:
 
 def test_importable_workflows_begin_with_a_protected_webhook_of_the_sample(repository: Path) -> None:
     files = sorted((repository / "dev" / "n8n").glob("*.json"))
-    assert [file.name for file in files] == ["report_back.json", "respond.json"]
+    assert [file.name for file in files] == ["once.json", "report_back.json", "respond.json"]
     for file in files:
         workflow = json.loads(file.read_text())
         assert workflow.get("id"), "n8n's command line refuses a workflow without one"
@@ -111,3 +125,10 @@ def test_importable_workflows_begin_with_a_protected_webhook_of_the_sample(repos
         names = {node["name"] for node in workflow["nodes"]}
         targets = {link["node"] for out in workflow["connections"].values() for links in out["main"] for link in links}
         assert targets == names - {webhook["name"]} == {node["name"] for node in others}
+    assert len({json.loads(file.read_text())["nodes"][0]["parameters"]["path"] for file in files}) == len(files)
+
+
+def test_workflow_that_runs_once_compares_the_key(repository: Path) -> None:
+    drop = json.loads((repository / "dev" / "n8n" / "once.json").read_text())["nodes"][1]
+    assert drop["type"] == "n8n-nodes-base.removeDuplicates"
+    assert drop["parameters"]["dedupeValue"] == "={{ $json.headers['idempotency-key'] || $execution.id }}"

@@ -14,7 +14,6 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
 from http import HTTPStatus
-from ipaddress import IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
@@ -23,6 +22,7 @@ from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
 from tenacity import wait_exponential
 
+from aggregator.addresses import is_public
 from aggregator.errors import AggregatorError, HardError, TransientError, parse_retry_after
 from aggregator.retrying import retrying
 from aggregator.secrets_backends import require_answers
@@ -35,26 +35,38 @@ ATTEMPTS = 4
 """How often a delivery is tried at most: at once, and after 1, 2 and 4 seconds (spec: KPI dispatch, outcome)."""
 
 CONNECT_SECONDS = 10.0
-READ_SECONDS = 30.0
-"""How long n8n may take to answer; a workflow that responds when it has finished may need it."""
 
 MAX_MESSAGE = 500
 """Characters that an error keeps of what n8n said."""
 
+_MAY_RUN = "n8n may have started the workflow, so it is not sent again: check n8n's executions."
 _MAX_BODY = 16 * 1024
+_WEB_SERVER_DOWN, _UNREACHABLE, _HANDSHAKE_FAILED, _INVALID_CERTIFICATE, _ORIGIN_ERROR = 521, 523, 525, 526, 530
+_UNKNOWN_ERROR, _CONNECTION_TIMED_OUT, _TIMED_OUT = 520, 522, 524  # Cloudflare's, which the standard library lacks
 _RETRIED: Final = frozenset(
     {
         HTTPStatus.REQUEST_TIMEOUT,
         HTTPStatus.TOO_EARLY,
         HTTPStatus.TOO_MANY_REQUESTS,
-        HTTPStatus.BAD_GATEWAY,
         HTTPStatus.SERVICE_UNAVAILABLE,
+        *(_WEB_SERVER_DOWN, _UNREACHABLE, _HANDSHAKE_FAILED, _INVALID_CERTIFICATE, _ORIGIN_ERROR),
     }
 )
-_ORIGIN_GAVE_NOTHING, _ORIGIN_TIMED_OUT = 520, 524  # Cloudflare's, which the standard library does not name
-_UNKNOWN: Final = frozenset({HTTPStatus.GATEWAY_TIMEOUT, _ORIGIN_GAVE_NOTHING, _ORIGIN_TIMED_OUT})
-_TRANSLATED: Final = (ip_network("64:ff9b::/96"), ip_network("64:ff9b:1::/48"), ip_network("2002::/16"))
-"""IPv6 networks that lead to IPv4 addresses, among them private ones (NAT64, 6to4)."""
+"""Nothing was started."""
+
+_UNKNOWN: Final = frozenset(
+    {
+        HTTPStatus.BAD_GATEWAY,
+        HTTPStatus.GATEWAY_TIMEOUT,
+        *(_UNKNOWN_ERROR, _CONNECTION_TIMED_OUT, _TIMED_OUT),
+    }
+)
+"""A proxy may have delivered the request, and n8n finishes a workflow whose caller is gone."""
+
+_STARTING_UP = "n8n is starting up. Please wait"
+_NOT_REGISTERED = "not registered"
+_PROBLEM = "There was a problem executing the workflow"
+"""What n8n 2.41 says: `dist/abstract-server.js`, `dist/webhooks/webhook-helpers.js` of its npm package."""
 
 _KEY = re.compile(r"[!-~]+")
 _TAG = re.compile(r"<(?:style|script)\b.*?</(?:style|script)>|<[^>]*>", re.DOTALL | re.IGNORECASE)
@@ -81,8 +93,12 @@ class N8nUnavailableError(N8nError, TransientError):
     """The workflow was not started, and the same request may start it later."""
 
 
+class _NotRegisteredError(N8nUnavailableError):
+    """n8n has no such webhook: for a second while a workflow is republished, or indefinitely."""
+
+
 class N8nUnknownError(N8nError, HardError):
-    """The request was sent and no answer came: the workflow may have been started, so it is not sent again."""
+    """The request was sent, and the workflow may have been started, so it is not sent again."""
 
 
 @dataclass(frozen=True)
@@ -128,14 +144,14 @@ class N8nHook(BaseHook):
         conn_id: str = default_conn_name,
         *,
         sleep: Callable[[float], None] = time.sleep,
-        timeouts: tuple[float, float] = (CONNECT_SECONDS, READ_SECONDS),
+        timeouts: tuple[float, float] | None = None,
     ) -> None:
         """Remember how to ask; nothing is read or sent yet.
 
         Args:
             conn_id: Airflow connection.
             sleep: Waits that many seconds.
-            timeouts: Seconds to connect, and to wait for the answer.
+            timeouts: Seconds to connect, and to wait for the response; by default 10, and ``N8N_READ_TIMEOUT_SECONDS``.
         """
         super().__init__()
         self.conn_id = conn_id
@@ -154,9 +170,10 @@ class N8nHook(BaseHook):
             That n8n accepted it.
 
         Raises:
-            N8nRefusedError: n8n or this hook refused it, or the workflow ran and failed. The text has n8n's own words.
-            N8nUnavailableError: n8n could not be reached or was busy, `ATTEMPTS` times.
-            N8nUnknownError: The request was sent, and what became of it is not known.
+            N8nRefusedError: n8n or this hook refused it, the workflow ran and failed, or n8n did not know the webhook
+                `ATTEMPTS` times. The text has n8n's own message.
+            N8nUnavailableError: n8n could not be reached, was starting or was busy, `ATTEMPTS` times.
+            N8nUnknownError: The request was sent, and the workflow may have been started.
             HardError: The connection or its key is not what this hook needs.
             TypeError, ValueError: The payload cannot be written as JSON.
         """
@@ -177,6 +194,10 @@ class N8nHook(BaseHook):
         try:
             again = retrying(attempts=ATTEMPTS, wait=wait_exponential(), sleep=self.sleep, warn=self.log.warning)
             status = again(attempt)
+        except _NotRegisteredError as error:
+            refused = N8nRefusedError(str(error))
+            refused.status, refused.retry_count = error.status, sent - 1
+            raise refused from None
         except N8nError as error:
             error.retry_count = sent - 1
             raise
@@ -191,7 +212,7 @@ class N8nHook(BaseHook):
         headers = {**headers, "Host": url.netloc.decode()}
         if trusted and access.key:
             headers["Authorization"] = f"Bearer {access.key}"
-        connect, read = self.timeouts
+        connect, read = self.timeouts or (CONNECT_SECONDS, KpiSettings.load().n8n_read_timeout_seconds)
         timeout = httpx.Timeout(read, connect=connect)
         with httpx.Client(timeout=timeout, verify=_certificates(url), trust_env=False) as client:
             requests = [
@@ -205,7 +226,7 @@ class N8nHook(BaseHook):
                 for address in addresses
             ]
             with closing(_first_answer(client, requests, origin)) as response:
-                _judge(response, origin, access, trusted=trusted)
+                _judge(response, origin, access, trusted=trusted, seconds=read)
                 return response.status_code
 
     @cached_property
@@ -279,21 +300,12 @@ def _resolve(url: httpx.URL) -> list[str]:
 
 
 def _refuse_private(origin: str, addresses: Sequence[str]) -> None:
-    if private := [address for address in addresses if not _is_public(address)]:
+    if private := [address for address in addresses if not is_public(address)]:
         msg = (
             f"{origin} is at {private[0]}, which is no public address; nothing was sent. If this is your n8n, add "
             f"{origin} to allowed_origins in the extra of the connection."
         )
         raise N8nRefusedError(msg)
-
-
-def _is_public(address: str) -> bool:
-    ip = ip_address(address)
-    if isinstance(ip, IPv6Address):
-        if any(ip in network for network in _TRANSLATED):
-            return False
-        ip = ip.ipv4_mapped or ip
-    return ip.is_global and not ip.is_multicast
 
 
 def _first_answer(client: httpx.Client, requests: Sequence[httpx.Request], origin: str) -> httpx.Response:
@@ -305,10 +317,9 @@ def _first_answer(client: httpx.Client, requests: Sequence[httpx.Request], origi
             if number == len(requests):
                 raise _not_connected(error, origin) from None
         except httpx.HTTPError as error:
-            msg = (
-                f"{origin} was sent the request, and no answer came ({type(error).__name__}). n8n may have started the "
-                "workflow, so it is not sent again: look into n8n's executions."
-            )
+            slow = isinstance(error, httpx.ReadTimeout)
+            hint = " If n8n needs longer to respond, raise N8N_READ_TIMEOUT_SECONDS." if slow else ""
+            msg = f"{origin} was sent the request, and no answer came ({type(error).__name__}). {_MAY_RUN}{hint}"
             raise N8nUnknownError(msg) from None
     raise AssertionError
 
@@ -323,23 +334,29 @@ def _not_connected(error: httpx.TransportError, origin: str) -> N8nError:
     return N8nUnavailableError(f"{origin} cannot be connected to: {reason}. Nothing was sent.")
 
 
-def _judge(response: httpx.Response, origin: str, access: _Access, *, trusted: bool) -> None:
-    """Raise the error that an answer stands for, if it is one."""
-    status = response.status_code
+def _judge(response: httpx.Response, origin: str, access: _Access, *, trusted: bool, seconds: float) -> None:
+    """Raise the error that a response stands for, if it is one."""
+    status, content_type = response.status_code, response.headers.get("Content-Type", "")
+    is_html = "html" in content_type
     if response.is_success:
+        if is_html:
+            _judge_page(response, origin, seconds)
         return
-    is_html = "html" in response.headers.get("Content-Type", "")
-    said = f"n8n at {origin} answered {status}: {_words(response, access, is_html=is_html) or 'nothing'}"
+    body, _ = _beginning(response, seconds)
+    text = access.redact(body.decode(errors="replace"))
+    is_json, words = _words(text, is_html=is_html)
+    said = f"n8n at {origin} answered {status}: {words or 'nothing'}"
     if response.has_redirect_location:
         target = response.headers["Location"]
         said = f"{origin} answered {status}, a redirect to {_host(target)}, which is not followed"
+    not_found = status == HTTPStatus.NOT_FOUND
     error: N8nError
-    if status in _RETRIED or (status == HTTPStatus.NOT_FOUND and is_html):
+    if status in _RETRIED or (not_found and not is_json and (is_html or "text/plain" in content_type)):
         error = N8nUnavailableError(f"{said}.", retry_after=parse_retry_after(response.headers.get("Retry-After")))
-    elif status in _UNKNOWN:
-        error = N8nUnknownError(
-            f"{said}. n8n may have started the workflow, so it is not sent again: look into n8n's executions."
-        )
+    elif not_found and is_json and _NOT_REGISTERED in words:
+        error = _NotRegisteredError(f"{said}.")
+    elif status in _UNKNOWN or (status == HTTPStatus.INTERNAL_SERVER_ERROR and _PROBLEM in words):
+        error = N8nUnknownError(f"{said}. {_MAY_RUN}")
     elif status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN} and access.key and not trusted:
         error = N8nRefusedError(f"{said}. The key was not sent: {origin} is not in the connection's allowed_origins.")
     else:
@@ -348,33 +365,48 @@ def _judge(response: httpx.Response, origin: str, access: _Access, *, trusted: b
     raise error
 
 
-def _words(response: httpx.Response, access: _Access, *, is_html: bool) -> str:
-    """What n8n says in the body of an error: its message and hint, or the text of the page."""
-    text = access.redact(_beginning(response).decode(errors="replace"))
+def _judge_page(response: httpx.Response, origin: str, seconds: float) -> None:
+    """Tell a workflow's own page from the one that n8n sends with status 200 before it can start workflows."""
+    body, whole = _beginning(response, seconds)
+    text = body.decode(errors="replace").strip()
+    error: N8nError
+    if text == _STARTING_UP:
+        error = N8nUnavailableError(f"n8n at {origin} is starting: {text}. Nothing was started.")
+    elif not whole and _STARTING_UP.startswith(text):
+        error = N8nUnknownError(f"{origin} answered {response.status_code} and the connection broke. {_MAY_RUN}")
+    else:
+        return
+    error.status = response.status_code
+    raise error
+
+
+def _words(text: str, *, is_html: bool) -> tuple[bool, str]:
+    """What n8n says in the body of an error: its message and hint, or the text of the page; and whether it is JSON."""
     if is_html:
         text = _TAG.sub(" ", text)
     try:
         answer = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         answer = None
     if isinstance(answer, dict):
         words = [answer.get("message"), answer.get("hint")]
         text = " ".join(word for word in words if isinstance(word, str)) or text
     printable = "".join(character if character.isprintable() else " " for character in text)
-    return " ".join(printable.split())[:MAX_MESSAGE].rstrip(".")
+    return isinstance(answer, dict), " ".join(printable.split())[:MAX_MESSAGE].rstrip(".")
 
 
-def _beginning(response: httpx.Response) -> bytes:
+def _beginning(response: httpx.Response, seconds: float) -> tuple[bytes, bool]:
+    """The first bytes of a body, and whether the connection lasted until then."""
     body = b""
-    deadline = time.monotonic() + READ_SECONDS
+    deadline = time.monotonic() + seconds
     try:
-        for chunk in response.iter_raw(1024):
+        for chunk in response.iter_raw():
             body += chunk
             if len(body) >= _MAX_BODY or time.monotonic() > deadline:
                 break
     except httpx.HTTPError:
-        pass  # the status alone decides; the words are for the reader
-    return body
+        return body, False
+    return body, True
 
 
 def _host(location: str) -> str:
