@@ -544,7 +544,7 @@ def mark_changed(range_: Mapping[str, Any]) -> int:
         The exit code: 0, or 1 if there is nothing to mark.
     """
     if range_["starts_at"] >= range_["ends_at"]:
-        msg = f"--start {range_['start']} is not before --end {range_['end']}. Nothing was marked."
+        msg = f"--start {range_['starts_at']} is not before --end {range_['ends_at']}. Nothing was marked."
         raise HardError(msg)
     marked = dict(_execute("ohlcv/mark_changed.sql", range_))
     if unknown := sorted(set(range_["symbols"] or ()) - marked.keys()):

@@ -162,8 +162,11 @@ class OhlcvSettings(Settings):
         ohlcv_symbols_per_shard: Symbols whose bars one transaction builds. A task instance has two open at once.
         candle_retention_days: Candles of months that ended longer ago are dropped, once they are aggregated; their bars
             stay.
-        candle_max_age_hours: How old the newest candle of all symbols may be before an alert says that the feed is
-            dead. The default outlasts a long weekend; for markets that never close, 1 is better.
+        candle_max_age_hours: How old a symbol's newest candle may be before its feed counts as dead. The default
+            outlasts a long weekend; for markets that never close, 1 is better.
+        ohlcv_max_behind_percent: Share of the symbols, in percent, that may be behind before ``ohlcv.bars`` (candles
+            wait to be built) or ``ohlcv.candles`` (no candle for ``CANDLE_MAX_AGE_HOURS``) is stale. With fewer than
+            20 symbols, the default reports the first that is behind.
         ops_runlog_keep: Rows of ``ops.ops_runlog`` that stay: a week of runs.
     """
 
@@ -178,6 +181,7 @@ class OhlcvSettings(Settings):
     ohlcv_symbols_per_shard: _Count = 5000
     candle_retention_days: _Days | None = None
     candle_max_age_hours: Annotated[PositiveInt, Field(le=_CENTURY_IN_DAYS * 24)] = 96
+    ohlcv_max_behind_percent: Annotated[int, Field(ge=0, le=99)] = 5
     ops_runlog_keep: _Count = 2000
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pendulum
 import pytest
 
-from aggregator.alerts.freshness import TARGETS, State, look
+from aggregator.alerts.freshness import TARGETS, Freshness, Lag, State, look
 from aggregator.defaults import DEADLINES
 from aggregator.migrations import databases
 from aggregator.timetables.offset_cron import OffsetCronTimetable
@@ -197,8 +197,194 @@ def test_job_records_are_stale_when_there_is_none_of_a_day(products) -> None:
     assert states(TODAY + DAY + timedelta(minutes=45, seconds=1))["kpi_dispatch"] == "stale"
 
 
+NEVER = ["infinity", "-infinity", "57841-01-01", "0044-03-15 BC", f"{NOW + 20 * DAY:%F}"]
+"""Dates that data cannot have: not finite, in the future, or no year of Python's."""
+
+STORED = {
+    "click_rollups": "insert into click_rollups (day, hire_id, valid_clicks, invalid_clicks) values ('{}', 'h', 1, 0)",
+    "telemetry_daily": "insert into telemetry_daily (date, event, count, unique_users) values ('{}', 'a', 1, 1)",
+    "analytics_hourly_aggregation": (
+        f"insert into analytics.event_aggregates values ({ORGANIZATION}, '{{}}', 'a', null, 1, 1)"
+    ),
+    "analytics_daily_reports": (
+        "insert into analytics.campaign_daily_stats (campaign_id, organization_id, date) "
+        f"values ({CAMPAIGN}, {ORGANIZATION}, '{{}}')"
+    ),
+    "analytics_monthly_usage": (
+        f"insert into analytics.event_aggregates values ({ORGANIZATION}, '{{}}', 'monthly:a', 'monthly_summary', 1, 1)"
+    ),
+    "analytics_score_distribution": (
+        f"insert into analytics.daily_score_distribution values ({ORGANIZATION}, '{{}}', 1, 1, 1, 1, 1, 1, 1)"
+    ),
+    "analytics_enrichment_metrics": (
+        f"insert into analytics.enrichment_metrics values ({ORGANIZATION}, '{{}}', 1, 1, 1, 1)"
+    ),
+    "kpi_dispatch": (
+        "insert into kpi.jobs (trace_id, dag_id, run_id, environment, created_at) "
+        "values ('trace_20261115_120000_' || left(md5('{0}'), 8), 'kpi_dispatch', '{0}', 'test', '{0}')"
+    ),
+}
+SOURCES = (
+    "insert into telemetry (event, created_at) values ('a', '{}')",
+    f"{ACTIVITY} ({ORGANIZATION}, 'email_sent', {CAMPAIGN}, '{{}}')",
+    (
+        "insert into lead_intelligence.enrichment_jobs (organization_id, status, created_at) "
+        f"values ({ORGANIZATION}, 'failed', '{{}}')"
+    ),
+)
+
+
+def test_dates_that_data_cannot_have_neither_hide_stale_data_nor_make_it_unknown(products) -> None:
+    products.execute("insert into hires (id) values ('h')")
+    products.execute(f"insert into scoring.lead_scores values ({ORGANIZATION}, {ORGANIZATION}, 1)")
+    for date in [f"{(NOW - 90 * DAY).replace(day=1):%F}", *NEVER]:
+        for stored in STORED.values():
+            products.execute(stored.format(date))
+    for date in [f"{NOW - 45 * DAY:%F %T}", f"{NOW - 2 * DAY:%F %T}", *NEVER]:
+        for source in SOURCES:
+            products.execute(source.format(date))
+    found = {one.target.dag_id: one for one in look() if one.target.dag_id in STORED}
+    assert {dag_id: one.state.value for dag_id, one in found.items()} == dict.fromkeys(STORED, "stale")
+    assert all(one.newest and one.newest <= NOW for one in found.values())
+
+
+def test_every_query_of_a_target_is_tried_with_dates_that_data_cannot_have() -> None:
+    assert STORED.keys() | {"ohlcv_aggregation"} == {target.dag_id for target in TARGETS}
+
+
+def test_rows_of_a_day_that_is_not_over_do_not_hide_that_the_day_before_is_missing(products) -> None:
+    products.execute("insert into hires (id) values ('h')")
+    for dag_id in ("click_rollups", "telemetry_daily", "analytics_daily_reports", "analytics_enrichment_metrics"):
+        for date in (TODAY - 9 * DAY, TODAY):
+            products.execute(STORED[dag_id].format(f"{date:%F}"))
+    for source in SOURCES:
+        products.execute(source.format(f"{TODAY - 2 * DAY:%F %T}"))
+    late = TODAY + timedelta(hours=23)
+    found = {dag_id: states(late)[dag_id] for dag_id in ("click_rollups", "telemetry_daily")}
+    assert set(found.values()) == {"stale"}
+
+
+@pytest.fixture
+def market(products) -> psycopg.Connection:
+    """Twenty symbols whose bars and candles end at the beginning of the day."""
+    products.execute("select ohlcv.add_candle_partitions(%s, %s)", [TODAY - 40 * DAY, TODAY + 40 * DAY])
+    products.execute(
+        "insert into ohlcv.assets (symbol, base_timeframe) "
+        "select 'S' || to_char(n, 'FM00'), '1m' from generate_series(1, 20) as n"
+    )
+    products.execute("select ohlcv.sync_tasks()")
+    products.execute("update ohlcv.tasks set cursor = %(now)s, built_until = %(now)s", {"now": TODAY})
+    candle(products, TODAY - timedelta(minutes=1))
+    return products
+
+
+def candle(market: psycopg.Connection, moment: datetime, *symbols: str) -> None:
+    """A candle of some symbols, or of all."""
+    market.execute(
+        "insert into ohlcv.candles select symbol, '1m', %s, 1, 1, 1, 1, 1, 1 from ohlcv.assets "
+        "where %s::text[] is null or symbol = any(%s::text[])",
+        [moment, list(symbols) or None, list(symbols) or None],
+    )
+
+
+def of(table: str, now: datetime) -> Freshness:
+    return next(one for one in look(now) if one.target.table == table)
+
+
+@pytest.mark.parametrize("ahead", [timedelta(minutes=30), 20 * DAY], ids=str)
+def test_candle_dated_in_the_future_hides_no_dead_feed(market, ahead: timedelta) -> None:
+    now = TODAY + 5 * DAY
+    candle(market, now + ahead, "S01")
+    market.execute("update ohlcv.tasks set cursor = %s where symbol = 'S01' and size < '1h'", [now + ahead])
+    found = of("ohlcv.candles", now)
+    assert (found.state, found.newest, found.lag) == (
+        State.STALE,
+        TODAY - timedelta(minutes=1),
+        Lag(20, 20, ("S01", "S02", "S03")),
+    )
+    assert of("ohlcv.bars", now).newest == TODAY
+
+
+def test_share_of_silent_symbols_decides_whether_the_feed_is_dead(market, monkeypatch) -> None:
+    alive = TODAY + 4 * DAY
+    candle(market, alive, *(f"S{number:02}" for number in range(3, 21)))
+    found = of("ohlcv.candles", alive)
+    assert (found.state, found.waiting_since) == (State.STALE, TODAY - timedelta(minutes=1))
+    assert str(found.lag) == "2 of 20 symbols are behind: S01, S02."
+    candle(market, alive, "S02")
+    assert of("ohlcv.candles", alive).state is State.FRESH, "one of 20 may be silent"
+    monkeypatch.setenv("OHLCV_MAX_BEHIND_PERCENT", "4")
+    assert of("ohlcv.candles", alive).state is State.STALE
+
+
+def test_one_fresh_symbol_hides_no_symbols_that_are_behind(market) -> None:
+    candle(market, TODAY + timedelta(minutes=3))
+    now = TODAY + timedelta(minutes=20, seconds=1)
+    market.execute("update ohlcv.tasks set cursor = %s where symbol = 'S01'", [TODAY + timedelta(minutes=15)])
+    found = of("ohlcv.bars", now)
+    assert (found.state, found.newest, found.waiting_since) == (State.STALE, TODAY + timedelta(minutes=15), TODAY)
+    assert str(found.lag) == "19 of 20 symbols are behind: S02 15m, S03 15m, S04 15m and 16 more."
+    market.execute(
+        "update ohlcv.tasks set cursor = %s where symbol <> 'S20' and timeframe = '15m'",
+        [TODAY + timedelta(minutes=15)],
+    )
+    found = of("ohlcv.bars", now)
+    assert (found.state, found.lag) == (State.FRESH, Lag(1, 20, ("S20 15m",)))
+
+
+def test_tasks_that_never_run_are_behind_in_every_timeframe(market) -> None:
+    market.execute("update ohlcv.tasks set cursor = null, built_until = null where timeframe = '1h'")
+    market.execute(
+        "insert into ohlcv.bars (symbol, timeframe, ts, open, high, low, close, volume, price_volume, candles, "
+        "expected_candles, derivation_version) select symbol, '15m', %s, 1, 1, 1, 1, 1, 1, 1, 15, 1 from ohlcv.assets",
+        [TODAY - timedelta(hours=1)],
+    )
+    assert of("ohlcv.bars", TODAY + timedelta(minutes=5)).state is State.FRESH
+    found = of("ohlcv.bars", TODAY + timedelta(minutes=5, seconds=1))
+    assert (found.state, found.lag) == (State.STALE, Lag(20, 20, ("S01 1h", "S02 1h", "S03 1h")))
+    market.execute("update ohlcv.tasks set built_until = %s where timeframe = '15m'", [TODAY - timedelta(minutes=15)])
+    found = of("ohlcv.bars", TODAY + timedelta(minutes=5, seconds=1))
+    assert found.state is State.FRESH, "the hour is blocked until its quarters are built"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "update ohlcv.tasks set status = 'disabled'",
+        "update ohlcv.tasks set hard_fails = 1",
+        "update ohlcv.tasks set enabled = false",
+        "update ohlcv.assets set active = false",
+        "update ohlcv.tasks set status = 'running', owner = 'run', claimed_at = '{now}'",
+    ],
+)
+def test_tasks_that_no_run_has_to_take_are_not_behind(market, change: str) -> None:
+    now = TODAY + HOUR
+    candle(market, TODAY - timedelta(minutes=3))
+    market.execute("update ohlcv.tasks set cursor = %s", [TODAY - HOUR])
+    assert of("ohlcv.bars", now).state is State.STALE
+    market.execute(change.format(now=now))
+    assert of("ohlcv.bars", now).state in {State.FRESH, State.EMPTY}
+
+
+def test_assets_that_are_active_in_tests_only_are_not_behind_in_production(market, monkeypatch) -> None:
+    candle(market, TODAY + timedelta(minutes=3))
+    market.execute("update ohlcv.assets set active = false, test_active = true")
+    now = TODAY + timedelta(minutes=21)
+    assert of("ohlcv.bars", now).state is State.STALE
+    monkeypatch.setenv("ENV_NAME", "PROD")
+    assert of("ohlcv.bars", now).lag is None
+    assert of("ohlcv.candles", now + 9 * DAY).state is State.EMPTY
+
+
+def test_market_that_opens_is_not_behind_because_it_was_closed(market) -> None:
+    opens = TODAY + 2 * DAY
+    candle(market, opens)
+    assert of("ohlcv.bars", opens + timedelta(minutes=20)).state is State.FRESH
+    assert of("ohlcv.bars", opens + timedelta(minutes=20, seconds=1)).state is State.STALE
+
+
 @pytest.mark.parametrize(("hours", "limit"), [("", 4 * DAY), ("1", HOUR)])
-def test_candles_are_stale_when_no_symbol_has_had_any_for_longer_than_is_set(
+def test_candles_are_stale_when_a_symbol_has_had_none_for_longer_than_is_set(
     products, monkeypatch, hours: str, limit: timedelta
 ) -> None:
     monkeypatch.setenv("CANDLE_MAX_AGE_HOURS", hours)
@@ -214,7 +400,9 @@ def test_candles_are_stale_when_no_symbol_has_had_any_for_longer_than_is_set(
     candle = "insert into ohlcv.candles values (%s, '1m', %s, 1, 1, 1, 1, 1, 1)"
     products.execute(candle, ["DEAD", TODAY - 9 * DAY])
     products.execute(candle, ["A", TODAY])
-    assert state(TODAY + limit) == "fresh", "a symbol of its own may be silent"
+    assert state(TODAY + limit) == "stale", "one of two is silent"
+    products.execute("delete from ohlcv.candles where symbol = 'DEAD'")
+    assert state(TODAY + limit) == "fresh", "one that never had a candle is not known to be silent"
     assert state(TODAY + limit + timedelta(seconds=1)) == "stale"
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from aggregator.alerts import freshness, watch
-from aggregator.alerts.freshness import TARGETS, Freshness, State
+from aggregator.alerts.freshness import TARGETS, Freshness, Lag, State
 from aggregator.alerts.store import Alert, Kind, OpenAlert, open_alerts, raise_alert
 from aggregator.dead_letters import TOO_MANY
 from aggregator.errors import AggregatorError
@@ -98,6 +98,14 @@ def test_stale_table_is_told_of_until_it_is_fresh(ops, monkeypatch) -> None:
         "be in it 1 day, 2:00:00 later at most. "
     )
     assert recovery == "RECOVERED: public.click_rollups is fresh again. It was stale since 2026-11-17 04:00 UTC."
+
+
+def test_stale_table_with_symbols_names_those_that_are_furthest_behind(ops, monkeypatch) -> None:
+    lag = Lag(behind=1234, symbols=5000, worst=("A 15m", "B 1h", "C 1d"))
+    monkeypatch.setattr(freshness, "look", lambda: [Freshness(CLICKS, State.STALE, SINCE, SINCE, lag)])
+    watch.watch_freshness(open_alerts())
+    (stale,) = messages(ops)
+    assert "1,234 of 5,000 symbols are behind: A 15m, B 1h, C 1d and 1,231 more." in stale
 
 
 def test_stale_table_that_is_paused_is_settled_without_a_word(ops, monkeypatch) -> None:

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from aggregator.alerts import freshness as targets
-from aggregator.alerts.freshness import TARGETS, Freshness, State
+from aggregator.alerts.freshness import TARGETS, Freshness, Lag, State
 from aggregator.api import freshness
 from aggregator.api.mount import AnswerWithoutSlash
 
@@ -47,9 +47,17 @@ def test_one_table_that_is_not_fresh_is_enough(client, monkeypatch, state: State
         "newest": "2026-11-16T00:00:00Z",
         "waitingSince": "2026-11-16T00:00:00Z",
         "maxAgeSeconds": 26 * 3600,
+        "lag": None,
     }
     if status == 503:
         assert response.json()["targets"][0]["state"] == state
+
+
+def test_table_with_symbols_says_how_many_are_behind_and_names_the_worst(client, monkeypatch) -> None:
+    lag = Lag(behind=1234, symbols=5000, worst=("A 15m", "B 1h", "C 1d"))
+    monkeypatch.setattr(targets, "look", lambda _: [Freshness(TARGETS[0], State.STALE, MOMENT, MOMENT, lag)])
+    (told,) = client.get("/").json()["targets"]
+    assert told["lag"] == {"behind": 1234, "symbols": 5000, "worst": ["A 15m", "B 1h", "C 1d"]}
 
 
 def test_database_that_does_not_answer_is_said_without_a_secret(client, monkeypatch) -> None:

@@ -1,19 +1,23 @@
--- Called by aggregator.alerts.freshness. Up to when mails are reported, and the first day after it that has mails. No
--- further back than three days: as long as data comes in, that shows it.
+-- Called by aggregator.alerts.freshness. The end of the last UTC day whose mails are reported, and the first day after
+-- it that has mails, at most three days back. Rows dated outside 1970 to now are errors of their source and count for
+-- nothing.
 with stored as (
-    select max(date) + 1 as newest
+    select (max(date) + 1)::timestamp as newest
     from analytics.campaign_daily_stats
+    where date >= '1970-01-01' and date < (%(now)s::timestamptz at time zone 'UTC')::date
 )
 
 select
-    stored.newest::timestamp at time zone 'UTC' as newest,
+    stored.newest at time zone 'UTC' as newest,
     date_trunc('day', waiting.created_at) at time zone 'UTC' as waiting_since
 from stored
 left join lateral (
     select source.created_at
     from analytics.contact_activity as source
     where
-        source.created_at >= greatest(stored.newest, (now() at time zone 'UTC') - interval '3 days')
+        source.created_at
+        >= greatest(stored.newest, (%(now)s::timestamptz at time zone 'UTC') - interval '3 days')
+        and source.created_at <= %(now)s::timestamptz at time zone 'UTC'
         and source.organization_id is not null
         and source.event_type = 'email_sent'
         and source.event_source ~* '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$'

@@ -1,20 +1,29 @@
--- Called by aggregator.alerts.freshness. Up to which day events are aggregated, and the first hour after it that has
--- events. No further back than three days: as long as data comes in, that shows it.
+-- Called by aggregator.alerts.freshness. Up to which UTC day events are aggregated, and the first hour after it that
+-- has events, at most three days back. Rows dated outside 1970 to now are errors of their source and count for nothing.
 with stored as (
-    select max(date) + 1 as newest
+    -- The present day has rows before it is over.
+    select
+        case
+            when max(date) is not null then least(max(date) + 1, %(now)s::timestamptz at time zone 'UTC')
+        end as newest
     from analytics.event_aggregates
-    where channel is null
+    where
+        channel is null
+        and date >= '1970-01-01'
+        and date <= (%(now)s::timestamptz at time zone 'UTC')::date
 )
 
 select
-    stored.newest::timestamp at time zone 'UTC' as newest,
+    stored.newest at time zone 'UTC' as newest,
     date_trunc('hour', waiting.created_at) at time zone 'UTC' as waiting_since
 from stored
 left join lateral (
     select source.created_at
     from analytics.contact_activity as source
     where
-        source.created_at >= greatest(stored.newest, (now() at time zone 'UTC') - interval '3 days')
+        source.created_at
+        >= greatest(stored.newest, (%(now)s::timestamptz at time zone 'UTC') - interval '3 days')
+        and source.created_at < %(now)s::timestamptz at time zone 'UTC'
         and source.organization_id is not null
         and source.event_type is not null
     order by source.created_at

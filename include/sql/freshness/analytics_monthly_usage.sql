@@ -1,8 +1,12 @@
--- Called by aggregator.alerts.freshness. Up to when usage is summarised, and the first month after it that has events.
+-- Called by aggregator.alerts.freshness. The end of the last UTC month whose usage is summarised, and the first month
+-- after it that has events. Rows dated outside 1970 to now are errors of their source and count for nothing.
 with stored as (
     select (max(date) + interval '1 month')::timestamp as newest
     from analytics.event_aggregates
-    where channel = 'monthly_summary'
+    where
+        channel = 'monthly_summary'
+        and date >= '1970-01-01'
+        and date < date_trunc('month', %(now)s::timestamptz at time zone 'UTC')
 )
 
 select
@@ -14,6 +18,7 @@ left join lateral (
     from analytics.contact_activity as source
     where
         source.created_at >= stored.newest
+        and source.created_at <= %(now)s::timestamptz at time zone 'UTC'
         and source.organization_id is not null
         and source.event_type is not null
     order by source.created_at

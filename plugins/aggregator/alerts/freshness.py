@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from typing import Any
 
 from aggregator.alerts.store import hook
 from aggregator.defaults import deadline_of
@@ -22,7 +23,11 @@ log = logging.getLogger(__name__)
 ANSWER_WITHIN = timedelta(seconds=5)
 """The longest that a statement may take; a database that takes longer cannot be judged."""
 
+NAMED_AT_MOST = 3
+"""Symbols that are behind and are named, those that wait longest first."""
+
 _ANALYTICS = "analytics_db"
+_MARKET = "market_db"
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ _DAY = timedelta(days=1)
 
 TARGETS = (
     Target(
-        "ohlcv.bars", "ohlcv_aggregation", "market_db", "freshness/ohlcv_aggregation.sql", due=timedelta(minutes=15 + 1)
+        "ohlcv.bars", "ohlcv_aggregation", _MARKET, "freshness/ohlcv_aggregation.sql", due=timedelta(minutes=15 + 1)
     ),
     Target("public.click_rollups", "click_rollups", "clicks_db", "freshness/click_rollups.sql", due=_DAY + _HOUR),
     Target(
@@ -102,7 +107,7 @@ TARGETS = (
         "freshness/analytics_enrichment_metrics.sql",
         due=_DAY + 5 * _HOUR,
     ),
-    Target("ohlcv.candles", "ohlcv_aggregation", "market_db", "freshness/candles.sql", due=None),
+    Target("ohlcv.candles", "ohlcv_aggregation", _MARKET, "freshness/candles.sql", due=None),
 )
 """The candles, which bars are made of, and every table that a DAG writes; ``analytics_warmup_reset`` only deletes."""
 
@@ -119,6 +124,28 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True)
+class Lag:
+    """How many symbols of a target are behind.
+
+    Attributes:
+        behind: Symbols that have waited for longer than the target's limit.
+        symbols: All that count.
+        worst: Names of those that wait longest, `NAMED_AT_MOST` at most.
+    """
+
+    behind: int
+    symbols: int
+    worst: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """One sentence for a person."""
+        if not self.behind:
+            return f"None of {self.symbols:,} symbols is behind."
+        more = f" and {self.behind - len(self.worst):,} more" if self.behind > len(self.worst) else ""
+        return f"{self.behind:,} of {self.symbols:,} symbols are behind: {', '.join(self.worst)}{more}."
+
+
+@dataclass(frozen=True)
 class Freshness:
     """How fresh a target is.
 
@@ -127,13 +154,16 @@ class Freshness:
         state: Whether that is good: ``empty`` has no data yet, ``paused`` is not to have any now, ``unused`` has no
             connection, and of ``unknown`` its database, or what Airflow keeps connections in, does not answer.
         newest: Up to when it has data.
-        waiting_since: Start of the first window that it should have and has not; None if there is none.
+        waiting_since: Start of the first window that it should have and has not; None if there is none. Of a target
+            with symbols: since when more of them than `OHLCV_MAX_BEHIND_PERCENT` wait; None if no more do.
+        lag: How many symbols are behind; None for a target without symbols.
     """
 
     target: Target
     state: State
     newest: datetime | None = None
     waiting_since: datetime | None = None
+    lag: Lag | None = None
 
 
 def look(now: datetime | None = None) -> list[Freshness]:
@@ -152,7 +182,7 @@ def _look(target: Target, now: datetime) -> Freshness:
         if target.conn_id == _ANALYTICS and not AnalyticsSettings.load().enable_analytics_cron:
             return Freshness(target, State.PAUSED)
         max_age = target.max_age
-        newest, waiting_since = _ask(target)
+        newest, waiting_since, lag = _ask(target, now, max_age)
     except UnknownConnectionError:
         return Freshness(target, State.UNUSED)
     except AggregatorError as error:
@@ -161,16 +191,28 @@ def _look(target: Target, now: datetime) -> Freshness:
     if newest is None:
         return Freshness(target, State.EMPTY)
     late = waiting_since is not None and now - waiting_since > max_age
-    return Freshness(target, State.STALE if late else State.FRESH, newest, waiting_since)
+    return Freshness(target, State.STALE if late else State.FRESH, newest, waiting_since, lag)
 
 
-def _ask(target: Target) -> tuple[datetime | None, datetime | None]:
+def _ask(target: Target, now: datetime, max_age: timedelta) -> tuple[datetime | None, datetime | None, Lag | None]:
     query = (SQL / target.sql).read_text()
+    parameters: dict[str, Any] = {"now": now}
+    if target.conn_id == _MARKET:
+        settings = OhlcvSettings.load()
+        parameters |= {
+            "late_before": now - max_age,
+            "env_name": settings.env_name,
+            "may_lag": settings.ohlcv_max_behind_percent,
+            "named_at_most": NAMED_AT_MOST,
+        }
     with hook(target.conn_id).transaction(
         timeout=ANSWER_WITHIN, application_name="aggregator/freshness", read_only=True
     ) as cursor:
         table = target.table.split()[0]
         if cursor.execute("select to_regclass(%s)", [table]).fetchone() == (None,):
-            return None, None
-        newest, waiting_since = cursor.execute(query).fetchone() or (None, None)
-        return newest, waiting_since
+            return None, None, None
+        newest, waiting_since, *lag = cursor.execute(query, parameters).fetchone() or (None, None)
+    if not lag:
+        return newest, waiting_since, None
+    behind, symbols, worst = lag
+    return newest, waiting_since, Lag(behind, symbols, tuple(worst))

@@ -128,10 +128,11 @@ def watch_freshness(alerts: Iterable[OpenAlert]) -> None:
     for one in found:
         if one.state is State.STALE and one.newest and one.waiting_since:
             target = one.target
+            lag = f"{one.lag} " if one.lag else ""
             text = (
                 f"STALE: {target.table} has data up to {minute(one.newest)}. What came after "
                 f"{minute(one.waiting_since)} should be in it {target.max_age} later at most. "
-                f"{run_link(target.dag_id)}"
+                f"{lag}{run_link(target.dag_id)}"
             )
             raise_alert(Alert(Kind.STALE, target.table, one.waiting_since + target.max_age, text))
     states = {one.target.table: one.state for one in found}

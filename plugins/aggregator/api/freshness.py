@@ -23,6 +23,20 @@ PREFIX = "/api/freshness"
 _BAD = {State.STALE, State.UNKNOWN}
 
 
+class LagAnswer(Camel):
+    """How many symbols of one table are behind.
+
+    Attributes:
+        behind: Symbols that have waited for longer than ``maxAgeSeconds``.
+        symbols: All that count.
+        worst: Those that wait longest.
+    """
+
+    behind: int
+    symbols: int
+    worst: list[str]
+
+
 class TargetAnswer(Camel):
     """How fresh one table is.
 
@@ -33,6 +47,7 @@ class TargetAnswer(Camel):
         newest: Up to when it has data.
         waiting_since: Start of the first window that it should have and has not.
         max_age_seconds: How long a window may wait; None if the setting that says so is invalid.
+        lag: How many symbols are behind, for a table that has symbols.
     """
 
     target: str
@@ -41,6 +56,7 @@ class TargetAnswer(Camel):
     newest: datetime | None
     waiting_since: datetime | None
     max_age_seconds: int | None
+    lag: LagAnswer | None
 
     @classmethod
     def of(cls, found: Freshness) -> TargetAnswer:
@@ -56,6 +72,9 @@ class TargetAnswer(Camel):
             newest=found.newest,
             waiting_since=found.waiting_since,
             max_age_seconds=max_age_seconds,
+            lag=None
+            if found.lag is None
+            else LagAnswer(behind=found.lag.behind, symbols=found.lag.symbols, worst=list(found.lag.worst)),
         )
 
 
