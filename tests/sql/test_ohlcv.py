@@ -362,6 +362,32 @@ def test_partitions_made_before_their_triggers_always_fired_fire_always_after_an
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("range_", "says"),
+    [
+        ("now(), 'infinity'", "at most 2 years ahead"),
+        ("'-infinity', now()", "has to be in 1900 or later"),
+        ("'0099-01-01', now()", "has to be in 1900 or later"),
+        ("now(), now() - interval '1 day'", "not after the last one"),
+        ("null, now()", "No partition was added"),
+        ("now(), now() + interval '25 months'", "at most 2 years ahead"),
+        ("'1950-01-01', '2000-01-01'", "more than 600 months"),
+    ],
+)
+def test_add_candle_partitions_with_a_range_without_end_is_refused(market, range_: str, says: str) -> None:
+    before = market.execute("select count(*) from ohlcv.candle_partitions()").fetchone()
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match=says):
+        market.execute(f"select ohlcv.add_candle_partitions({range_})")
+    assert market.execute("select count(*) from ohlcv.candle_partitions()").fetchone() == before
+
+
+@pytest.mark.slow
+def test_add_candle_partitions_of_fifty_years_fits_the_locks_of_one_transaction(market) -> None:
+    added = "select ohlcv.add_candle_partitions('1950-01-01 00:00+00', '1999-12-31 23:00+00')"
+    assert market.execute(added).fetchone() == (600,)
+
+
+@pytest.mark.slow
 def test_partitions_are_made_beside_a_feed_that_is_writing(market, database_url: str) -> None:
     with psycopg.connect(database_url) as feed:
         ingest(feed, [candle("A", "1m", DAY)])
