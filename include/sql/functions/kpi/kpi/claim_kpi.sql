@@ -7,6 +7,8 @@ returns text
 language plpgsql
 volatile
 set search_path = ''
+set datestyle = 'ISO, MDY'
+set timezone = 'UTC'
 as $$
 begin
     -- A trace id begins with its day: of the runs of a day that would send the KPI now, one does, and the others see it.

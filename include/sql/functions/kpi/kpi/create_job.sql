@@ -8,6 +8,8 @@ returns void
 language plpgsql
 volatile
 set search_path = ''
+set datestyle = 'ISO, MDY'
+set timezone = 'UTC'
 as $$
 begin
     insert into kpi.jobs (trace_id, dag_id, run_id, environment)

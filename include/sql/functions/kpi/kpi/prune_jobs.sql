@@ -4,6 +4,8 @@ returns integer
 language plpgsql
 volatile
 set search_path = ''
+set datestyle = 'ISO, MDY'
+set timezone = 'UTC'
 as $$
 declare
     pruned integer;

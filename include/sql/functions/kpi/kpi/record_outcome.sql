@@ -7,6 +7,8 @@ returns text
 language plpgsql
 volatile
 set search_path = ''
+set datestyle = 'ISO, MDY'
+set timezone = 'UTC'
 as $$
 begin
     update kpi.job_kpis as stored

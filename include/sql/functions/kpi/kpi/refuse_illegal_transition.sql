@@ -5,6 +5,8 @@ returns trigger
 language plpgsql
 volatile
 set search_path = ''
+set datestyle = 'ISO, MDY'
+set timezone = 'UTC'
 as $$
 begin
     if tg_op = 'INSERT' then

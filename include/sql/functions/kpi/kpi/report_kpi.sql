@@ -5,6 +5,8 @@ returns text
 language plpgsql
 volatile
 set search_path = ''
+set datestyle = 'ISO, MDY'
+set timezone = 'UTC'
 as $$
 begin
     if _status not in ('completed', 'failed') then

@@ -4,6 +4,8 @@ returns boolean
 language plpgsql
 volatile
 set search_path = ''
+set datestyle = 'ISO, MDY'
+set timezone = 'UTC'
 as $$
 begin
     update kpi.job_kpis as stored

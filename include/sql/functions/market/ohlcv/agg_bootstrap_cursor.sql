@@ -3,6 +3,8 @@ create or replace function ohlcv.agg_bootstrap_cursor(p_symbol text, p_timeframe
 language sql
 stable
 set search_path = ''
+set datestyle = 'ISO, MDY'
+set timezone = 'UTC'
 as $$
     select date_bin(
         task.size, coalesce(task.cursor, task.starts_at, oldest.ts), timestamptz '2000-01-01 00:00+00'

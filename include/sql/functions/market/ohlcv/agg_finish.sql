@@ -9,6 +9,8 @@ returns text
 language plpgsql
 volatile
 set search_path = ''
+set datestyle = 'ISO, MDY'
+set timezone = 'UTC'
 as $$
 begin
     perform ohlcv.finish_tasks(p_job_name, p_owner, array[p_result], p_max_hard_fails);

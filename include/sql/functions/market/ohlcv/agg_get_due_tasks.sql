@@ -12,9 +12,13 @@ returns table (
 language sql
 stable
 set search_path = ''
+set datestyle = 'ISO, MDY'
+set timezone = 'UTC'
 set work_mem = '64MB'
 -- As in ohlcv.claim_tasks.
 set enable_nestloop = off
+-- The planner charges so much for a nested loop it cannot avoid that it would compile the statement.
+set jit = off
 as $$
     with stale as (
         select stale.symbol, min(noted.size) as size

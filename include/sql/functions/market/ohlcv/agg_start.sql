@@ -4,6 +4,8 @@ returns table (cursor timestamptz)
 language plpgsql
 volatile
 set search_path = ''
+set datestyle = 'ISO, MDY'
+set timezone = 'UTC'
 as $$
 #variable_conflict use_column
 begin

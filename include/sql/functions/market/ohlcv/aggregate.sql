@@ -12,6 +12,8 @@ returns setof ohlcv.task_result
 language plpgsql
 volatile
 set search_path = ''
+set datestyle = 'ISO, MDY'
+set timezone = 'UTC'
 set jit = off
 -- One plan for all timeframes: one for the very symbols looks up the statistics of every one of them.
 set plan_cache_mode = force_generic_plan

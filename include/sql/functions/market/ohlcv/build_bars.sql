@@ -25,6 +25,8 @@ returns table (
 language plpgsql
 volatile
 set search_path = ''
+set datestyle = 'ISO, MDY'
+set timezone = 'UTC'
 set work_mem = '64MB'
 set jit = off
 set enable_sort = off
@@ -129,8 +131,8 @@ begin
                         and row.ts >= range.starts_at
                         and row.ts < range.ends_at
                         -- Known when the statement is planned, so that other partitions are left out of it.
-                        and row.ts >= %2$L
-                        and row.ts < %3$L
+                        and row.ts >= $9
+                        and row.ts < $10
                     offset 0
                 ) as source
                 group by source.window_start
@@ -149,7 +151,7 @@ begin
                     (
                         select row.open from %1$s as row
                         where row.symbol = built.symbol and row.timeframe = built.source_timeframe
-                            and row.ts = built.first_ts and row.ts >= %2$L and row.ts < %3$L
+                            and row.ts = built.first_ts and row.ts >= $9 and row.ts < $10
                     )
                 ) as open,
                 built.high,
@@ -159,7 +161,7 @@ begin
                     (
                         select row.close from %1$s as row
                         where row.symbol = built.symbol and row.timeframe = built.source_timeframe
-                            and row.ts = built.last_ts and row.ts >= %2$L and row.ts < %3$L
+                            and row.ts = built.last_ts and row.ts >= $9 and row.ts < $10
                     )
                 ) as close,
                 built.volume,
@@ -308,11 +310,11 @@ begin
         left join emptied_counted on touched.symbol = emptied_counted.symbol
         left join first_bad on touched.symbol = first_bad.symbol
         $statement$,
-        source, first_moment, last_moment
+        source
     )
     using
         p_ranges, frame.size, p_timeframe, p_derivation_version, oldest_candle, coarser.timeframe, coarser.size,
-        price_unit;
+        price_unit, first_moment, last_moment;
 end
 $$;
 

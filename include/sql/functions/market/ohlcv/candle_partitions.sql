@@ -4,6 +4,8 @@ returns table (partition_name text, starts_at timestamptz, ends_at timestamptz)
 language sql
 stable
 set search_path = ''
+set datestyle = 'ISO, MDY'
+set timezone = 'UTC'
 as $$
     select
         class.relname,

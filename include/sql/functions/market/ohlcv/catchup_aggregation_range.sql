@@ -11,6 +11,8 @@ returns setof ohlcv.task_result
 language sql
 volatile
 set search_path = ''
+set datestyle = 'ISO, MDY'
+set timezone = 'UTC'
 as $$
     select *
     from ohlcv.aggregate(p_owner, p_timeframe, array[p_symbol], p_as_of, p_max_windows, p_derivation_version)

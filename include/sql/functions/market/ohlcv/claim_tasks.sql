@@ -4,8 +4,12 @@ create or replace function ohlcv.claim_tasks(p_owner text, p_symbols text[], p_t
 language plpgsql
 volatile
 set search_path = ''
+set datestyle = 'ISO, MDY'
+set timezone = 'UTC'
 -- Statistics of a moment when all tasks were running make the planner compare each task with each pair.
 set enable_nestloop = off
+-- The planner charges so much for a nested loop it cannot avoid that it would compile the statement.
+set jit = off
 as $$
 declare
     claimed integer;

@@ -9,6 +9,8 @@ create or replace function ohlcv.drain_candle_changes() returns integer
 language plpgsql
 volatile
 set search_path = ''
+set datestyle = 'ISO, MDY'
+set timezone = 'UTC'
 set lock_timeout = '2s'
 as $$
 declare

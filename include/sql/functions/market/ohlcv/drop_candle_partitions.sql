@@ -4,6 +4,8 @@ create or replace function ohlcv.drop_candle_partitions(p_before timestamptz) re
 language plpgsql
 volatile
 set search_path = ''
+set datestyle = 'ISO, MDY'
+set timezone = 'UTC'
 set lock_timeout = '200ms'
 as $$
 declare

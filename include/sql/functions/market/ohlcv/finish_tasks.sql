@@ -7,8 +7,12 @@ returns integer
 language plpgsql
 volatile
 set search_path = ''
+set datestyle = 'ISO, MDY'
+set timezone = 'UTC'
 -- The planner expects one running task, and would look through all results for each.
 set enable_nestloop = off
+-- The planner charges so much for a nested loop it cannot avoid that it would compile the statement.
+set jit = off
 -- As in ohlcv.aggregate.
 set plan_cache_mode = force_generic_plan
 as $$

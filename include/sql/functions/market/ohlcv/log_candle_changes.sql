@@ -5,6 +5,8 @@ language plpgsql
 volatile
 security definer
 set search_path = ''
+set datestyle = 'ISO, MDY'
+set timezone = 'UTC'
 as $$
 begin
     if tg_op = 'INSERT' then

@@ -8,6 +8,8 @@ returns table (symbol text, has_candles boolean)
 language sql
 volatile
 set search_path = ''
+set datestyle = 'ISO, MDY'
+set timezone = 'UTC'
 as $$
     with changed as (
         select

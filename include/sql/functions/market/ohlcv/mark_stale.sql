@@ -7,6 +7,8 @@ returns integer
 language plpgsql
 volatile
 set search_path = ''
+set datestyle = 'ISO, MDY'
+set timezone = 'UTC'
 as $$
 declare
     marked integer;

@@ -5,6 +5,8 @@ returns timestamptz
 language plpgsql
 stable
 set search_path = ''
+set datestyle = 'ISO, MDY'
+set timezone = 'UTC'
 as $$
 begin
     if (select frame.is_base from ohlcv.timeframes as frame where frame.timeframe = p_source_timeframe collate "C") then

@@ -4,6 +4,8 @@ create or replace function ohlcv.recover_stale_locks(p_seconds integer) returns 
 language plpgsql
 volatile
 set search_path = ''
+set datestyle = 'ISO, MDY'
+set timezone = 'UTC'
 as $$
 declare
     recovered integer;

@@ -4,6 +4,8 @@ create or replace function ohlcv.refuse_truncate() returns trigger
 language plpgsql
 volatile
 set search_path = ''
+set datestyle = 'ISO, MDY'
+set timezone = 'UTC'
 as $$
 begin
     raise exception 'Candles are not truncated: their bars would stay. DELETE makes the bars follow; '

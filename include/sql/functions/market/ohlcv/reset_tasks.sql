@@ -4,6 +4,8 @@ returns table (symbol text, timeframe text, was text)
 language sql
 volatile
 set search_path = ''
+set datestyle = 'ISO, MDY'
+set timezone = 'UTC'
 as $$
     with refused as (
         select task.symbol, task.timeframe, task.status

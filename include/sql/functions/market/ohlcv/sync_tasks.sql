@@ -3,6 +3,8 @@ create or replace function ohlcv.sync_tasks() returns integer
 language plpgsql
 volatile
 set search_path = ''
+set datestyle = 'ISO, MDY'
+set timezone = 'UTC'
 as $$
 declare
     corrected integer;

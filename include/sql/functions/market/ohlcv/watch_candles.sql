@@ -5,6 +5,8 @@ create or replace function ohlcv.watch_candles(p_table regclass) returns void
 language plpgsql
 volatile
 set search_path = ''
+set datestyle = 'ISO, MDY'
+set timezone = 'UTC'
 as $$
 begin
     execute format(

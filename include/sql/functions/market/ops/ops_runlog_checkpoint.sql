@@ -6,6 +6,8 @@ returns void
 language sql
 volatile
 set search_path = ''
+set datestyle = 'ISO, MDY'
+set timezone = 'UTC'
 as $$
     update ops.ops_runlog
     set checkpoints = checkpoints || jsonb_build_array(

@@ -6,6 +6,8 @@ returns boolean
 language plpgsql
 volatile
 set search_path = ''
+set datestyle = 'ISO, MDY'
+set timezone = 'UTC'
 as $$
 begin
     update ops.ops_runlog

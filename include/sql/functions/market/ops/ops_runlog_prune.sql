@@ -3,6 +3,8 @@ create or replace function ops.ops_runlog_prune(p_job_name text, p_keep integer)
 language plpgsql
 volatile
 set search_path = ''
+set datestyle = 'ISO, MDY'
+set timezone = 'UTC'
 as $$
 declare
     pruned integer;

@@ -6,6 +6,8 @@ returns table (runlog_id bigint, was_finished boolean)
 language plpgsql
 volatile
 set search_path = ''
+set datestyle = 'ISO, MDY'
+set timezone = 'UTC'
 as $$
 #variable_conflict use_column
 declare
