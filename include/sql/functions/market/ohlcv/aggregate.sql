@@ -212,9 +212,9 @@ begin
         case
             when reached.bad_window is not null
                 then format(
-                    'The window %s UTC has candles that make no bar: prices have to be finite and above 0, high not '
-                    'below low, volume known and not negative. Nothing from there on was built. Correct or delete '
-                    'them; if the task is disabled by then, reset it.',
+                    'The window %s UTC has candles that make no bar: prices have to be finite and above 0, open and '
+                    'close between low and high, volume known and not negative. Nothing from there on was built. '
+                    'Correct or delete them; if the task is disabled by then, reset it.',
                     to_char(reached.bad_window at time zone 'UTC', 'YYYY-MM-DD HH24:MI')
                 )
         end

@@ -57,9 +57,8 @@ begin
                 end * volume as price_volume,
                 trades, 1 as candles,
                 (
-                    low > 0 and low <= high and high < ''Infinity'' and open > 0 and open < ''Infinity''
-                    and close > 0 and close < ''Infinity''
-                    and volume >= 0 and volume < ''Infinity'' and coalesce(trades, 0) >= 0
+                    low > 0 and low <= open and low <= close and open <= high and close <= high
+                    and high < ''Infinity'' and volume >= 0 and volume < ''Infinity'' and coalesce(trades, 0) >= 0
                 ) is true as is_valid
             from ohlcv.candles
         )';
