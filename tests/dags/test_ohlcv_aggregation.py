@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from airflow.sdk.exceptions import AirflowTaskTimeout
 
 from aggregator import ohlcv
 from aggregator.errors import HardError, TransientError
@@ -155,31 +157,44 @@ def test_rebuild_is_shared_out_and_another_try_leaves_out_the_chunks_that_are_do
 
 
 @pytest.mark.slow
-def test_rebuild_whose_time_is_over_begins_no_chunk_more(dag, market, monkeypatch) -> None:
+@pytest.mark.parametrize("rebuilding", [{}, {"dryRun": False, "startDate": "2026-03-08", "endDate": "2026-03-10"}])
+def test_timeout_while_statements_run_cancels_them_and_nothing_commits(
+    dag, market, monkeypatch, database_url: str, rebuilding: dict[str, Any]
+) -> None:
     monkeypatch.setattr(ohlcv, "SYMBOLS_A_CHUNK", 1)
     monkeypatch.setattr(ohlcv, "DAYS_A_CHUNK", 1)
-    rebuild_chunk = ohlcv._rebuild_chunk
-    over, main = threading.Event(), threading.main_thread().ident
+    monkeypatch.setenv("OHLCV_SYMBOLS_PER_SHARD", "1")
+    if rebuilding:
+        run(dag)
+        market.execute("update ohlcv.bars set high = 0")
+    before = stored(market)
+    blocked = """
+        select count(*) from pg_stat_activity where wait_event_type = 'Lock' and application_name like '%/aggregate/%'
+    """
 
-    def slow(*chunk: Any) -> Any:
+    def interrupt(*_: object) -> None:
+        raise AirflowTaskTimeout
+
+    def signal_when_both_are_blocked(main: int) -> None:
+        with psycopg.connect(database_url, autocommit=True) as connection:
+            while connection.execute(blocked).fetchone() != (2,):
+                time.sleep(0.05)
         signal.pthread_kill(main, signal.SIGUSR1)
-        assert over.wait(timeout=60)
-        return rebuild_chunk(*chunk)
 
-    def end(*_: Any) -> None:
-        if not over.is_set():
-            over.set()
-            raise TimeoutError
-
-    monkeypatch.setattr(ohlcv, "_rebuild_chunk", slow)
-    before = signal.signal(signal.SIGUSR1, end)
+    before_signal = signal.signal(signal.SIGUSR1, interrupt)
+    sender = threading.Thread(target=signal_when_both_are_blocked, args=[threading.main_thread().ident])
     try:
-        with pytest.raises(TimeoutError):
-            run(dag, run_id="manual__1", dryRun=False, startDate="2026-03-08", endDate="2026-03-10")
+        with psycopg.connect(database_url) as holder:
+            holder.execute("lock table ohlcv.bars in share mode")
+            sender.start()
+            with pytest.raises(AirflowTaskTimeout):
+                run(dag, run_id="manual__1", **rebuilding)
+            assert market.execute(blocked).fetchone() == (0,), "the statements are canceled while the lock is held"
     finally:
-        signal.signal(signal.SIGUSR1, before)
-    chunks = "select jsonb_path_query_array(checkpoints, '$[*] ? (@.name == \"rebuilt\").chunk') from ops.ops_runlog"
-    assert market.execute(chunks).fetchone() == ([],)
+        signal.signal(signal.SIGUSR1, before_signal)
+    assert stored(market) == before
+    steps = "select jsonb_path_query_array(checkpoints, '$[*].name') from ops.ops_runlog where run_id = 'manual__1'"
+    assert market.execute(steps).fetchone() == (["planned"],)
 
 
 @pytest.mark.slow

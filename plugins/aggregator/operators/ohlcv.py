@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
-from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +16,10 @@ from aggregator.timetables.offset_cron import OffsetCronTimetable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from contextlib import AbstractContextManager
 
-    import psycopg
     from airflow.sdk import Context
-    from psycopg.rows import TupleRow
 
+    from aggregator.hooks.transaction_group import TransactionGroup
     from aggregator.ohlcv import Run
 
 
@@ -87,6 +83,7 @@ class OhlcvAggregateOperator(BaseOperator):
         super().__init__(**kwargs)
         self.conn_id = conn_id
         self.shards = shards
+        self._group: TransactionGroup | None = None
 
     def execute(self, context: Context) -> dict[str, int]:
         """Build the bars, or with days in the params rebuild those of the days.
@@ -101,36 +98,29 @@ class OhlcvAggregateOperator(BaseOperator):
         """
         from aggregator import ohlcv
         from aggregator.hooks.postgres import PostgresTransactionHook
+        from aggregator.hooks.transaction_group import TransactionGroup
 
         params = ohlcv.RebuildParams.read(context["params"])
         run = _run(context)
-        ended = threading.Event()
-
-        def transaction() -> AbstractContextManager[psycopg.Cursor[TupleRow]]:
-            if ended.is_set():
-                raise CancelledError
-            # A hook keeps the connection that it opened last, so each has its own.
-            return PostgresTransactionHook(self.conn_id).task_transaction(context)
+        # A hook keeps the connection that it opened last, so each transaction has a hook of its own.
+        group = self._group = TransactionGroup(lambda: PostgresTransactionHook(self.conn_id).task_transaction(context))
 
         def build(shard: Mapping[str, Any]) -> ohlcv.Totals:
             if params.wanted:
-                return ohlcv.rebuild(transaction, run, params, **shard)
-            with transaction() as cursor:
+                return ohlcv.rebuild(group.transaction, run, params, **shard)
+            with group.transaction() as cursor:
                 return ohlcv.aggregate(cursor, run, **shard)
 
-        with ThreadPoolExecutor(len(self.shards)) as threads:
-            builds = [threads.submit(build, shard) for shard in self.shards]
-            try:
-                wait(builds)
-            except BaseException:
-                # A timeout reaches this thread alone; the others would go on with chunk after chunk.
-                ended.set()
-                raise
-        totals = sum((built.result() for built in builds), ohlcv.Totals())
+        totals = sum(group.run(build, self.shards), ohlcv.Totals())
         if not params.wanted:
             return asdict(totals)
         self.log.info("%s: %s", "Dry run, rolled back" if params.dry_run else "Rebuilt", asdict(totals))
         return {**asdict(totals), "dry_run": params.dry_run}
+
+    def on_kill(self) -> None:
+        """Cancel the statements that run, and let nothing commit anymore: Airflow calls this at SIGTERM."""
+        if self._group:
+            self._group.end()
 
 
 class OhlcvFinishOperator(BaseOperator):
