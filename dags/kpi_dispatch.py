@@ -45,7 +45,12 @@ with DAG(
     tags=[Tag.KPI, Tag.N8N],
     params={
         "resend": Param(default=False, type="boolean", description="Also send what was sent already, and old days"),
-        "kpis": Param([], type="array", items={"type": "string"}, description="Ids of KPIs; empty: all active ones"),
+        "kpis": Param(
+            None,
+            type=["null", "array"],
+            items={"type": "string"},
+            description="Send these KPIs only, one id a line; empty: all active ones",
+        ),
     },
     **{**dag_args("kpi_dispatch"), "catchup": False},
 ):

@@ -112,6 +112,36 @@ def test_body_that_is_no_report(client, job, body: str) -> None:
     assert stored(job) == ("sending", None)
 
 
+@pytest.mark.parametrize(
+    ("error", "kept"),
+    [
+        (b'"No \\ud800coin"', "No \ufffdcoin"),
+        (b'"No \\udc00coin"', "No \ufffdcoin"),
+        (b'"No \xed\xa0\x80coin"', "No \ufffd\ufffd\ufffdcoin"),
+        (b'"\\ud83e\\udd8a"', "🦊"),
+    ],
+)
+def test_what_is_no_character_in_a_report_is_replaced(client, job, error: bytes, kept: str) -> None:
+    response = client.post(PATH, content=b'{"status": "failed", "error": ' + error + b"}")
+    assert response.status_code == 200
+    assert stored(job) == ("failed", kept)
+
+
+def test_byte_order_mark_of_a_report_is_ignored(client, job) -> None:
+    assert client.post(PATH, content=b'\xef\xbb\xbf{"status": "completed"}').status_code == 200
+    assert stored(job) == ("completed", None)
+
+
+@pytest.mark.parametrize(
+    "extra", ["[" * 5000 + "]" * 5000, "[" * 30_000, '{"a":' * 5000 + "1" + "}" * 5000, "9" * 5000, "NaN"]
+)
+def test_report_that_cannot_be_read_is_refused(client, job, extra: str) -> None:
+    response = client.post(PATH, content=f'{{"status": "completed", "more": {extra}}}')
+    assert response.status_code == 400
+    assert "not JSON that can be read" in response.json()["detail"]
+    assert stored(job) == ("sending", None)
+
+
 def test_huge_body_is_refused(client, job) -> None:
     report = {"status": "failed", "error": "x" * api.MAX_BODY}
     assert client.post(PATH, json=report).status_code == 413

@@ -119,10 +119,19 @@ def test_wrong_parameters_start_nothing(client: TestClient, how: str, given: dic
     assert runs() == before
 
 
-@pytest.mark.parametrize("body", ["{", "[]", "7", '"text"', b"\xff", "null"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        *("{", "[]", "7", '"text"', b"\xff", "null"),
+        *("[" * 100_000, "[" * 100_000 + "]" * 100_000, '{"a":' * 100_000 + "1" + "}" * 100_000),
+        f'{{"wait": {"9" * 5000}}}',
+    ],
+    ids=lambda body: repr(body)[:20],
+)
 def test_body_that_is_no_object(client: TestClient, body: str) -> None:
     response = client.post(PATH, content=body)
-    assert (response.status_code, response.json()) == (400, {"detail": "The body is not a JSON object."})
+    assert response.status_code == 400
+    assert response.json()["detail"].startswith("The body is not ")
 
 
 def finish(monkeypatch, state: DagRunState, result: dict[str, Any] | None) -> None:
@@ -166,6 +175,17 @@ def test_who_waits_for_a_run_without_result_is_told_so(client: TestClient, monke
     assert answer.keys() == RESULT.keys()
     assert (answer["success"], answer["processed"], answer["results"]) == (False, 0, [])
     assert "is failed and has no result" in answer["errors"][0]
+
+
+@pytest.mark.parametrize("body", [b'{"a\\ud800": 1}', b'{"startDate": "\\ud800"}'])
+def test_lone_surrogate_in_a_body_is_a_wrong_parameter(client: TestClient, body: bytes) -> None:
+    before = runs()
+    assert (client.post(PATH, content=body).status_code, runs()) == (400, before)
+
+
+def test_body_of_two_megabytes_is_too_large(client: TestClient) -> None:
+    before = runs()
+    assert (client.post(PATH, json={"more": "x" * 2_000_000}).status_code, runs()) == (413, before)
 
 
 def test_nobody_waits_for_ever(client: TestClient, monkeypatch) -> None:

@@ -154,6 +154,31 @@ class TestRun:
             run.settle()
         assert kpi_db.execute("select count(*) from kpi.jobs").fetchone() == (0,)
 
+    def test_ids_that_are_not_active_fail_the_run_before_anything_is_sent(self, dag, registry, n8n, kpi_db) -> None:
+        registry("btc", entry(n8n, "off", active=False), entry(n8n, "js", "javascript:alert(1)"))
+        run = Run(dag, kpis=["btc", "btc-prise", "off", "js"], resend=True)
+        with pytest.raises(HardError, match=r"invalid: 'btc-prise', 'off', 'js'\. Nothing was sent"):
+            run.plan()
+        many = Run(dag, kpis=[f"typo-{number}" for number in range(1015)])
+        with pytest.raises(HardError, match="'typo-9' and 1,005 more"):
+            many.plan()
+        assert kpi_db.execute("select count(*) from kpi.jobs").fetchone() == (0,)
+        assert n8n.requests() == []
+
+    @pytest.mark.parametrize("kpis", [None, [], ["", " "]])
+    def test_empty_param_means_all_active_kpis(self, dag, registry, kpis: list[str] | None) -> None:
+        registry("a", "b")
+        assert Run(dag, kpis=kpis).plan() == ["a", "b"]
+
+    def test_param_in_another_unicode_form_names_the_same_kpi(self, dag, registry, n8n) -> None:
+        registry("other", entry(n8n, "cafe\u0301", n8n.webhook("x")))
+        assert Run(dag, kpis=["cafe\u0301", ""]).plan() == ["caf\u00e9"]
+
+    def test_param_kpis_is_optional_in_the_form(self, dag) -> None:
+        param = dag.params.get_param("kpis")
+        assert "null" in param.schema["type"]
+        assert [param.resolve(value) for value in (None, [], ["a"])] == [None, [], ["a"]]
+
     def test_dropped_entries_are_named_and_the_others_sent(self, dag, registry, n8n, capfd) -> None:
         registry("btc", "btc", {"id": "x", "active": True}, entry(n8n, "js", "javascript:alert(1)"))
         assert Run(dag).plan() == ["btc"]

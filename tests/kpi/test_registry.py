@@ -87,11 +87,12 @@ def test_only_active_ones_are_sent_and_of_others_nothing_is_checked() -> None:
         '{"kpis": [], }',
         '{"kpis": [NaN]}',
         '{"kpis": [Infinity]}',
-        '{"kpis": ["\\ud800"]}',
-        '{"kpis": ["\ud800"]}',
-        '{"kpis": [' + "9" * 5000 + "]}",
-        '{"kpis": ' + "[" * 100_000 + "]" * 100_000 + "}",
+        "[" * 100_000,
+        "[" * 100_000 + "]" * 100_000,
+        "]" * 100_000,
         '{"a":' * 100_000,
+        '{"kpis": ["unclosed]}',
+        '{"kpis": ["unclosed\\',
         "<html><body>Not found</body></html>",
         json.dumps({"kpis": [entry(f"{number}", description="x" * 1000) for number in range(5000)]}),
     ],
@@ -101,6 +102,52 @@ def test_what_is_no_registry_is_refused(text: str | None) -> None:
     with pytest.raises(RegistryError, match="Nothing was sent") as raised:
         parse(text)
     assert len(str(raised.value)) < 300
+
+
+BROKEN: dict[str, tuple[str, str]] = {
+    "escaped lone surrogate": ('"\\ud800"', "holds half of a surrogate pair"),
+    "lone surrogate": ('"\ud800"', "holds half of a surrogate pair"),
+    "lone surrogate in a name": ('{"a\\udc00": 1}', "holds half of a surrogate pair"),
+    "5,000 levels of lists": ("[" * 5000 + "]" * 5000, "is nested too deeply: 200 levels are read"),
+    "100,000 levels of objects": ('{"a":' * 100_000 + "1" + "}" * 100_000, "is nested too deeply"),
+    "201 levels": ("[" * 198 + "]" * 198, "is nested too deeply"),
+    "5,000 digits": ("9" * 5000, "holds a number that is too large"),
+    "minus and 5,000 digits": ("-" + "9" * 5000, "holds a number that is too large"),
+    "large exponent": ("1e999", "holds a number that is too large"),
+    "NUL": ('"\\u0000"', "holds a NUL character"),
+}
+
+
+@pytest.mark.parametrize(("value", "reason"), BROKEN.values(), ids=BROKEN)
+@pytest.mark.parametrize("active", [True, False])
+def test_broken_value_in_one_entry_drops_that_entry_only(value: str, reason: str, active: bool) -> None:
+    broken = json.dumps(entry("broken", active=active, metadata={"x": "here"})).replace('"here"', value)
+    found = parse(f'{{"kpis": [{json.dumps(entry("a"))}, {broken}, {json.dumps(entry("b"))}]}}')
+    assert [kpi.id for kpi in found.kpis] == ["a", "b"]
+    assert [dropped.name for dropped in found.dropped] == ["broken"] * active
+    assert all(dropped.reason.startswith(reason) for dropped in found.dropped)
+
+
+@pytest.mark.parametrize("value", [value for value, _ in BROKEN.values()], ids=BROKEN)
+def test_broken_value_beside_the_kpis_drops_nothing(value: str) -> None:
+    found = parse(f'{{"metadata": {value}, "kpis": [{json.dumps(entry("a"))}, {value}]}}')
+    assert [kpi.id for kpi in found.kpis] == ["a"]
+    assert [dropped.name for dropped in found.dropped] == ([] if value.startswith("{") else ["kpis[1]"])
+
+
+def test_broken_id_is_escaped_in_the_warning() -> None:
+    found = parse(json.dumps({"kpis": [entry("a\ud800"), entry("b")]}))
+    assert [dropped.name for dropped in found.dropped] == ["a\\ud800"]
+
+
+def test_brackets_in_strings_are_text() -> None:
+    text = '[{"\\' * 500
+    (kpi,) = parse(json.dumps({"kpis": [entry(description=text)]})).kpis
+    assert kpi.description == text
+
+
+def test_byte_order_mark_is_ignored() -> None:
+    assert [kpi.id for kpi in parse("\ufeff" + json.dumps({"kpis": [entry("a")]})).kpis] == ["a"]
 
 
 def test_thousands_of_kpis_are_read() -> None:
@@ -115,6 +162,15 @@ INVALID: dict[str, tuple[Any, str]] = {
     "no webhookUrl": (without("webhookUrl"), "webhookUrl: Field required"),
     "empty id": (entry(""), "id: String should have at least 1 character"),
     "blank id": (entry(" \t"), "id: must not be blank"),
+    "blank before id": (entry(" a"), "id: must not begin or end with a blank"),
+    "blank after id": (entry("a\u00a0"), "id: must not begin or end with a blank"),
+    "line break after id": (entry("a\n"), "id: must not begin or end with a blank"),
+    "control character in id": (entry("a\x1bb"), "id: must not have control or invisible characters"),
+    "zero-width blank in id": (entry("a\u200bb"), "id: must not have control or invisible characters"),
+    "change of direction in id": (entry("a\u202eb"), "id: must not have control or invisible characters"),
+    "dot as id": (entry("."), "id: must not be . or .."),
+    "two dots as id": (entry(".."), "id: must not be . or .."),
+    "id that is too long in NFC": (entry("\u0958" * 101), "id: String should have at most 200 characters"),
     "number as id": (entry(7), "id: Input should be a valid string"),
     "long id": (entry("x" * 201), "id: String should have at most 200 characters"),
     "null name": (entry(name=None), "name: Input should be a valid string"),
@@ -173,8 +229,30 @@ def test_first_of_two_with_the_same_id_counts() -> None:
     assert found.dropped == [("a", "id: stands in the registry already; the first entry counts")]
 
 
+def test_unicode_forms_of_one_id_are_one_kpi() -> None:
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    found = parse(json.dumps({"kpis": [entry(decomposed), entry(composed)]}))
+    assert [kpi.id for kpi in found.kpis] == [composed]
+    assert [dropped.reason for dropped in found.dropped] == [
+        "id: stands in the registry already; the first entry counts"
+    ]
+
+
 @pytest.mark.parametrize(
-    "id_", ["a/b/c", "🦊", "ümläut", "{{ var.value.secret }}", "={{ $json.x }}", "../..", "a b", "<b>"]
+    "id_",
+    [
+        "...",
+        ".a",
+        "👨\u200d👩\u200d👧",
+        "a/b/c",
+        "🦊",
+        "ümläut",
+        "{{ var.value.secret }}",
+        "={{ $json.x }}",
+        "../..",
+        "a b",
+        "<b>",
+    ],
 )
 def test_strange_texts_are_data(id_: str) -> None:
     found = parse(json.dumps({"kpis": [entry(id_, name=id_, description=id_, metadata={id_: id_})]}))
@@ -224,7 +302,11 @@ class TestSchema:
     def test_accepts_what_is_sent_and_refuses_what_is_dropped(self) -> None:
         validator = jsonschema.Draft202012Validator(registry.json_schema())
         assert list(validator.iter_errors(SEED)) == []
-        for name in ("no id", "no name", "no type", "no webhookUrl", "javascript", "long id", "text as metadata"):
+        assert list(validator.iter_errors({"kpis": [entry(id_) for id_ in ("...", ".a", "a b", "🦊")]})) == []
+        ids = [
+            name for name in INVALID if "id" in name.split() and name not in {"NUL in id", "id that is too long in NFC"}
+        ]
+        for name in (*ids, "no name", "no type", "no webhookUrl", "javascript", "text as metadata"):
             assert list(validator.iter_errors({"kpis": [INVALID[name][0]]})), name
 
     def test_table_of_the_documentation_names_every_field(self, repository: Path) -> None:

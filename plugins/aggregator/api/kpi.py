@@ -12,6 +12,7 @@ from airflow.sdk.exceptions import AirflowException
 from fastapi import Depends, FastAPI, HTTPException, Request
 from pydantic import BaseModel, Field, ValidationError
 
+from aggregator.api.body import read_json
 from aggregator.api.model import RETRY_AFTER, Camel
 from aggregator.api.security import require_scheduler_api_key
 from aggregator.errors import AggregatorError
@@ -64,17 +65,9 @@ class Stored(Camel):
 
 
 async def _reported(request: Request) -> Report:
-    """The report of a request.
-
-    Not a body parameter: FastAPI would read and judge the body before it asks who sends it.
-    """
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY:
-            raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"A report has at most {MAX_BODY} bytes.")
+    """The report of a request."""
     try:
-        return Report.model_validate_json(body)
+        return Report.model_validate(await read_json(request, at_most=MAX_BODY))
     except ValidationError as error:
         raise HTTPException(HTTPStatus.BAD_REQUEST, problems(error.errors())) from None
 

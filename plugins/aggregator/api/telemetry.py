@@ -25,6 +25,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from aggregator.alerts.wording import run_link
+from aggregator.api.body import read_json
 from aggregator.api.model import RETRY_AFTER, Camel
 from aggregator.api.security import require_cron_secret
 from aggregator.telemetry import TelemetryDailyParams, problems
@@ -39,6 +40,9 @@ PREFIX = "/api/jobs"
 
 DAG_ID = "telemetry_daily"
 TASK_ID = "roll_up_telemetry"
+
+MAX_BODY = 1024 * 1024
+"""Bytes of a request."""
 
 WAIT_AT_MOST = 120.0
 """Seconds that ``wait`` waits before it answers as if it had not been asked to."""
@@ -103,17 +107,12 @@ class Result(BaseModel):
 
 
 async def _posted(request: Request) -> Job:
-    """The job of a POST: its query and its JSON body together.
-
-    Not a body parameter: FastAPI would read and judge the body before it asks who sends it.
-    """
+    """The job of a POST: its query and its JSON body together."""
+    body = await read_json(request, at_most=MAX_BODY, empty={})
+    if not isinstance(body, dict):
+        raise HTTPException(HTTPStatus.BAD_REQUEST, "The body is not a JSON object.")
     try:
-        body = await request.json() if await request.body() else {}
-        given = {**request.query_params, **body}
-    except (ValueError, TypeError):
-        raise HTTPException(HTTPStatus.BAD_REQUEST, "The body is not a JSON object.") from None
-    try:
-        return Job.model_validate(given)
+        return Job.model_validate({**request.query_params, **body})
     except ValidationError as error:
         raise HTTPException(HTTPStatus.BAD_REQUEST, problems(error.errors())) from None
 
@@ -146,6 +145,7 @@ _ANSWERS: dict[str, Any] = {
         200: {"model": Result, "description": "With `wait`: the run has succeeded."},
         400: {"description": "A date or another parameter is wrong; nothing was started."},
         401: {"description": "The bearer is missing or wrong."},
+        413: {"description": "The body is too large; nothing was started."},
         500: {"model": Result, "description": "With `wait`: the run has failed; what is not in `errors` is stored."},
         503: {"description": "No secret is configured, or Airflow cannot start a run now."},
     },

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, LiteralString
 from psycopg.types.json import Jsonb
 
 from aggregator.errors import HardError
+from aggregator.json_input import replace_surrogates
 from aggregator.paths import SQL
 
 if TYPE_CHECKING:
@@ -213,7 +214,7 @@ def record(
     Raises:
         HardError: The job has no such KPI.
     """
-    text = None if error is None else error.replace("\0", "")
+    text = _storable(error)
     statement: LiteralString = "select kpi.record_outcome(%s, %s, %s, %s, %s, %s)"
     return Status(_one(connection, statement, trace_id, kpi_id, owner, outcome, retry_count, text))
 
@@ -237,7 +238,7 @@ def report(
     Returns:
         What it came to, and the KPI's status now.
     """
-    text = None if error is None else error.replace("\0", "")
+    text = _storable(error)
     statement: LiteralString = "select kpi.report_kpi(%s, %s, %s, %s)"
     (answer,) = connection.execute(statement, [trace_id, kpi_id, status, text]).fetchone() or (None,)
     if answer is None:
@@ -337,6 +338,11 @@ def _one(connection: Connection, statement: LiteralString, *parameters: Any) -> 
 
 def _not_there(trace_id: str) -> HardError:
     return HardError(f"There is no job {trace_id}, or this KPI is not in it. Clear the run: it creates its job again.")
+
+
+def _storable(text: str | None) -> str | None:
+    """A text that PostgreSQL can store."""
+    return None if text is None else replace_surrogates(text.replace("\0", ""))
 
 
 def _statement(file: str) -> str:

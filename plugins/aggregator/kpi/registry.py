@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import sys
+import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 from urllib.parse import urlsplit
@@ -15,6 +17,7 @@ from urllib.parse import urlsplit
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     HttpUrl,
@@ -24,9 +27,9 @@ from pydantic import (
     WithJsonSchema,
 )
 from pydantic.alias_generators import to_camel
-from pydantic_core import from_json
 
 from aggregator.errors import AggregatorError, HardError
+from aggregator.json_input import MAX_DEPTH, SURROGATE, TOO_DEEP, parse_leniently
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,7 +63,47 @@ def _web_address(value: str) -> str:
     return str(url)
 
 
+def normalized(value: Any) -> Any:
+    """An id in Unicode's form NFC, so that equal texts are equal ids; anything else as it is.
+
+    Args:
+        value: What is given as an id.
+    """
+    return unicodedata.normalize("NFC", value) if isinstance(value, str) else value
+
+
+def _identifier(value: str) -> str:
+    if value != value.strip():
+        msg = "must not begin or end with a blank"
+        raise ValueError(msg)
+    if _INVISIBLE.search(value):
+        msg = "must not have control or invisible characters"
+        raise ValueError(msg)
+    if value in {".", ".."}:
+        msg = "must not be . or .., which a URL cannot name: n8n could not report back"
+        raise ValueError(msg)
+    return value
+
+
+_INVISIBLE = re.compile(r"[\u0000-\u001f\u007f-\u009f\u00ad\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
+"""Control characters, line separators, changes of direction, and characters without a width that join nothing."""
+
 Text = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_text)]
+Identifier = Annotated[
+    str,
+    Field(min_length=1, max_length=200),
+    BeforeValidator(normalized),
+    AfterValidator(_text),
+    AfterValidator(_identifier),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": 200,
+            "pattern": rf"^(?![\s\S]*{_INVISIBLE.pattern})(?!\s)(?![\s\S]*\s$)(?!\.\.?$)",
+        }
+    ),
+]
 
 
 class Kpi(BaseModel):
@@ -73,7 +116,7 @@ class Kpi(BaseModel):
         field_title_generator=lambda name, _: name.replace("_", " "),
     )
 
-    id: Text = Field(description="Names the KPI: in Airflow, in the job record, in what n8n gets and reports.")
+    id: Identifier = Field(description="Names the KPI: in Airflow, in the job record, in what n8n gets and reports.")
     name: Text = Field(description="For people.")
     description: str = Field("", max_length=2000, description="For people; n8n gets it, too.")
     type: Text = Field(description="What kind of KPI it is, e.g. `price`; n8n gets it.")
@@ -176,7 +219,7 @@ def _entries(text: str | None) -> list[Any]:
         msg = f"The KPI registry has {len(content):,} bytes, and at most {MAX_BYTES:,} are read. Nothing was sent."
         raise RegistryError(msg)
     try:
-        document = from_json(content, allow_inf_nan=False)
+        document = parse_leniently(text)
     except ValueError as error:
         msg = f"The KPI registry is not JSON: {error}. Nothing was sent; correct the Airflow Variable {VARIABLE}."
         raise RegistryError(msg) from None
@@ -190,6 +233,10 @@ def _entries(text: str | None) -> list[Any]:
 def _unstorable(value: Any) -> str | None:
     """Why PostgreSQL's jsonb could not hold a value; None if it could."""
     if isinstance(value, str):
+        if value == TOO_DEEP:
+            return f"is nested too deeply: {MAX_DEPTH} levels are read"
+        if SURROGATE.search(value):
+            return "holds half of a surrogate pair, which is not a character"
         return "holds a NUL character, which PostgreSQL cannot store" if "\0" in value else None
     if isinstance(value, float):
         return None if math.isfinite(value) else "holds a number that is too large"

@@ -78,6 +78,7 @@ class ReadKpiRegistryOperator(_KpiOperator):
 
         Raises:
             RegistryError: It is missing, not JSON, or too large; there is no job record.
+            HardError: The param ``kpis`` names ids that are not active; there is no job record.
             AirflowSkipException: The run's day is over.
             AggregatorError: The KPI database cannot be used.
         """
@@ -86,6 +87,7 @@ class ReadKpiRegistryOperator(_KpiOperator):
             self.log.warning("DROPPED from the registry, and not sent: %s: %s", dropped.name, dropped.reason)
         trace_id = trace_id_of(context["dag_run"])
         params = context["params"]
+        wanted = _wanted(params["kpis"], registry)
         with self._transaction(context, read_only=True) as cursor:
             statement = (SQL / "kpi/kpis_sent_by_others.sql").read_text()
             known, others = cursor.execute(statement, {"trace_id": trace_id}).fetchone() or (False, {})
@@ -94,7 +96,7 @@ class ReadKpiRegistryOperator(_KpiOperator):
         elif not known and (reason := _day_is_over(context)):
             context["ti"].xcom_push(NOTHING_TO_SEND, reason)
             raise AirflowSkipException(reason)
-        chosen = [kpi.id for kpi in registry.kpis if not params["kpis"] or kpi.id in params["kpis"]]
+        chosen = [kpi.id for kpi in registry.kpis if not wanted or kpi.id in wanted]
         if left_out := [id_ for id_ in chosen if id_ in others]:
             self.log.warning(
                 "%d KPIs were sent by another run of this day, and are left out; to send them again, start a run with "
@@ -368,6 +370,23 @@ def _registry() -> Registry:
     return registry.parse(Variable.get(registry.VARIABLE, default=None))
 
 
+def _wanted(kpis: list[str] | None, registry: Registry) -> set[str]:
+    """The ids of the param ``kpis``, where each is active; empty for all."""
+    from aggregator.kpi.registry import normalized
+
+    wanted = {normalized(id_): None for id_ in kpis or [] if id_.strip()}
+    active = {kpi.id for kpi in registry.kpis}
+    if missing := [id_ for id_ in wanted if id_ not in active]:
+        named = ", ".join(map(repr, missing[:NAMED_AT_MOST]))
+        more = f" and {len(missing) - NAMED_AT_MOST:,} more" if len(missing) > NAMED_AT_MOST else ""
+        msg = (
+            f"The param kpis names ids that are not active in the registry, or whose entry is invalid: {named}{more}. "
+            "Nothing was sent. Correct the ids or activate the KPIs, then trigger a new run."
+        )
+        raise HardError(msg)
+    return set(wanted)
+
+
 def _moment(context: Context) -> datetime:
     run = context["dag_run"]
     return run.logical_date or run.run_after
@@ -388,6 +407,9 @@ def _describe(summary: Summary) -> str:
         f"{problem.kpi_id} is {problem.status}" + (f" ({problem.error})" if problem.error else "")
         for problem in summary.problems[:NAMED_AT_MOST]
     ]
+    # No report is awaited any more, so every unknown KPI is a problem.
+    rest = sum(summary.kpis.get(status, 0) for status in ("pending", "failed", "timeout", "unknown")) - NAMED_AT_MOST
+    more = f"; and {rest:,} more" if rest > 0 else ""
     advice = []
     if summary.kpis.keys() & {"failed", "pending"}:
         advice.append(
@@ -400,7 +422,6 @@ def _describe(summary: Summary) -> str:
             "n8n's executions. To send one again, trigger a new run with resend and its id."
         )
     return (
-        f"Job {summary.trace_id} is {summary.status}: {'; '.join(named)}"
-        f"{'; and more' if len(summary.problems) > NAMED_AT_MOST else ''}. The job's record has every KPI. "
+        f"Job {summary.trace_id} is {summary.status}: {'; '.join(named)}{more}. The job's record has every KPI. "
         f"{' '.join(advice)}"
     )

@@ -1,0 +1,98 @@
+"""JSON that people and other systems send: parsed, or refused with a ValueError, whatever it holds."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any, Final, NoReturn
+
+MAX_DEPTH = 200
+"""Levels of lists and objects that are read; Python's parser ends with a RecursionError at about a thousand."""
+
+SURROGATE: Final = re.compile("[\ud800-\udfff]")
+"""Half of a character outside the basic plane, which no UTF-8 text can hold. A JSON escape can be one."""
+
+TOO_DEEP: Final = "\udfffnested too deeply"
+"""What `parse_leniently` puts in the place of a value that is nested deeper than `MAX_DEPTH`."""
+
+_STRING_OR_BRACKET = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOTALL)
+
+
+def parse(content: bytes) -> Any:
+    """Parse a body. A byte order mark is ignored; bytes and escapes that are no character are replaced by U+FFFD.
+
+    Args:
+        content: UTF-8.
+
+    Raises:
+        ValueError: It is not JSON, is nested deeper than `MAX_DEPTH`, or has a number that is too long.
+    """
+    text = content.decode("utf-8-sig", errors="replace")
+    if _without_depths(text) != text:
+        msg = f"nested deeper than {MAX_DEPTH} levels"
+        raise ValueError(msg)
+    return _replaced(json.loads(text, parse_constant=_refuse_constant))
+
+
+def parse_leniently(text: str) -> Any:
+    """Parse a document whose parts are judged one by one. A byte order mark is ignored.
+
+    Args:
+        text: The document.
+
+    Returns:
+        The document. Strings may have lone surrogates; a value that is nested too deeply is `TOO_DEEP`, a whole number
+        that is too long is infinite.
+
+    Raises:
+        ValueError: It is not JSON.
+    """
+    pruned = _without_depths(text.removeprefix("\ufeff"))
+    return json.loads(pruned, parse_constant=_refuse_constant, parse_int=_whole_number)
+
+
+def replace_surrogates(text: str) -> str:
+    """A text that UTF-8 can hold: lone surrogates are replaced by U+FFFD."""
+    return SURROGATE.sub("\ufffd", text)
+
+
+def _without_depths(text: str) -> str:
+    """The text with `TOO_DEEP` in the place of what is nested too deeply."""
+    parts: list[str] = []
+    depth = kept = 0
+    for found in _STRING_OR_BRACKET.finditer(text):
+        if found[0] in "[{":
+            depth += 1
+            if depth == MAX_DEPTH + 1:
+                parts += [text[kept : found.start()], json.dumps(TOO_DEEP)]
+        elif found[0] in "]}":
+            depth -= 1
+            if depth == MAX_DEPTH:
+                kept = found.end()
+    if depth > MAX_DEPTH:
+        msg = "a list or an object is not closed"
+        raise ValueError(msg)
+    return "".join([*parts, text[kept:]])
+
+
+def _replaced(value: Any) -> Any:
+    if isinstance(value, str):
+        return replace_surrogates(value)
+    if isinstance(value, list):
+        return [_replaced(part) for part in value]
+    if isinstance(value, dict):
+        return {replace_surrogates(name): _replaced(part) for name, part in value.items()}
+    return value
+
+
+def _whole_number(digits: str) -> float:
+    try:
+        return int(digits)
+    except ValueError:  # more digits than Python converts
+        return math.inf
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    msg = f"{name} is not JSON"
+    raise ValueError(msg)
