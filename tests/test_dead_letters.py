@@ -26,7 +26,7 @@ def failed(
     run_id: str, task_id: str | None, error: object = None, *, attempts: int = 6, ended: datetime | None = None
 ) -> Any:
     """What Airflow gives the callback of a task; without an error, that of a run, with or without its last task."""
-    run = SimpleNamespace(run_after=DUE, end_date=None if error else ended)
+    run = SimpleNamespace(run_type="scheduled", run_after=DUE, end_date=None if error else ended)
     context: Any = {"dag": SimpleNamespace(dag_id=DAG), "run_id": run_id, "dag_run": run}
     if task_id:
         context["ti"] = SimpleNamespace(

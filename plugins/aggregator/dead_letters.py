@@ -16,6 +16,7 @@ import sys
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from aggregator import failures
 from aggregator.analytics import MESSAGES
 from aggregator.errors import AggregatorError
 
@@ -39,12 +40,15 @@ def record(context: Context) -> None:
     """Write the letter of a run that failed, or open it again. A database that is down is logged, and nothing else.
 
     As the callback of a task it knows the error, and is not called where the task's process was killed. As the callback
-    of a DAG it is called for every run that failed, knows no error, and leaves what is written as it is.
+    of a DAG it is called for every run that failed, knows no error, and leaves what is written as it is. A manual run
+    with wrong params leaves no letter: a replay would fail again.
 
     Args:
         context: Airflow's context of the task's or the run's callback.
     """
     task, run = context.get("ti"), context.get("dag_run")
+    if run and failures.is_of_params(_failure(context), run.run_type):
+        return
     dag_id = context["dag"].dag_id
     letter = {
         "type": MESSAGES.get(dag_id, dag_id),
@@ -64,6 +68,13 @@ def record(context: Context) -> None:
         return
     if depth >= TOO_MANY:
         log.error("DEAD LETTERS: %d runs have failed and wait for a replay. depth=%d limit=%d", depth, depth, TOO_MANY)
+
+
+def _failure(context: Context) -> failures.Failure | None:
+    exception = context.get("exception")
+    if isinstance(exception, BaseException):
+        return failures.Failure.of(context["ti"].task_id, 1, failures.describe(exception, context["ti"].try_number))
+    return failures.of_run(context)
 
 
 def settle(context: Context) -> None:

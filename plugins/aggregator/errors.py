@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -31,6 +32,11 @@ TRANSIENT_EXCEPTIONS = frozenset(
 )
 """Lost connections and timeouts without a code. By name: everything imports this module, which shall import nothing."""
 
+SENTENCE_AT_MOST = 300
+"""Characters of an error's first sentence."""
+
+_END_OF_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9\"'`({])")
+
 _AIRFLOW_RUNTIME_ERROR = "airflow.sdk.exceptions.AirflowRuntimeError"
 
 
@@ -58,6 +64,10 @@ class TransientError(AggregatorError):
 
 class HardError(AggregatorError):
     """The same call will fail again: it is not retried."""
+
+
+class WrongParamsError(HardError):
+    """The params of a run are wrong: whoever started the run has to correct them, and nothing else is broken."""
 
 
 class UnknownConnectionError(HardError):
@@ -137,6 +147,22 @@ def is_transient(exception: BaseException) -> bool:
     """
     verdicts = (verdict for link in _chain(exception) if (verdict := _judge(link)) is not None)
     return next(verdicts, False)
+
+
+def first_sentence(exception: BaseException) -> str:
+    """What went wrong, in one sentence that may leave this system.
+
+    Args:
+        exception: What ended the work.
+
+    Returns:
+        The first sentence of one of our errors, at most :data:`SENTENCE_AT_MOST` characters. Of a foreign error only
+        its class: its text may hold a secret or a row's values.
+    """
+    if not isinstance(exception, AggregatorError):
+        return f"{type(exception).__name__} (its text is in the log of the task)."
+    sentence = _END_OF_SENTENCE.split(" ".join(str(exception).split()), maxsplit=1)[0]
+    return sentence if len(sentence) <= SENTENCE_AT_MOST else f"{sentence[: SENTENCE_AT_MOST - 1]}…"
 
 
 def requested_delay(exception: BaseException) -> timedelta | None:

@@ -8,20 +8,22 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
-from airflow.sdk import Connection
+from airflow.sdk import DAG, BaseOperator, Connection
 from werkzeug import Response
 
+from aggregator import failures
 from aggregator.alerts import notifier
 from aggregator.alerts.notifier import deliver, notify_failed, tell, webhook_url
 from aggregator.alerts.store import Alert, Kind, open_alerts, raise_alert, settle
-from aggregator.errors import HardError
+from aggregator.errors import AggregatorError, HardError, TransientError, WrongParamsError
 from tests.alerts.conftest import PATH
 
 if TYPE_CHECKING:
     import psycopg
+    from airflow.sdk import Context
     from pytest_httpserver import HTTPServer
 
 SINCE = datetime(2026, 11, 16, 2, tzinfo=UTC)
@@ -192,19 +194,128 @@ def test_connection_without_a_host_is_named(host: str | None, said: str) -> None
         webhook_url(Connection(conn_id="alerts_webhook", conn_type="http", host=host))
 
 
-@pytest.mark.parametrize("known", [True, False])
-def test_failed_run_is_told_of_whatever_is_known_of_it(ops, known: bool) -> None:
-    context: Any = {"dag": SimpleNamespace(dag_id="click_rollups"), "run_id": "scheduled__2026-11-16T01:00:00+00:00"}
-    if known:
-        context["dag_run"] = SimpleNamespace(run_after=SINCE.replace(hour=1), end_date=SINCE)
-        context["ti"] = SimpleNamespace(task_id="roll_up_clicks")
-    notify_failed(context)
+RUN = "scheduled__2026-11-16T01:00:00+00:00"
+LINK = "/dags/job/runs/scheduled__2026-11-16T01%3A00%3A00%2B00%3A00"
+
+
+def failed_run(
+    states: dict[str, str], noted: dict[tuple[str, int], HardError | TransientError], **different: Any
+) -> Any:
+    """What Airflow gives the callback of a run, after plan, three times work, and finish."""
+    with DAG("job", schedule=None) as dag:
+        plan, finish = BaseOperator(task_id="plan"), BaseOperator(task_id="finish", trigger_rule="all_done")
+        work = BaseOperator.partial(task_id="work").expand(doc=["a", "b", "c"])
+        plan >> work >> finish
+    kept: dict[tuple[str, int, str], Any] = {}
+
+    def instance(task_id: str, map_index: int = -1) -> Any:
+        return SimpleNamespace(
+            dag_id="job",
+            task_id=task_id,
+            run_id=RUN,
+            map_index=map_index,
+            try_number=3,
+            xcom_push=lambda key, value: kept.update({(task_id, map_index, key): value}),
+            xcom_pull=lambda task_ids, key, map_indexes: kept.get((task_ids, map_indexes, key)),
+            get_task_states=lambda **_: {RUN: states},
+        )
+
+    for (task_id, map_index), error in noted.items():
+        failures.note({"ti": instance(task_id, map_index)}, error)
+    run = {
+        "run_after": SINCE.replace(hour=1),
+        "end_date": SINCE,
+        "run_type": "scheduled",
+        "clear_number": 0,
+        "data_interval_start": SINCE.replace(day=15, hour=0),
+        "data_interval_end": SINCE.replace(hour=0),
+        **different,
+    }
+    return {"dag": dag, "run_id": RUN, "dag_run": SimpleNamespace(**run), "ti": instance("finish")}
+
+
+BEGIN = "FAILED: job (window 2026-11-15 00:00 to 2026-11-16 00:00 UTC) failed at 2026-11-16 02:00 UTC."
+CLEAR = f"Fix the cause, then clear run {RUN}, due 2026-11-16 01:00 UTC."
+
+
+@pytest.mark.parametrize(
+    ("states", "noted", "reason"),
+    [
+        (
+            {"plan": "failed", "work": "upstream_failed", "finish": "failed"},
+            {
+                ("plan", -1): HardError("Connection 'market_db' is unknown. Create it in Airflow."),
+                ("finish", -1): HardError("A task of this run failed."),
+            },
+            "Task plan failed and is not retried, the error is permanent: Connection 'market_db' is unknown.",
+        ),
+        (
+            {"plan": "success", "work_0": "success", "work_1": "failed", "work_2": "failed", "finish": "success"},
+            {("work", 1): TransientError("PostgreSQL is\nbusy. Try again later.")},
+            "Task work (2 instances) failed after try 3: PostgreSQL is busy.",
+        ),
+        ({"plan": "failed"}, {}, "Task plan ended without an error, as after a kill."),
+        (
+            {"finish": "failed"},
+            {("finish", -1): ValueError("row 42 of secret-word")},
+            "Task finish failed and is not retried, the error is permanent: ValueError (its text is in the log of the task).",  # noqa: E501
+        ),
+    ],
+)
+def test_failed_run_names_its_first_failed_task_and_the_reason(
+    ops, states: dict[str, str], noted: dict[tuple[str, int], Any], reason: str
+) -> None:
+    notify_failed(failed_run(states, noted))
     (found,) = open_alerts()
-    assert (found.kind, found.subject, found.members) == (Kind.FAILED, "click_rollups", (context["run_id"],))
+    assert (found.kind, found.subject, found.since, found.members) == (Kind.FAILED, "job", SINCE, (RUN,))
     ((text,),) = ops.execute("select text from ops.alerts").fetchall()
-    assert text.endswith("/dags/click_rollups/runs/scheduled__2026-11-16T01%3A00%3A00%2B00%3A00")
-    assert ("failed in roll_up_clicks at 2026-11-16 02:00 UTC" in text) is known
-    assert ("due 2026-11-16 01:00 UTC" in text) is known
+    assert text == f"{BEGIN} {reason} {CLEAR} {LINK}"
+
+
+def test_failed_run_of_which_only_the_id_is_known_is_reported(ops) -> None:
+    notify_failed(cast("Context", {"dag": SimpleNamespace(dag_id="job"), "run_id": RUN}))
+    ((text,),) = ops.execute("select text from ops.alerts").fetchall()
+    assert text.startswith("FAILED: job failed at ")
+    assert text.endswith(f"UTC. Fix the cause, then clear run {RUN}. {LINK}")
+
+
+def test_failed_run_is_reported_when_its_failure_cannot_be_read(ops) -> None:
+    context = failed_run({}, {})
+    context["ti"].get_task_states = None
+    notify_failed(context)
+    ((text,),) = ops.execute("select text from ops.alerts").fetchall()
+    assert text == f"{BEGIN} Task finish failed; its log has the error. {CLEAR} {LINK}"
+
+
+def test_failed_ohlcv_run_is_left_to_the_next_run_and_a_cleared_one_is_not(ops) -> None:
+    for clears, next_step in (
+        (0, f"The next scheduled run does its work. Run: {RUN}, due"),
+        (1, "Fix the cause, then"),
+    ):
+        context = failed_run({"plan": "failed"}, {}, clear_number=clears)
+        context["dag"].dag_id = "ohlcv_aggregation"
+        notify_failed(context)
+        ((text,),) = ops.execute("select text from ops.alerts where settled_at is null").fetchall()
+        assert next_step in text
+        settle(open_alerts()[0], None)
+
+
+@pytest.mark.parametrize(("run_type", "alerts"), [("manual", 0), ("scheduled", 1)])
+def test_wrong_params_of_a_manual_run_raise_no_alert(ops, run_type: str, alerts: int) -> None:
+    noted: dict[tuple[str, int], Any] = {("plan", -1): WrongParamsError("startDate: a day is written YYYY-MM-DD.")}
+    notify_failed(failed_run({"plan": "failed", "finish": "failed"}, noted, run_type=run_type))
+    assert len(open_alerts()) == alerts
+
+
+def test_secrets_backend_that_does_not_answer_is_not_taken_for_a_missing_webhook(
+    ops, no_metadata_database, monkeypatch, caplog
+) -> None:
+    monkeypatch.delenv("AIRFLOW_CONN_ALERTS_WEBHOOK", raising=False)
+    tell(alert())
+    with pytest.raises(AggregatorError, match="MetastoreBackend did not answer"):
+        deliver()
+    assert unsent(ops) == [(0, None)]
+    assert "This alert is stored but could not be sent. The watch sends it later." in said(caplog)
 
 
 def test_sending_holds_up_nobody_for_long() -> None:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from aggregator.alerts import freshness, watch
 from aggregator.alerts.freshness import TARGETS, Freshness, Lag, State
-from aggregator.alerts.store import Alert, Kind, OpenAlert, open_alerts, raise_alert
+from aggregator.alerts.notifier import notify_failed
+from aggregator.alerts.store import Alert, Kind, OpenAlert, open_alerts, raise_alert, settle
+from aggregator.alerts.wording import stale
 from aggregator.dead_letters import TOO_MANY
 from aggregator.errors import AggregatorError
 from aggregator.migrations import databases
 from tests.alerts.test_store import SINCE, messages
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     import psycopg
 
 CLICKS = next(target for target in TARGETS if target.dag_id == "click_rollups")
@@ -26,20 +28,8 @@ def kinds(ops: psycopg.Connection) -> list[tuple[str, bool]]:
     return ops.execute("select kind, settled_at is not null from ops.alerts order by id").fetchall()
 
 
-@pytest.fixture
-def runs(monkeypatch) -> dict[str, str]:
-    """The states of Airflow's runs, by their ids."""
-    states: dict[str, str] = {}
-
-    def known(_: str, run_ids: Iterable[str]) -> dict[str, str]:
-        return {run_id: states[run_id] for run_id in run_ids if run_id in states}
-
-    monkeypatch.setattr(watch, "_states", known)
-    return states
-
-
-def about_runs(kind: Kind, *run_ids: str) -> None:
-    raise_alert(Alert(kind, "click_rollups", SINCE, f"{kind}: {run_ids}", run_ids))
+def about_runs(kind: Kind, *run_ids: str, dag_id: str = "click_rollups") -> None:
+    raise_alert(Alert(kind, dag_id, SINCE, f"{kind}: {run_ids}", run_ids))
 
 
 @pytest.mark.parametrize(
@@ -48,20 +38,20 @@ def about_runs(kind: Kind, *run_ids: str) -> None:
         (Kind.FAILED, "failed", False, None),
         (Kind.FAILED, "queued", False, None),
         (Kind.FAILED, "running", False, None),
-        (Kind.FAILED, "success", True, "RECOVERED: click_rollups has recovered. Run a has succeeded."),
+        (Kind.FAILED, "success", True, "RECOVERED: click_rollups has recovered. Run a succeeded."),
         (Kind.FAILED, None, True, None),
         (Kind.LATE, "queued", False, None),
         (Kind.LATE, "running", False, None),
-        (Kind.LATE, "success", True, "RECOVERED: click_rollups is no longer late. Run a has succeeded."),
+        (Kind.LATE, "success", True, "RECOVERED: click_rollups is no longer late. Run a succeeded."),
         (Kind.LATE, "failed", True, None),
     ],
 )
 def test_alert_about_a_run_is_open_while_the_run_is_unwell(
-    ops, runs, kind: Kind, state: str | None, settled: bool, told: str | None
+    ops, airflow, kind: Kind, state: str | None, settled: bool, told: str | None
 ) -> None:
     about_runs(kind, "a")
     if state:
-        runs["a"] = state
+        airflow.run("a", state)
     watch.settle_runs(open_alerts())
     assert kinds(ops) == [(kind, settled)]
     recovery = messages(ops)[1:]
@@ -69,14 +59,229 @@ def test_alert_about_a_run_is_open_while_the_run_is_unwell(
     assert all(text.startswith(told or "") and text.endswith("/dags/click_rollups/runs/a") for text in recovery)
 
 
-def test_several_runs_have_recovered_when_all_have(ops, runs) -> None:
-    about_runs(Kind.FAILED, "a", "b", "deleted")
-    runs.update(a="success", b="failed")
+def test_recovery_of_several_runs_counts_each_by_how_it_ended(ops, airflow) -> None:
+    about_runs(Kind.FAILED, "a", "b", "c", "deleted")
+    airflow.run("a", "success")
+    marked = airflow.run("c", "success")
+    airflow.audit(marked, "patch_dag_run", {"state": "success"}, when=marked.end_date)
+    failed = airflow.run("b", "failed")
     watch.settle_runs(open_alerts())
     assert kinds(ops) == [("failed", False)]
-    runs["b"] = "success"
+    airflow.audit(failed, "patch_dag_run", {"note": "looked at"}, when=failed.end_date)
+    airflow._add(set_state(failed, "success"))
     watch.settle_runs(open_alerts())
-    assert messages(ops)[1].startswith("RECOVERED: click_rollups has recovered. 3 runs have succeeded.")
+    assert messages(ops)[1].startswith(
+        "RECOVERED: click_rollups has recovered. 2 runs succeeded. Run c was marked as success: Airflow did not do its "
+        "work. Check its data. Run deleted was deleted. The alert was open since 2026-11-16 02:00 UTC. "
+    )
+
+
+def set_state(run: Any, state: str) -> Any:
+    run._state = state
+    return run
+
+
+MARKS = [
+    ("patch_dag_run", {"state": "success"}, True),
+    (
+        "bulk_dag_runs",
+        {"actions": [{"action": "update", "entities": [{"dag_run_id": "a", "state": "success"}]}]},
+        False,
+    ),
+    ("patch_task_instance", {"new_state": "success", "task_id": "roll_up_clicks"}, True),
+    (
+        "bulk_task_instances",
+        {"actions": [{"entities": [{"dag_run_id": "a", "task_id": "roll_up_clicks", "new_state": "success"}]}]},
+        False,
+    ),
+]
+
+
+@pytest.mark.parametrize(("event", "body", "single"), MARKS)
+def test_run_marked_as_success_is_reported_as_marked(ops, airflow, event: str, body: Any, single: bool) -> None:
+    about_runs(Kind.FAILED, "a")
+    run = airflow.run("a", "success")
+    airflow.task(run, "roll_up_clicks", "success")
+    airflow.audit(run, event, body, when=run.end_date, single=single)
+    watch.settle_runs(open_alerts())
+    assert messages(ops)[1].startswith(
+        "CLOSED: click_rollups. Run a was marked as success: Airflow did not do its work. Check its data. The alert "
+    )
+
+
+@pytest.mark.parametrize(("event", "body", "single"), MARKS)
+def test_run_cleared_after_the_mark_has_succeeded(ops, airflow, event: str, body: Any, single: bool) -> None:
+    about_runs(Kind.FAILED, "a")
+    run = airflow.run("a", "success")
+    airflow.task(run, "roll_up_clicks", "success")
+    airflow.audit(run, event, body, when=run.start_date - timedelta(seconds=1), single=single)
+    watch.settle_runs(open_alerts())
+    assert messages(ops)[1].startswith("RECOVERED: click_rollups has recovered. Run a succeeded.")
+
+
+NOW = datetime.now(UTC)
+
+
+def test_failed_ohlcv_run_has_recovered_when_the_next_run_has_done_its_work(ops, airflow) -> None:
+    dag_id = "ohlcv_aggregation"
+    about_runs(Kind.FAILED, "a", dag_id=dag_id)
+    airflow.run("a", "failed", dag_id=dag_id, ended=NOW - timedelta(minutes=20))
+    watch.settle_runs(open_alerts())
+    assert kinds(ops) == [("failed", False)]
+    airflow.run("b", "success", dag_id=dag_id, ended=NOW - timedelta(minutes=15))
+    watch.settle_runs(open_alerts())
+    assert messages(ops)[1].startswith(
+        "RECOVERED: ohlcv_aggregation has recovered. A later run did the work of run a. The alert was open since "
+    )
+
+
+@pytest.mark.parametrize(
+    ("failed", "later"),
+    [
+        ({"dag_id": "click_rollups"}, {"dag_id": "click_rollups"}),
+        ({"run_type": "manual"}, {}),
+        ({"run_type": "backfill"}, {}),
+        ({"clears": 1}, {}),
+        ({}, {"run_type": "manual"}),
+        ({}, {"due": NOW - timedelta(hours=1)}),
+        ({}, {"ended": NOW - timedelta(minutes=19, seconds=30)}),
+    ],
+)
+def test_failed_run_stays_open_when_no_later_run_does_its_work(
+    ops, airflow, failed: dict[str, Any], later: dict[str, Any]
+) -> None:
+    usual = {"dag_id": "ohlcv_aggregation"}
+    airflow.run("a", "failed", **{**usual, "ended": NOW - timedelta(minutes=20), **failed})
+    airflow.run("b", "success", **{**usual, "ended": NOW - timedelta(minutes=15), **later})
+    about_runs(Kind.FAILED, "a", dag_id={**usual, **failed}["dag_id"])
+    watch.settle_runs(open_alerts())
+    assert kinds(ops) == [("failed", False)]
+
+
+def test_later_run_marked_as_success_has_not_done_the_work_of_a_failed_one(ops, airflow) -> None:
+    dag_id = "ohlcv_aggregation"
+    about_runs(Kind.FAILED, "a", dag_id=dag_id)
+    airflow.run("a", "failed", dag_id=dag_id, ended=NOW - timedelta(minutes=20))
+    later = airflow.run("b", "success", dag_id=dag_id, ended=NOW - timedelta(minutes=15))
+    airflow.audit(later, "patch_dag_run", {"state": "success"}, when=later.end_date)
+    watch.settle_runs(open_alerts())
+    assert kinds(ops) == [("failed", False)]
+
+
+def permanent(reason: str, **different: Any) -> dict[str, Any]:
+    return {"reason": reason, "transient": False, "tries": 1, "wrong_params": False, **different}
+
+
+def test_failed_run_without_an_alert_gets_one_with_its_first_failed_task(ops, airflow) -> None:
+    run = airflow.run("a", "failed", due=datetime(2026, 11, 16, 1, tzinfo=UTC))
+    airflow.task(run, "finish", "failed", permanent("A task of this run failed."))
+    first = run.end_date - timedelta(seconds=5)
+    airflow.task(run, "plan", "failed", permanent("Connection 'market_db' is unknown."), ended=first)
+    for _ in range(2):
+        watch.raise_missing(open_alerts())
+    ((kind, subject, members, since),) = ops.execute("select kind, subject, members, since from ops.alerts").fetchall()
+    assert (kind, subject, members, since) == ("failed", "click_rollups", ["a"], run.end_date)
+    (text,) = messages(ops)
+    assert text.startswith("FAILED: click_rollups failed at ")
+    assert (
+        "Task plan failed and is not retried, the error is permanent: Connection 'market_db' is unknown. Fix the "
+        "cause, then clear run a, due 2026-11-16 01:00 UTC. "
+    ) in text
+
+
+def test_many_failed_runs_without_an_alert_are_one_message_for_each_dag(ops, airflow) -> None:
+    for number in range(30):
+        airflow.run(f"{number}", "failed", run_type="backfill")
+        airflow.run(f"{number}", "failed", dag_id="telemetry_daily", run_type="manual", clears=1)
+    watch.raise_missing(open_alerts())
+    assert sorted(text.split()[1] for text in messages(ops)) == ["click_rollups", "telemetry_daily"]
+    assert [len(alert.members) for alert in open_alerts()] == [30, 30]
+
+
+def test_failed_run_is_not_reported_a_second_time(ops, airflow) -> None:
+    about_runs(Kind.FAILED, "a")
+    airflow.run("a", "failed")
+    watch.raise_missing(open_alerts())
+    settle(open_alerts()[0], None)
+    watch.raise_missing(open_alerts())
+    assert len(messages(ops)) == 1
+
+
+def test_failed_clear_of_a_run_that_had_recovered_is_reported(ops, airflow) -> None:
+    about_runs(Kind.FAILED, "a")
+    settle(open_alerts()[0], None)
+    ops.execute("update ops.alerts set settled_at = settled_at - interval '1 hour'")
+    airflow.run("a", "failed", clears=1)
+    watch.raise_missing(open_alerts())
+    assert len(messages(ops)) == 2
+
+
+@pytest.mark.parametrize(
+    "reason", ["just now", "long ago", "before alerts", "marked", "redone", "wrong params", "foreign DAG", "success"]
+)
+def test_run_that_needs_no_alert_gets_none(ops, airflow, reason: str) -> None:
+    ended = {
+        "just now": datetime.now(UTC),
+        "long ago": NOW - watch.LOOK_BACK - timedelta(hours=1),
+    }.get(reason, NOW - timedelta(minutes=20))
+    dag_id = {"foreign DAG": "somebody_elses", "redone": "ohlcv_aggregation"}.get(reason, "telemetry_daily")
+    run = airflow.run(
+        "a",
+        "success" if reason == "success" else "failed",
+        dag_id=dag_id,
+        ended=ended,
+        run_type="manual" if reason == "wrong params" else "scheduled",
+    )
+    airflow.task(run, "task", "failed", permanent("startDate is wrong.", wrong_params=reason == "wrong params"))
+    airflow.run("b", "success", dag_id=dag_id, ended=NOW - timedelta(minutes=15))
+    if reason == "marked":
+        airflow.audit(run, "patch_dag_run", {"state": "failed"}, when=run.start_date)
+    if reason == "before alerts":
+        ops.execute("update migrations.history set applied_at = %s", [ended + timedelta(minutes=1)])
+    watch.raise_missing(open_alerts())
+    assert messages(ops) == []
+
+
+def test_late_run_without_an_alert_gets_one(ops, airflow) -> None:
+    deadline = datetime.now(UTC) - timedelta(minutes=10)
+    run = airflow.run("a", "running", due=datetime(2026, 11, 16, 1, tzinfo=UTC))
+    airflow.deadline(run, deadline)
+    for _ in range(2):
+        watch.raise_missing(open_alerts())
+    assert kinds(ops) == [("late", False)]
+    (text,) = messages(ops)
+    assert text.startswith(
+        f"LATE: click_rollups has not finished by its deadline, {deadline:%Y-%m-%d %H:%M} UTC. Run a"
+    )
+
+
+@pytest.mark.parametrize("reason", ["in time", "just now", "long ago", "over", "cleared", "reported as failed"])
+def test_run_that_is_not_late_or_is_reported_gets_no_alert(ops, airflow, reason: str) -> None:
+    deadline = {
+        "in time": NOW + timedelta(days=1),
+        "just now": datetime.now(UTC),
+        "long ago": NOW - watch.LOOK_BACK - timedelta(hours=1),
+    }.get(reason, NOW - timedelta(minutes=10))
+    run = airflow.run("a", "success" if reason == "over" else "running", clears=int(reason == "cleared"))
+    airflow.deadline(run, deadline)
+    if reason == "reported as failed":
+        about_runs(Kind.FAILED, "a")
+    before = messages(ops)
+    watch.raise_missing(open_alerts())
+    assert messages(ops) == before
+
+
+def test_alert_lost_while_its_database_was_down_is_raised_when_it_is_back(
+    ops, airflow, ops_database_url, monkeypatch
+) -> None:
+    run = airflow.run("a", "failed")
+    monkeypatch.setenv("AIRFLOW_CONN_OPS_DB", "postgresql://u@127.0.0.1:1/ops?connect_timeout=2")
+    context: Any = {"dag": SimpleNamespace(dag_id="click_rollups"), "run_id": "a", "dag_run": run}
+    notify_failed(context)
+    watch.look(at_data=False)
+    monkeypatch.setenv("AIRFLOW_CONN_OPS_DB", ops_database_url)
+    watch.look(at_data=False)
+    assert [text.split(" failed at ")[0] for text in messages(ops)] == ["FAILED: click_rollups"]
 
 
 def found(monkeypatch, state: State) -> None:
@@ -92,11 +297,8 @@ def test_stale_table_is_told_of_until_it_is_fresh(ops, monkeypatch) -> None:
     found(monkeypatch, State.FRESH)
     watch.watch_freshness(open_alerts())
     assert kinds(ops) == [("stale", True)]
-    stale, recovery = messages(ops)
-    assert stale.startswith(
-        "STALE: public.click_rollups has data up to 2026-11-16 02:00 UTC. What came after 2026-11-16 02:00 UTC should "
-        "be in it 1 day, 2:00:00 later at most. "
-    )
+    told, recovery = messages(ops)
+    assert told.startswith("STALE: public.click_rollups ends at 2026-11-16 02:00; clicks since then were due in it by ")
     assert recovery == "RECOVERED: public.click_rollups is fresh again. It was stale since 2026-11-17 04:00 UTC."
 
 
@@ -104,8 +306,57 @@ def test_stale_table_with_symbols_names_those_that_are_furthest_behind(ops, monk
     lag = Lag(behind=1234, symbols=5000, worst=("A 15m", "B 1h", "C 1d"))
     monkeypatch.setattr(freshness, "look", lambda: [Freshness(CLICKS, State.STALE, SINCE, SINCE, lag)])
     watch.watch_freshness(open_alerts())
-    (stale,) = messages(ops)
-    assert "1,234 of 5,000 symbols are behind: A 15m, B 1h, C 1d and 1,231 more." in stale
+    (told,) = messages(ops)
+    assert "1,234 of 5,000 symbols are behind: A 15m, B 1h, C 1d and 1,231 more." in told
+
+
+def at(text: str) -> datetime:
+    return datetime.fromisoformat(f"2026-11-{text}+00:00")
+
+
+@pytest.mark.parametrize(
+    ("table", "newest", "waiting_since", "now", "text"),
+    [
+        (
+            "ohlcv.bars",
+            "16 19:15",
+            "16 19:15",
+            "16 19:40",
+            "ohlcv.bars ends at 19:15; candles since then were due in it by 19:31, now it is 19:40 UTC. Is the sched",
+        ),
+        (
+            "ohlcv.candles",
+            "12 08:00",
+            "12 08:00",
+            "16 08:01",
+            (
+                "ohlcv.candles ends at 2026-11-12 08:00; candles since then were due by 2026-11-16 08:00, now it is "
+                "2026-11-16 08:01 UTC. Is the feed running?"
+            ),
+        ),
+        (
+            "public.telemetry_daily",
+            "12 00:00",
+            "13 00:00",
+            "14 04:00",
+            (
+                "public.telemetry_daily ends at 2026-11-12 00:00; events since 2026-11-13 00:00 were due in it by "
+                "2026-11-14 02:00, now it is 2026-11-14 04:00 UTC. Is the scheduler running?"
+            ),
+        ),
+    ],
+)
+def test_stale_text_says_when_the_data_ends_and_was_due(
+    table: str, newest: str, waiting_since: str, now: str, text: str
+) -> None:
+    target = next(target for target in TARGETS if target.table == table)
+    found = Freshness(target, State.STALE, at(newest), at(waiting_since))
+    assert stale(found, at(now)).startswith(f"STALE: {text}")
+
+
+def test_stale_text_exists_for_every_target() -> None:
+    for target in TARGETS:
+        assert stale(Freshness(target, State.STALE, SINCE, SINCE), SINCE)
 
 
 def test_stale_table_that_is_paused_is_settled_without_a_word(ops, monkeypatch) -> None:
@@ -113,8 +364,8 @@ def test_stale_table_that_is_paused_is_settled_without_a_word(ops, monkeypatch) 
         found(monkeypatch, state)
         watch.watch_freshness(open_alerts())
     assert kinds(ops) == [("stale", True)]
-    (stale,) = messages(ops)
-    assert stale.startswith("STALE: ")
+    (told,) = messages(ops)
+    assert told.startswith("STALE: ")
 
 
 def test_table_of_which_nothing_is_known_is_not_told_of(ops, monkeypatch) -> None:
@@ -182,6 +433,7 @@ def test_a_look_goes_on_where_something_cannot_be_looked_at(monkeypatch, caplog,
         return look
 
     monkeypatch.setattr(watch, "open_alerts", step("alerts"))
+    monkeypatch.setattr(watch, "raise_missing", step("missing"))
     monkeypatch.setattr(watch, "settle_runs", step("runs", broken=True))
     monkeypatch.setattr(watch, "watch_freshness", step("freshness", broken=True))
     monkeypatch.setattr(watch, "watch_dead_letters", step("letters"))
@@ -192,10 +444,10 @@ def test_a_look_goes_on_where_something_cannot_be_looked_at(monkeypatch, caplog,
     heartbeat = tmp_path / "heartbeat"
     assert watch.main(["--once", "--heartbeat", str(heartbeat)]) == 0
     assert heartbeat.exists()
-    assert called == ["alerts", "runs", "letters", "freshness", "tasks", "deliver"]
+    assert called == ["alerts", "missing", "runs", "letters", "freshness", "tasks", "deliver"]
     called.clear()
     watch.look(at_data=False)
-    assert called == ["alerts", "runs", "letters", "deliver"]
+    assert called == ["alerts", "missing", "runs", "letters", "deliver"]
     assert "runs is broken" in caplog.text
 
 
@@ -205,7 +457,7 @@ def test_a_look_without_the_database_of_alerts_is_logged(monkeypatch, caplog) ->
     assert "This look was not finished: PostgreSQL cannot be reached by connection ops_db" in caplog.text
 
 
-def test_a_look_reads_the_alerts_once_and_settles_those_of_every_kind(monkeypatch, ops, runs, database_url) -> None:
+def test_a_look_reads_the_alerts_once_and_settles_those_of_every_kind(monkeypatch, ops, airflow, database_url) -> None:
     def read() -> list[OpenAlert]:
         looks.append(1)
         return open_alerts()
@@ -222,7 +474,7 @@ def test_a_look_reads_the_alerts_once_and_settles_those_of_every_kind(monkeypatc
     assert len(looks) == 1
 
 
-def test_everything_of_the_repository_is_well_when_it_is_new(runs, migrated) -> None:
+def test_everything_of_the_repository_is_well_when_it_is_new(airflow, migrated) -> None:
     migrated(*databases())
     watch.look()
     assert open_alerts() == []

@@ -52,7 +52,7 @@ def test_late_run_is_told_of_once_in_time_and_its_end_too(
 
     (probes / "go").touch()
     _, recovery = receiver.wait_until_told("probe_late", 2)
-    assert recovery.startswith(f"RECOVERED: probe_late is no longer late. Run {run['dag_run_id']} has succeeded.")
+    assert recovery.startswith(f"RECOVERED: probe_late is no longer late. Run {run['dag_run_id']} succeeded.")
     assert alerts(products, "probe_late") == [("late", True)]
 
 
@@ -61,8 +61,11 @@ def test_failed_run_is_told_of_once_not_as_late_and_its_mending_too(
 ) -> None:
     (text,) = receiver.wait_until_told("probe_failed", 1)
     (run,) = stack.airflow.runs("probe_failed")
-    assert text.startswith("FAILED: probe_failed has failed in fail at ")
-    assert f"Run {run['dag_run_id']}, due " in text
+    assert text.startswith("FAILED: probe_failed failed at ")
+    assert (
+        "Task fail failed and is not retried, the error is permanent: The probe is not fixed. Fix the cause, then "
+        f"clear run {run['dag_run_id']}, due "
+    ) in text
 
     wait(lambda: after(datetime.fromisoformat(run["run_after"]) + DEADLINE + SOON / 3), seconds=120)
     assert alerts(products, "probe_failed") == [("failed", False)]
@@ -70,7 +73,7 @@ def test_failed_run_is_told_of_once_not_as_late_and_its_mending_too(
     (probes / "mended").touch()
     stack.airflow.clear("probe_failed", run["dag_run_id"])
     _, recovery = receiver.wait_until_told("probe_failed", 2)
-    assert recovery.startswith(f"RECOVERED: probe_failed has recovered. Run {run['dag_run_id']} has succeeded.")
+    assert recovery.startswith(f"RECOVERED: probe_failed has recovered. Run {run['dag_run_id']} succeeded.")
     assert alerts(products, "probe_failed") == [("failed", True)]
 
 

@@ -10,7 +10,7 @@ from airflow.sdk.definitions.deadline import BaseDeadlineReference, DeadlineAler
 
 from aggregator.alerts.notifier import tell
 from aggregator.alerts.store import Alert, Kind
-from aggregator.alerts.wording import minute, run_link
+from aggregator.alerts.wording import late
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -79,12 +79,10 @@ async def notify_late(context: Mapping[str, Any]) -> None:
 
 def _late(context: Mapping[str, Any]) -> Alert:
     run, deadline = context["dag_run"], _moment(context["deadline"]["deadline_time"])
-    dag_id, run_id, due = run["dag_id"], run["dag_run_id"], _moment(run["run_after"])
-    text = (
-        f"LATE: {dag_id} has not finished by its deadline, {minute(deadline)}. "
-        f"Run {run_id}, due {minute(due)}, is {run['state']}."
+    dag_id, run_id = run["dag_id"], run["dag_run_id"]
+    return Alert(
+        Kind.LATE, dag_id, deadline, late(dag_id, run_id, _moment(run["run_after"]), run["state"], deadline), (run_id,)
     )
-    return Alert(Kind.LATE, dag_id, deadline, f"{text} {run_link(dag_id, run_id)}", (run_id,))
 
 
 def _moment(value: datetime | str) -> datetime:

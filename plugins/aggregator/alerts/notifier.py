@@ -10,10 +10,12 @@ import logging
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from aggregator import failures
 from aggregator.alerts.store import TIMEOUT, Alert, Kind, hook, raise_alert
-from aggregator.alerts.wording import minute, run_link
+from aggregator.alerts.wording import failed
 from aggregator.errors import AggregatorError, HardError
 from aggregator.paths import SQL
+from aggregator.secrets_backends import require_answers
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection, Context
@@ -30,25 +32,29 @@ _SENT = range(200, 300)
 
 
 def notify_failed(context: Context) -> None:
-    """Tell that a run has failed: the ``on_failure_callback`` of every DAG.
+    """Raise an alert about a failed run: the ``on_failure_callback`` of every DAG.
 
     Airflow calls it once for each run that ends as failed, after the last retry, whichever task failed or was killed.
+    Wrong params of a manual run raise none: the error of the task is for the person who gave them.
 
     Args:
         context: Airflow's context of the run's callback. Of a run whose tasks are not known any more it holds only the
             DAG and the run's id.
     """
-    dag_id, run_id = context["dag"].dag_id, context["run_id"]
-    run, task = context.get("dag_run"), context.get("ti")
-    due = f", due {minute(run.run_after)}," if run else ""
-    place = f" in {task.task_id}" if task else ""
+    dag_id, run_id, run = context["dag"].dag_id, context["run_id"], context.get("dag_run")
+    failure = failures.of_run(context)
+    if run and failures.is_of_params(failure, run.run_type):
+        log.info("dag=%s run=%s: the params are wrong, which raises no alert", dag_id, run_id)
+        return
     since = (run and run.end_date) or datetime.now(UTC)
-    text = f"FAILED: {dag_id} has failed{place} at {minute(since)}. Run {run_id}{due} has no retries left."
-    tell(Alert(Kind.FAILED, dag_id, since, f"{text} {run_link(dag_id, run_id)}", (run_id,)))
+    tell(Alert(Kind.FAILED, dag_id, since, failed(dag_id, run_id, run, failure, since), (run_id,)))
 
 
 def tell(alert: Alert) -> None:
-    """Raise an alert and try to send it at once. A database that is down is logged, and nothing else.
+    """Raise an alert and try to send it at once.
+
+    If the database is down, the error is logged. ``aggregator.alerts.watch`` raises the alert later: it finds the
+    failed and late runs that have none.
 
     Args:
         alert: The alert.
@@ -56,9 +62,13 @@ def tell(alert: Alert) -> None:
     log.error("ALERT kind=%s subject=%s: %s", alert.kind, alert.subject, alert.text)
     try:
         raise_alert(alert)
+    except AggregatorError as error:
+        log.error("This alert could not be stored. The watch raises it later. %s", error)  # noqa: TRY400
+        return
+    try:
         deliver()
     except AggregatorError as error:
-        log.error("This alert could not be stored, so it may not be sent: %s", error)  # noqa: TRY400
+        log.error("This alert is stored but could not be sent. The watch sends it later. %s", error)  # noqa: TRY400
 
 
 def deliver() -> int:
@@ -71,7 +81,8 @@ def deliver() -> int:
         How many were sent; 0 without the connection ``alerts_webhook``.
 
     Raises:
-        AggregatorError: The messages could not be read or marked.
+        AggregatorError: The messages could not be read or marked, or nobody knows whether there is a connection because
+            the secrets backend does not answer.
     """
     sent = 0
     if (url := _url()) is None:
@@ -100,6 +111,7 @@ def _url() -> str | None:
     try:
         connection = BaseHook.get_connection(WEBHOOK)
     except AirflowNotFoundException:
+        require_answers(lambda backend: backend.get_connection(conn_id=WEBHOOK))
         return None
     url = webhook_url(connection)
     # A library that logs at the level of debugging would write it down.

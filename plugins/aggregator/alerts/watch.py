@@ -1,8 +1,8 @@
-"""Watches what no run can tell: stale data, recoveries, messages that could not be sent; one process beside Airflow's.
+"""Sends alerts that no task can send: stale data while the scheduler is down, recoveries, and alerts that were lost.
 
     python -m aggregator.alerts.watch [--once]
 
-It does not need the scheduler, so it tells when that is down. Two of them do no harm.
+It is one process beside Airflow's, and needs no scheduler. Two of them do no harm.
 """
 
 from __future__ import annotations
@@ -13,27 +13,25 @@ import os
 import sys
 import time
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from airflow.models.dagrun import DagRun
-from airflow.utils.session import create_session
-from sqlalchemy import select
-from sqlalchemy.exc import SQLAlchemyError
-
-from aggregator.alerts import freshness
-from aggregator.alerts.deadline import AT_WORK
+from aggregator.alerts import freshness, runs
 from aggregator.alerts.freshness import State
 from aggregator.alerts.notifier import deliver
 from aggregator.alerts.store import Alert, Kind, OpenAlert, execute, open_alerts, raise_alert, settle
-from aggregator.alerts.wording import minute, run_link
+from aggregator.alerts.wording import Outcome, failed, late, minute, recovered, redone_by_next, stale
 from aggregator.dead_letters import TOO_MANY
+from aggregator.defaults import DEADLINES
 from aggregator.errors import AggregatorError, UnknownConnectionError
+from aggregator.failures import is_of_params
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from airflow.models.dagrun import DagRun
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +41,11 @@ EVERY = 10.0
 DATA_EVERY = 3
 """Every how many looks the products' tables are looked at: that costs more than a look at alerts and runs."""
 
-_UNWELL = {Kind.LATE: AT_WORK, Kind.FAILED: {*AT_WORK, "failed"}}
-"""States of a run in which its alert stays open. A late run that fails is told of as failed."""
+LOOK_BACK = timedelta(days=7)
+"""How long ago a run may have failed, or become late, for an alert that is missing to be raised."""
+
+GRACE = timedelta(minutes=1)
+"""Time that Airflow has to call the callback of a run."""
 
 NAMED_AT_MOST = 5
 """Disabled tasks that a text names."""
@@ -64,7 +65,7 @@ def look(*, at_data: bool = True) -> None:
     with _logged_errors():
         # One of them that is settled or gets members meanwhile is not settled by this list.
         alerts = open_alerts()
-        for step in (settle_runs, watch_dead_letters, *data):
+        for step in (raise_missing, settle_runs, watch_dead_letters, *data):
             with _logged_errors():
                 step(alerts)
         deliver()
@@ -78,38 +79,111 @@ def _logged_errors() -> Iterator[None]:
         log.error("This look was not finished: %s", error)  # noqa: TRY400
 
 
-def settle_runs(alerts: Iterable[OpenAlert]) -> None:
-    """Settle alerts about runs that have succeeded meanwhile, or were deleted.
+def raise_missing(alerts: Iterable[OpenAlert]) -> None:  # noqa: ARG001 - those that are settled count, too
+    """Raise the alerts about failed and late runs whose callback could not: the database of alerts was down, say.
+
+    Left out are runs that ended before this database had alerts, those that somebody marked as failed, those whose work
+    a later run has done, and manual runs with wrong params. Alerts of one DAG are one message, as everywhere.
 
     Args:
         alerts: Those that are open.
 
     Raises:
-        AggregatorError: The runs could not be looked at, or the alerts not be written.
+        AggregatorError: The runs could not be read, or the alerts not be read or written.
     """
+    until = datetime.now(UTC) - GRACE
+    ((installed,),) = execute("ops/alerts/installed_at.sql", {})
+    since = max(until - LOOK_BACK, installed or until - LOOK_BACK)
+    dag_ids = list(DEADLINES)
+    reported: dict[tuple[str, str, str], datetime | None] = {
+        (kind, dag_id, run_id): settled
+        for kind, dag_id, run_id, settled in execute("ops/alerts/reported_runs.sql", {"since": since})
+    }
+    redone = Redone()
+    missing = [
+        (run, ended)
+        for run, ended in runs.failed_since(dag_ids, since, until)
+        if not _is_reported(reported, run, ended) and run not in redone
+    ]
+    by_hand = {
+        dag_id: runs.marked([run for run, _ in missing if run.dag_id == dag_id], runs.FAILED) for dag_id in dag_ids
+    }
+    for run, ended in missing:
+        if run.run_id in by_hand[run.dag_id]:
+            continue
+        failure = runs.failure_of(run)
+        if not is_of_params(failure, run.run_type):
+            text = failed(run.dag_id, run.run_id, run, failure, ended)
+            raise_alert(Alert(Kind.FAILED, run.dag_id, ended, text, (run.run_id,)))
+    for run, deadline in runs.late_since(dag_ids, since, until):
+        if not reported.keys() & {(kind.value, run.dag_id, run.run_id) for kind in (Kind.LATE, Kind.FAILED)}:
+            text = late(run.dag_id, run.run_id, run.run_after, run.state, deadline)
+            raise_alert(Alert(Kind.LATE, run.dag_id, deadline, text, (run.run_id,)))
+
+
+def _is_reported(reported: Mapping[tuple[str, str, str], datetime | None], run: DagRun, ended: datetime) -> bool:
+    key = (Kind.FAILED.value, run.dag_id, run.run_id)
+    settled = reported.get(key)
+    return key in reported and (settled is None or settled >= ended)
+
+
+class Redone:
+    """The failed runs whose work a later run has done; reads the newest success of each DAG once."""
+
+    def __init__(self) -> None:
+        self._newest: dict[str, DagRun | None] = {}
+
+    def __contains__(self, run: DagRun) -> bool:
+        """Whether a later run has done the work of a failed one.
+
+        Raises:
+            AggregatorError: Airflow's database did not answer.
+        """
+        if run.state != runs.FAILED or not redone_by_next(run.dag_id, run):
+            return False
+        if run.dag_id not in self._newest:
+            self._newest[run.dag_id] = runs.newest_success(run.dag_id)
+        newest = self._newest[run.dag_id]
+        # A run that was at work beside the failed one found its work claimed.
+        return bool(
+            newest
+            and newest.run_after > run.run_after
+            and newest.start_date
+            and run.end_date
+            and newest.start_date >= run.end_date
+        )
+
+
+def settle_runs(alerts: Iterable[OpenAlert]) -> None:
+    """Settle alerts about runs that have succeeded, were deleted, or whose work a later run has done.
+
+    Args:
+        alerts: Those that are open.
+
+    Raises:
+        AggregatorError: The runs could not be read, or the alerts not be written.
+    """
+    redone = Redone()
     for alert in _of(alerts, Kind.LATE, Kind.FAILED):
-        states = _states(alert.subject, alert.members)
-        if not set(states.values()) & _UNWELL[alert.kind]:
-            recovered = "success" in states.values()
-            settle(alert, _recovery_of_runs(alert) if recovered else None)
+        members = runs.by_id(alert.subject, alert.members)
+        outcomes = {run_id: _outcome(alert.kind, members.get(run_id), redone) for run_id in alert.members}
+        ended = {run_id: outcome for run_id, outcome in outcomes.items() if outcome is not None}
+        if len(ended) < len(outcomes):
+            continue
+        succeeded = [run for run in members.values() if ended[run.run_id] is Outcome.SUCCEEDED]
+        by_hand = runs.marked(succeeded, runs.SUCCESS)
+        settle(alert, recovered(alert, {**ended, **dict.fromkeys(by_hand, Outcome.MARKED)}))
 
 
-def _states(dag_id: str, run_ids: Iterable[str]) -> dict[str, str]:
-    query = select(DagRun.run_id, DagRun.state).where(DagRun.dag_id == dag_id, DagRun.run_id.in_(run_ids))
-    try:
-        with create_session(scoped=False) as session:
-            return {run_id: str(state) for run_id, state in session.execute(query)}
-    except SQLAlchemyError as error:
-        # Its text names the database.
-        msg = f"Airflow's database did not answer ({type(error).__name__}); alerts about runs stay as they are."
-        raise AggregatorError(msg) from None
-
-
-def _recovery_of_runs(alert: OpenAlert) -> str:
-    what = "is no longer late" if alert.kind is Kind.LATE else "has recovered"
-    runs = f"Run {alert.members[0]} has" if len(alert.members) == 1 else f"{len(alert.members)} runs have"
-    began = f"The trouble began at {minute(alert.since)}."
-    return f"RECOVERED: {alert.subject} {what}. {runs} succeeded. {began} {run_link(alert.subject, alert.members[-1])}"
+def _outcome(kind: Kind, run: DagRun | None, redone: Redone) -> Outcome | None:
+    """How a run of an alert has ended; None while the alert about it has to stay open."""
+    if run is None:
+        return Outcome.DELETED
+    if run.state == runs.SUCCESS:
+        return Outcome.SUCCEEDED
+    if run.state == runs.FAILED and kind is Kind.LATE:
+        return Outcome.FAILED
+    return Outcome.REDONE if run in redone else None
 
 
 def watch_freshness(alerts: Iterable[OpenAlert]) -> None:
@@ -128,12 +202,7 @@ def watch_freshness(alerts: Iterable[OpenAlert]) -> None:
     for one in found:
         if one.state is State.STALE and one.newest and one.waiting_since:
             target = one.target
-            lag = f"{one.lag} " if one.lag else ""
-            text = (
-                f"STALE: {target.table} has data up to {minute(one.newest)}. What came after "
-                f"{minute(one.waiting_since)} should be in it {target.max_age} later at most. "
-                f"{lag}{run_link(target.dag_id)}"
-            )
+            text = stale(one, datetime.now(UTC))
             raise_alert(Alert(Kind.STALE, target.table, one.waiting_since + target.max_age, text))
     states = {one.target.table: one.state for one in found}
     for alert in _of(alerts, Kind.STALE):

@@ -11,6 +11,7 @@ from more_itertools import chunked, partition
 
 from aggregator.errors import HardError, TransientError, is_transient_http_status
 from aggregator.paths import SQL
+from aggregator.secrets_backends import require_answers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -130,6 +131,8 @@ class S3CounterStore:
         hook = S3Hook(aws_conn_id=self._conn_id)
         bucket = hook.service_config.get("bucket_name")
         if not bucket:
+            # S3Hook takes a connection that it cannot read for one that says nothing.
+            require_answers(lambda backend: backend.get_connection(conn_id=self._conn_id))
             msg = (
                 f'Connection {self._conn_id} names no bucket. Add {{"service_config": {{"s3": {{"bucket_name": …}}}}}}.'
             )

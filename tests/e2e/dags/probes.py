@@ -11,6 +11,8 @@ from airflow.sdk import DAG, get_current_context, task
 
 from aggregator.alerts.deadline import alert_after
 from aggregator.alerts.notifier import notify_failed
+from aggregator.errors import HardError
+from aggregator.retry_policy import TransientOnlyRetryPolicy
 
 FOLDER = Path(os.environ["PROBES"])
 DEADLINE = timedelta(seconds=60)
@@ -38,13 +40,19 @@ with probe("probe_late"):
 
 with probe("probe_failed"):
 
-    @task
+    @task(retries=1, retry_policy=TransientOnlyRetryPolicy())
     def fail() -> None:
         if not (FOLDER / "mended").exists():
-            msg = "not mended"
-            raise ValueError(msg)
+            msg = "The probe is not fixed. Create the file."
+            raise HardError(msg)
 
-    fail()
+    @task(trigger_rule="all_done", retry_policy=TransientOnlyRetryPolicy())
+    def finish() -> None:
+        if not (FOLDER / "mended").exists():
+            msg = "A task before this one failed."
+            raise HardError(msg)
+
+    fail() >> finish()
 
 with probe("probe_retried", timedelta(hours=1)):
 
