@@ -59,5 +59,5 @@ with DAG(
     kpis = TriggerKpiOperator.partial(task_id="trigger_kpi", map_index_template="{{ task.kpi_id }}").expand(
         page=registry.output, place=job.output
     )
-    settled = SettleKpiJobOperator(task_id="settle_job", trigger_rule="all_done")
+    settled = SettleKpiJobOperator(task_id="settle_job")
     registry >> job >> kpis >> settled

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from airflow.sdk import DAG, Param, TriggerRule
+from airflow.sdk import DAG, Param
 
 from aggregator import metrics
 from aggregator.defaults import Owner, Tag, dag_args, default_args, schedule
@@ -58,6 +58,4 @@ with DAG(
     aggregate = OhlcvAggregateOperator.partial(
         task_id="aggregate", conn_id="market_db", execution_timeout=timedelta(minutes=30)
     ).expand(shards=plan.output)
-    aggregate >> OhlcvFinishOperator(
-        task_id="finish", conn_id="market_db", trigger_rule=TriggerRule.ALL_DONE, post_execute=metrics.report_sums
-    )
+    aggregate >> OhlcvFinishOperator(task_id="finish", conn_id="market_db", post_execute=metrics.report_sums)

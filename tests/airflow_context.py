@@ -7,16 +7,21 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from airflow.sdk import BaseOperator
 
 
-def context(task: BaseOperator, start: datetime, end: datetime, **results: Any) -> Any:
+def context(
+    task: BaseOperator, start: datetime, end: datetime, *, failed_tasks: Sequence[str] = (), **results: Any
+) -> Any:
     """The context of a scheduled run whose data interval is ``[start, end)``.
 
     Args:
         task: The task that runs.
         start: Beginning of the data interval.
         end: End of the data interval.
+        failed_tasks: Ids of tasks of the run that failed.
         results: What tasks before it returned, by task id.
     """
     run = SimpleNamespace(
@@ -27,11 +32,13 @@ def context(task: BaseOperator, start: datetime, end: datetime, **results: Any) 
         data_interval_start=start,
         data_interval_end=end,
     )
+    failed = [{"task_id": task_id, "map_index": -1, "state": "failed"} for task_id in failed_tasks]
     instance = SimpleNamespace(
         dag_id=task.dag_id,
         task_id=task.task_id,
         run_id=run.run_id,
         start_date=datetime.now(UTC),
         xcom_pull=lambda task_ids, **_: results[task_ids],
+        get_task_breadcrumbs=lambda *_: failed,
     )
     return {"ti": instance, "task": task, "dag": task.dag, "dag_run": run}

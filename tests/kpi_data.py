@@ -89,6 +89,7 @@ class Run:
             max_tries=2 + self.clears,
             xcom_push=push,
             xcom_pull=lambda task_ids, key="return_value": self.xcoms.get((task_ids, key)),
+            get_task_breadcrumbs=lambda *_: [],
         )
         if task_id == "read_registry":
             instance.start_date = self.started

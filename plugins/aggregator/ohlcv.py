@@ -436,12 +436,13 @@ def _rebuild_chunk(
     return totals
 
 
-def finish(cursor: Cursor, run: Run) -> dict[str, Any]:
+def finish(cursor: Cursor, run: Run, failure: str | None = None) -> dict[str, Any]:
     """Close the run log, whatever happened before, and free what is still claimed.
 
     Args:
         cursor: In one transaction.
         run: The run.
+        failure: Which task of the run failed; None if none did.
 
     Returns:
         The run's totals, and ``complete``: whether every step was done.
@@ -453,15 +454,15 @@ def finish(cursor: Cursor, run: Run) -> dict[str, Any]:
     planned, done, *counts = outcome
     names = [field.name for field in fields(Totals) if field.name != "tasks"]
     totals = dict(zip(names, counts, strict=True))
-    complete = planned is not None and done >= planned and not released
-    error = None if complete else f"{planned or 0} shards planned, {done} done, {released} tasks released"
+    complete = not failure and planned is not None and done >= planned and not released
+    steps = f"{planned or 0} shards planned, {done} done, {released} tasks released"
     cursor.execute(
         _statement("ohlcv/finish_run.sql"),
         {
             **run.parameters,
             "status": "success" if complete else "failed",
             "totals": Jsonb(totals),
-            "error": error,
+            "error": None if complete else " ".join(filter(None, [failure, steps])),
         },
     )
     return {**totals, "complete": complete}

@@ -6,11 +6,12 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.sdk import CronTriggerTimetable
+from airflow.sdk import CronTriggerTimetable, TriggerRule
 
 from aggregator.alerts.deadline import alert_after
 from aggregator.alerts.notifier import notify_failed
 from aggregator.defaults import DEADLINES, Owner, Tag
+from aggregator.operators.closing import ClosingOperator
 from aggregator.retry_policy import TransientOnlyRetryPolicy
 from aggregator.timetables.offset_cron import OffsetCronTimetable
 from dev.scale_out import shipped
@@ -86,6 +87,16 @@ def test_every_task_retries_and_ends(dag) -> None:
         assert task.retries > 0, task.task_id
         assert task.retry_exponential_backoff > 1, task.task_id
         assert isinstance(task.retry_policy, TransientOnlyRetryPolicy), task.task_id
+
+
+def test_run_with_a_failed_task_fails(dag) -> None:
+    # Airflow judges a run by its last tasks. One that runs after failures has to fail itself.
+    passes_failures_on = {TriggerRule.ALL_SUCCESS, TriggerRule.NONE_FAILED, TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS}
+    for task in dag.tasks:
+        assert not task.is_teardown, f"{task.task_id}: Airflow ignores failures of a teardown"
+        if task.trigger_rule not in passes_failures_on:
+            assert isinstance(task, ClosingOperator), f"{task.task_id} runs after failures: derive it from this class"
+            assert not task.downstream_task_ids, f"{task.task_id} must be a last task"
 
 
 def test_deadline_is_the_one_that_its_page_names(dag) -> None:

@@ -43,22 +43,22 @@ def market(monkeypatch, migrated) -> psycopg.Connection:
     return connection
 
 
-def run(dag: Any, end: datetime = END, without: str | None = None, run_id: str | None = None, **params: Any) -> Any:
-    """One run of the interval that ends at ``end``, all tasks or all but one, with the finish's result."""
+def run(dag: Any, end: datetime = END, failed: str | None = None, run_id: str | None = None, **params: Any) -> Any:
+    """One run of the interval that ends at ``end``, up to a task that fails, with the finish's result."""
     results: dict[str, Any] = {}
 
     def execute(task_id: str, **fields: Any) -> Any:
         task = dag.get_task(task_id)
         if task.is_mapped:
             task = task.unmap(fields)
-        given = context(task, end - 5 * MINUTE, end)
+        given = context(task, end - 5 * MINUTE, end, failed_tasks=[failed] if failed else [])
         given["run_id"] = given["dag_run"].run_id = given["ti"].run_id = run_id or given["dag_run"].run_id
         given["params"] = NO_PARAMS | params
         given["dag"] = dag
         return task.execute(given)
 
-    instances = execute("plan")
-    if without != "aggregate":
+    instances = execute("plan") if failed != "plan" else []
+    if not failed:
         results["aggregate"] = [execute("aggregate", shards=shards) for shards in instances]
     return execute("finish"), results.get("aggregate")
 
@@ -242,11 +242,31 @@ def test_wrong_params_are_named_and_nothing_is_built(dag, market, params: dict[s
 
 @pytest.mark.slow
 def test_failed_aggregation_fails_the_run_and_the_next_one_does_its_work(dag, market) -> None:
-    with pytest.raises(HardError, match="the next run does it"):
-        run(dag, without="aggregate")
-    assert market.execute("select status from ops.ops_runlog").fetchall() == [("failed",)]
+    with pytest.raises(HardError, match=r"Task aggregate of this run failed: .* the next run builds what is missing"):
+        run(dag, failed="aggregate")
+    assert market.execute("select status, error from ops.ops_runlog").fetchall() == [
+        (
+            "failed",
+            "Task aggregate of this run failed: see its log. 1 shards planned, 0 done, 8 tasks released",
+        )
+    ]
     run(dag, END + 5 * MINUTE)
     assert stored(market) == expected(market, END + 5 * MINUTE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("failed", "params", "says"),
+    [
+        ("plan", {}, "Nothing was claimed. The next run builds the windows that are due."),
+        ("plan", {"startDate": "2026-03-08"}, "Nothing was rebuilt. Fix the cause and clear this run"),
+        ("plan", {"symbols": ["A"]}, "Nothing was rebuilt"),
+        ("aggregate", {"startDate": "2026-03-08"}, "Clear this run to continue the rebuild where it stopped."),
+    ],
+)
+def test_finish_of_a_failed_run_says_what_to_do(dag, failed: str, params: dict[str, Any], says: str) -> None:
+    with pytest.raises(HardError, match=f"Task {failed} of this run failed: see its log. .*{says}"):
+        run(dag, failed=failed, **params)
 
 
 @pytest.mark.slow

@@ -1,20 +1,23 @@
--- Called by aggregator.ohlcv at the end of a run. How many shards were planned (null: the plan did not end), how many
--- are done, and what the run did.
+-- Called by aggregator.ohlcv at the end of a run. How many shards its last plan has (null: no plan ended), how many of
+-- them are done, and what the run did.
 select
-    (
-        select (checkpoint.details ->> 'shards')::integer
-        from jsonb_array_elements(runlog.checkpoints) with ordinality as checkpoint (details, position)
-        where checkpoint.details ->> 'name' = 'planned'
-        order by checkpoint.position desc
-        limit 1
-    ) as planned,
+    plan.shards as planned,
     (
         select count(distinct checkpoint.details ->> 'shard')
-        from jsonb_array_elements(runlog.checkpoints) as checkpoint (details)
-        where checkpoint.details ->> 'name' = 'aggregated'
+        from jsonb_array_elements(runlog.checkpoints) with ordinality as checkpoint (details, position)
+        where checkpoint.details ->> 'name' = 'aggregated' and checkpoint.position > plan.position
     ) as done,
     totals.*
 from ops.ops_runlog as runlog
+left join lateral (
+    select
+        (checkpoint.details ->> 'shards')::integer as shards,
+        checkpoint.position
+    from jsonb_array_elements(runlog.checkpoints) with ordinality as checkpoint (details, position)
+    where checkpoint.details ->> 'name' = 'planned'
+    order by checkpoint.position desc
+    limit 1
+) as plan on true
 cross join
     lateral (
         select

@@ -20,6 +20,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 from aggregator.errors import AggregatorError, HardError
 from aggregator.kpi import WORKER
 from aggregator.kpi.trace_id import trace_id_of
+from aggregator.operators.closing import ClosingOperator
 from aggregator.paths import SQL
 from aggregator.settings import KpiSettings
 
@@ -263,7 +264,7 @@ class TriggerKpiOperator(_KpiOperator):
         return again(attempt)
 
 
-class SettleKpiJobOperator(_KpiOperator):
+class SettleKpiJobOperator(ClosingOperator, _KpiOperator):
     """Wait, without a worker, for the reports that n8n owes, and say what became of the job (spec: KPI dispatch).
 
     Comes after everything that sends. It fails if it is not known of every KPI that it went well; its XCom, the summary

@@ -11,6 +11,7 @@ from more_itertools import chunked
 
 from aggregator.data_interval import data_interval
 from aggregator.errors import HardError
+from aggregator.operators.closing import ClosingOperator, describe_failed, failed_tasks
 from aggregator.settings import OhlcvSettings
 from aggregator.timetables.offset_cron import OffsetCronTimetable
 
@@ -123,8 +124,8 @@ class OhlcvAggregateOperator(BaseOperator):
             self._group.end()
 
 
-class OhlcvFinishOperator(BaseOperator):
-    """Close the run log, whatever became of the tasks before it, and fail the run if they failed (spec: OHLCV).
+class OhlcvFinishOperator(ClosingOperator):
+    """Close the run log, and fail if a task of the run failed (spec: OHLCV).
 
     Args:
         conn_id: Airflow connection of the database.
@@ -144,22 +145,38 @@ class OhlcvFinishOperator(BaseOperator):
             The run's totals.
 
         Raises:
-            HardError: A task before this one failed; its claims are free for the next run.
+            HardError: A task of the run failed, or not all of its work is done. Its claims are released.
             TransientError: The database could not be reached or was busy.
         """
         from aggregator import ohlcv
         from aggregator.hooks.postgres import PostgresTransactionHook
 
+        failed = failed_tasks(context)
+        failure = describe_failed(failed) if failed else None
         with PostgresTransactionHook(self.conn_id).task_transaction(context) as cursor:
-            totals = ohlcv.finish(cursor, _run(context))
+            totals = ohlcv.finish(cursor, _run(context), failure)
         if not totals.pop("complete"):
-            msg = (
-                "A task of this run failed, see its log; what it had claimed is free, and the next run does it. "
-                f"Stored: {totals or 'nothing'}."
-            )
+            reason = failure or "Not all shards of this run are done, though no task of it failed."
+            msg = f"{reason} {_consequence(context, failed, totals)}"
             raise HardError(msg)
         self.log.info("The whole run: %s", totals)
         return totals
+
+
+def _consequence(context: Context, failed: Sequence[str], totals: Mapping[str, Any]) -> str:
+    """What a failed run has left behind, and what to do."""
+    is_rebuild = any(context["params"][name] for name in ("startDate", "endDate", "symbols", "timeframes"))
+    stored = ", ".join(f"{name}={count}" for name, count in totals.items() if count) or "nothing"
+    if "plan" in failed and is_rebuild:
+        return "Nothing was rebuilt. Fix the cause and clear this run, or trigger a run with other params."
+    if "plan" in failed:
+        return (
+            "Nothing was claimed. The next run builds the windows that are due. If you cleared this run to build its "
+            "windows again, fix the cause and clear it again."
+        )
+    if is_rebuild:
+        return f"Clear this run to continue the rebuild where it stopped. Stored so far: {stored}."
+    return f"Its claims are released, and the next run builds what is missing. Stored: {stored}."
 
 
 def _run(context: Context) -> Run:
