@@ -212,10 +212,11 @@ def prepare_partitions(cursor: Cursor, run: Run) -> None:
         cursor: In a transaction of its own: it locks what ingest needs, for a moment.
         run: The run.
     """
-    cursor.execute(_statement("ohlcv/add_partitions.sql"), run.parameters)
     days = run.settings.candle_retention_days
+    parameters = {**run.parameters, "days": days}
+    cursor.execute(_statement("ohlcv/add_partitions.sql"), parameters)
     if days is not None:
-        ((dropped,),) = cursor.execute(_statement("ohlcv/drop_partitions.sql"), {**run.parameters, "days": days})
+        ((dropped,),) = cursor.execute(_statement("ohlcv/drop_partitions.sql"), parameters)
         if dropped:
             log.info("Candles behind the retention of %d days were dropped: %s", days, ", ".join(dropped))
 

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from aggregator.migrations import databases, migrate
-from aggregator.ohlcv import TIMEFRAMES, aggregate, main, plan
+from aggregator.ohlcv import TIMEFRAMES, aggregate, main, plan, prepare_partitions
 from tests.market_data import (
     DAY,
     MINUTE,
@@ -395,6 +395,50 @@ def test_partitions_are_made_beside_a_feed_that_is_writing(market, database_url:
         added = market.execute("select ohlcv.add_candle_partitions(%s, %s)", [DAY, DAY + timedelta(days=40)]).fetchone()
         assert added == (1,)
         assert market.execute("select ohlcv.drop_candle_partitions('2030-01-01')").fetchone() == ([],), "it gives up"
+
+
+def partitions(market: psycopg.Connection) -> dict[str, int]:
+    return dict(
+        market.execute(
+            "select relname, pg_class.oid::int from pg_class join pg_inherits on inhrelid = pg_class.oid "
+            "where inhparent = 'ohlcv.candles'::regclass and relname ~ '[0-9]{6}$'"
+        ).fetchall()
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("days", [1, 5, 10, 31])
+def test_short_retention_drops_a_month_once_and_does_not_make_it_again(market, days: int, database_url: str) -> None:
+    moment = DAY + timedelta(days=30)  # the beginning of the second week of April
+    tick(market, run_of(moment, candle_retention_days=days))
+    before = partitions(market)
+    assert min(before) == ("candles_202603" if days > 6 else "candles_202604")
+    with psycopg.connect(database_url) as reader:
+        # No partition can be dropped now, so one that is made is seen.
+        reader.execute("lock table only ohlcv.candles in access share mode")
+        tick(market, run_of(moment + 5 * MINUTE, candle_retention_days=days))
+    assert partitions(market) == before
+
+
+@pytest.mark.slow
+def test_cleared_run_of_long_ago_makes_no_months_that_the_retention_has_dropped(market) -> None:
+    tick(market, run_of(DAY + timedelta(days=100), candle_retention_days=40))
+    before = partitions(market)
+    tick(market, run_of(DAY, candle_retention_days=40))
+    assert partitions(market) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("environment", "dropped"), [("PROD", True), ("TEST", False)])
+def test_asset_that_is_active_in_tests_only_keeps_no_candles_in_production(
+    market, environment: str, dropped: bool
+) -> None:
+    register(market, {"A": "5m"}, active=False, test_active=True)
+    ingest(market, candles("A", "5m", DAY, DAY + HOUR))
+    run = run_of(DAY + timedelta(days=100), candle_retention_days=31, env_name=environment)
+    with market.transaction(), market.cursor() as cursor:
+        prepare_partitions(cursor, run)
+    assert ("candles_202603" not in partitions(market)) is dropped
 
 
 def test_run_log_keeps_its_newest_rows(market) -> None:

@@ -1,6 +1,8 @@
 -- Called by every run if candles have a retention. Dropping needs the whole table for a moment: it gives up rather than
--- make ingest wait, and the next run tries again. Candles that a task has not aggregated yet stay.
-create or replace function ohlcv.drop_candle_partitions(p_before timestamptz) returns text[]
+-- make ingest wait, and the next run tries again. Candles that a task has not aggregated yet stay, of assets that are
+-- aggregated in the environment; without one, also those of DEV and TEST.
+create or replace function ohlcv.drop_candle_partitions(p_before timestamptz, p_env_name text default 'DEV')
+returns text[]
 language plpgsql
 volatile
 set search_path = ''
@@ -25,7 +27,7 @@ begin
                 and candle.ts >= coalesce(task.cursor, '-infinity')
                 and candle.ts < old.ends_at
             where
-                (asset.active or asset.test_active)
+                (asset.active or (asset.test_active and upper(p_env_name) in ('DEV', 'TEST')))
                 and (task.symbol is null or (task.enabled and task.status in ('idle', 'running')))
         );
         begin
@@ -39,6 +41,6 @@ begin
 end
 $$;
 
-comment on function ohlcv.drop_candle_partitions(timestamptz) is
+comment on function ohlcv.drop_candle_partitions(timestamptz, text) is
 'Drops the partitions of months that ended before a moment; their bars stay. Returns their names';
-revoke all on function ohlcv.drop_candle_partitions(timestamptz) from public;
+revoke all on function ohlcv.drop_candle_partitions(timestamptz, text) from public;
