@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import psycopg
 import pytest
@@ -96,9 +96,14 @@ def test_autocommit_in_the_extra_does_not_split_a_transaction(
 ) -> None:
     connection.execute("create table t (n int)")
     monkeypatch.setenv("AIRFLOW_CONN_TEST_DB", f"{database_url}{'&' if '?' in database_url else '?'}autocommit=true")
-    with pytest.raises(KeyError), PostgresTransactionHook("test_db").transaction(timeout=MINUTE) as cursor:
-        cursor.execute("insert into t values (1)")
-        raise KeyError
+
+    def fail() -> NoReturn:
+        with PostgresTransactionHook("test_db").transaction(timeout=MINUTE) as cursor:
+            cursor.execute("insert into t values (1)")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     assert connection.execute("select count(*) from t").fetchone() == (0,)
 
 
