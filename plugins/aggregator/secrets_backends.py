@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aggregator.errors import HardError, TransientError, is_transient
+from aggregator.errors import AggregatorError, HardError, TransientError, is_transient
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +32,8 @@ def require_answers(question: Callable[[BaseSecretsBackend], object]) -> None:
         except NotImplementedError:
             # One that keeps connections only, say.
             continue
+        except AggregatorError:
+            raise
         except Exception as error:  # noqa: BLE001 - whatever is wrong with a backend, it has not answered
             # Not its text: that may hold a secret.
             msg = (

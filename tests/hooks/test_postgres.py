@@ -280,6 +280,31 @@ def test_settings_that_libpq_does_not_know_are_hard(monkeypatch: pytest.MonkeyPa
     assert MARKER not in shown(raised.value)
 
 
+@pytest.mark.parametrize(
+    "option",
+    ["sslmode=bogus", "keepalives=abc", "target_session_attrs=bogus", "port=abc", "hostaddr=1.1.1.1%2C2.2.2.2"],
+)
+def test_setting_that_libpq_refuses_is_permanent_and_its_value_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_ODD_DB", f"postgres://someone:{MARKER}@127.0.0.1:1/db?{option}")
+    with pytest.raises(HardError, match=r"libpq refused the settings of connection odd_db .*Correct") as raised:
+        PostgresTransactionHook("odd_db").transaction(timeout=MINUTE).__enter__()
+    assert option.partition("=")[2] not in str(raised.value)
+
+
+@pytest.mark.parametrize("value", ["0", "abc", "5"])
+def test_prepare_threshold_in_the_extra_changes_nothing(
+    hook: PostgresTransactionHook, monkeypatch: pytest.MonkeyPatch, database_url: str, value: str
+) -> None:
+    joined = "&" if "?" in database_url else "?"
+    monkeypatch.setenv("AIRFLOW_CONN_TEST_DB", f"{database_url}{joined}prepare_threshold={value}")
+    with hook.transaction(timeout=MINUTE) as cursor:
+        for _ in range(7):
+            cursor.execute("select %s::int", [1])
+        assert cursor.execute("select count(*) from pg_prepared_statements").fetchone() == (0,)
+
+
 @pytest.fixture
 def guarded(own_postgres: Postgres) -> Postgres:
     """A server of its own that asks for passwords."""
@@ -296,7 +321,7 @@ def guarded(own_postgres: Postgres) -> Postgres:
 def test_refused_password_is_not_shown(guarded: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = f"{MARKER}-wrong"
     monkeypatch.setenv("AIRFLOW_CONN_TEST_DB", f"postgres://someone:{wrong}@/postgres?host={guarded.data}")
-    with pytest.raises(AggregatorError, match="password authentication failed") as raised:
+    with pytest.raises(AggregatorError, match=r"password authentication.* percent-encode its") as raised:
         PostgresTransactionHook("test_db").transaction(timeout=MINUTE).__enter__()
     assert MARKER not in shown(raised.value)
     monkeypatch.setenv("AIRFLOW_CONN_TEST_DB", f"postgres://someone:{MARKER}@/postgres?host={guarded.data}")

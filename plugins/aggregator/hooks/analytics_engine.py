@@ -19,24 +19,22 @@ from urllib.parse import quote
 
 import requests
 from airflow.sdk import BaseHook
-from airflow.sdk.exceptions import AirflowNotFoundException
 from requests.auth import AuthBase
 from sqlglot import exp, parse_one
 from tenacity import wait_exponential_jitter
 
 from aggregator import analytics_engine_dialect as dialect
+from aggregator import connections
 from aggregator.analytics_engine_result import AnalyticsEngineResult
 from aggregator.errors import (
     AggregatorError,
     HardError,
     TransientError,
-    UnknownConnectionError,
     is_transient,
     is_transient_http_status,
     parse_retry_after,
 )
 from aggregator.retrying import LONGEST_WAIT, retrying
-from aggregator.secrets_backends import require_answers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -294,11 +292,7 @@ class AnalyticsEngineHook(BaseHook):
 
     @cached_property
     def _account(self) -> _Account:
-        try:
-            connection = self.get_connection(self.conn_id)
-        except AirflowNotFoundException:
-            require_answers(lambda backend: backend.get_connection(conn_id=self.conn_id))
-            raise UnknownConnectionError(self.conn_id) from None
+        connection = connections.get(self.conn_id)
         token = (connection.password or "").strip()
         if not _TOKEN.fullmatch(token):
             msg = (

@@ -19,13 +19,18 @@ from urllib.parse import quote
 
 import httpx
 from airflow.sdk import BaseHook
-from airflow.sdk.exceptions import AirflowNotFoundException
 from tenacity import wait_exponential
 
+from aggregator import connections
 from aggregator.addresses import is_public
-from aggregator.errors import AggregatorError, HardError, TransientError, parse_retry_after
+from aggregator.errors import (
+    AggregatorError,
+    HardError,
+    TransientError,
+    UnknownConnectionError,
+    parse_retry_after,
+)
 from aggregator.retrying import retrying
-from aggregator.secrets_backends import require_answers
 from aggregator.settings import KpiSettings
 
 if TYPE_CHECKING:
@@ -235,9 +240,8 @@ class N8nHook(BaseHook):
         key = fallback.get_secret_value() if fallback else None
         origins: Any = []
         try:
-            connection = self.get_connection(self.conn_id)
-        except AirflowNotFoundException:
-            require_answers(lambda backend: backend.get_connection(conn_id=self.conn_id))
+            connection = connections.get(self.conn_id)
+        except UnknownConnectionError:
             self.log.info("There is no connection %s: no key is sent, and only public addresses are.", self.conn_id)
         else:
             key = (connection.password or "").strip() or key

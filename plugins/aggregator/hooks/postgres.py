@@ -9,25 +9,22 @@ from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
 from airflow.providers.postgres.hooks.postgres import PostgresHook
-from airflow.sdk.exceptions import AirflowNotFoundException
 from psycopg.types.json import set_json_dumps
 
-from aggregator import session
+from aggregator import connections, session
 from aggregator.copy_format import json_text
 from aggregator.errors import (
     AggregatorError,
     HardError,
     TransientError,
-    UnknownConnectionError,
     is_transient_sqlstate,
 )
 from aggregator.paths import SQL
-from aggregator.secrets_backends import require_answers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from airflow.sdk import Context
+    from airflow.sdk import Connection, Context
     from psycopg.rows import TupleRow
 
 MAX_APPLICATION_NAME = 63
@@ -35,6 +32,12 @@ MAX_APPLICATION_NAME = 63
 
 CONNECTION_CHECK_INTERVAL = timedelta(seconds=1)
 """How often a running statement looks whether its client is still there."""
+
+_WRONG_SETTING = re.compile(r"invalid (\w+ value|integer value|port number)\b|could not match \d+ \w+ \w+")
+"""What libpq says of a setting that it cannot use, without the value. Trying again does not help."""
+
+_UNSUPPORTED_PARAMETER = "unsupported startup parameter"
+"""What PgBouncer says of ``options``."""
 
 _DATA_EXCEPTION = "22"
 _NOT_THERE = frozenset({"3F000", "42P01", "42703", "42883"})
@@ -47,6 +50,15 @@ class PostgresTransactionHook(PostgresHook):
     Connections are configured as for ``PostgresHook``; a ``connect_timeout`` in the connection's extra bounds what no
     statement timeout can.
     """
+
+    # Arguments of psycopg, not of libpq. `session.begin` decides what they are.
+    ignored_extra_options = PostgresHook.ignored_extra_options | {
+        "autocommit",
+        "context",
+        "cursor_factory",
+        "prepare_threshold",
+        "row_factory",
+    }
 
     @contextmanager
     def task_transaction(self, context: Context, *, read_only: bool = False) -> Iterator[psycopg.Cursor[TupleRow]]:
@@ -113,27 +125,41 @@ class PostgresTransactionHook(PostgresHook):
             TransientError: PostgreSQL could not be reached, or what Airflow keeps connections in.
             HardError: The connection is unknown, or libpq does not understand it.
         """
-        try:
-            settings = self.connection
-        except AirflowNotFoundException:
-            require_answers(lambda backend: backend.get_connection(conn_id=self.get_conn_id()))
-            raise UnknownConnectionError(self.get_conn_id()) from None
+        conn_id = self.get_conn_id()
+        settings = self.connection = connections.get(conn_id)
         host = settings.extra_dejson.get("host", settings.host)
-        where = f"connection {self.get_conn_id()} (host {host}, port {settings.port or 5432})"
+        where = f"connection {conn_id} (host {host}, port {settings.port or 5432})"
         try:
             connection = cast("psycopg.Connection", self.get_conn())
         except psycopg.OperationalError as error:
             reason = " ".join(str(error).split())
             if settings.password:
                 reason = reason.replace(settings.password, "***")
-            msg = f"PostgreSQL cannot be reached by {where}: {reason}. Nothing was read or stored."
+            if setting := _WRONG_SETTING.search(reason):
+                msg = f"libpq refused the settings of {where}: {setting[0]}. Correct the connection's extra."
+                raise HardError(msg) from None
+            if _UNSUPPORTED_PARAMETER in reason:
+                msg = (
+                    f"The pooler of {where} refused a start-up parameter: {reason}. Remove `options` from the extra of "
+                    f"connection `{conn_id}`, and PGOPTIONS from the environment. Nothing was read or stored."
+                )
+                raise HardError(msg) from None
+            advice = f" {connections.PERCENT_ENCODE}" if _is_login_refused(settings, reason) else ""
+            msg = f"PostgreSQL cannot be reached by {where}: {reason}. Nothing was read or stored.{advice}"
             raise TransientError(msg) from None
         except psycopg.Error:
             # The text may quote the setting that libpq did not understand, so it stays out.
-            msg = f"The settings of {where} are not understood by libpq: check its host, port, database and extra."
+            msg = f"libpq refused the settings of {where}. Check its host, port, database and extra."
+            if settings.login is None:
+                msg += f" {connections.PERCENT_ENCODE}"
             raise HardError(msg) from None
         set_json_dumps(json_text, connection)
         return connection
+
+
+def _is_login_refused(settings: Connection, reason: str) -> bool:
+    # Without a login, a URI may have been cut inside its password.
+    return "authentication" in reason or settings.login is None
 
 
 def execute(
