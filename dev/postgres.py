@@ -79,8 +79,7 @@ class Postgres:
         if self.data is None:
             msg = f"The server of {EXISTING_SERVER} is not ours to {action}."
             raise RuntimeError(msg)
-        # As root the wheel runs the server under an operating-system user of its own, the owner of the data directory.
-        owner = self.data.stat().st_uid if os.geteuid() == 0 else None
+        owner = owner_of(self) if os.geteuid() == 0 else None
         command: list[str | Path] = [PROGRAMS / "pg_ctl", "-D", self.data, "-l", self.data / "log", "-w", "-m", mode]
         # Not a pipe for its output: the server would inherit it, and reading it would never end.
         with tempfile.TemporaryFile("w+") as output:
@@ -89,6 +88,14 @@ class Postgres:
             if done.returncode != 0:
                 msg = f"PostgreSQL did not {action}: {output.read().strip()} (its log: {self.data / 'log'})"
                 raise RuntimeError(msg)
+
+
+def owner_of(postgres: Postgres) -> int | str:
+    """The operating-system user whose server it is; for an existing server one without rights.
+
+    As root, the wheel runs the server under a user of its own, the owner of the data directory.
+    """
+    return postgres.data.stat().st_uid if postgres.data else "nobody"
 
 
 def start(data: Path, *, durable: bool = True) -> Postgres:

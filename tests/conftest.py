@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -25,6 +26,7 @@ import pytest  # noqa: E402
 from psycopg import sql  # noqa: E402
 
 from aggregator.migrations import migrate  # noqa: E402
+from dev import pgbouncer  # noqa: E402
 from dev import postgres as embedded  # noqa: E402
 from dev.analytics_engine.fixtures import analytics_engine, analytics_engine_process  # noqa: E402
 from dev.n8n.fixtures import n8n, n8n_process  # noqa: E402
@@ -38,6 +40,11 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from dev.postgres import Postgres
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--pooler`` puts PgBouncer between the code under test and PostgreSQL."""
+    parser.addoption("--pooler", action="store_true", help="connect Airflow's connections through PgBouncer")
 
 
 def pytest_unconfigure() -> None:
@@ -77,6 +84,28 @@ def folder_for_postgres() -> Iterator[Path]:
     """
     with tempfile.TemporaryDirectory(prefix="aggregator-postgres-", ignore_cleanup_errors=True) as folder:
         yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def pooler(postgres: Postgres) -> Iterator[Callable[[str], str]]:
+    """Turns a URL of the server's databases into one through PgBouncer, in transaction mode."""
+    with folder_for_postgres() as folder:
+        folder.chmod(0o755)
+        try:
+            with pgbouncer.running(postgres, folder) as url:
+                address = urlsplit(url)
+                yield lambda direct: urlunsplit(address._replace(path=urlsplit(direct).path))
+        except pgbouncer.UnavailableError as error:
+            pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def connection_url(request: pytest.FixtureRequest) -> Callable[[str], str]:
+    """Turns the URL of a database into the one that Airflow's connections have."""
+    if request.config.getoption("pooler"):
+        through_pooler: Callable[[str], str] = request.getfixturevalue("pooler")
+        return through_pooler
+    return str
 
 
 @pytest.fixture
@@ -136,14 +165,14 @@ def connection(database_url: str) -> Iterator[psycopg.Connection]:
 
 @pytest.fixture
 def migrated(
-    monkeypatch: pytest.MonkeyPatch, database_url: str, connection: psycopg.Connection
+    monkeypatch: pytest.MonkeyPatch, database_url: str, connection: psycopg.Connection, connection_url
 ) -> Callable[..., psycopg.Connection]:
     """Migrates ``database_url`` as the databases that a test names, and makes it that of their connections."""
 
     def migrated(*names: str) -> psycopg.Connection:
         for name in names:
-            migrate(partial(psycopg.connect, database_url), name)
-            monkeypatch.setenv(f"AIRFLOW_CONN_{name.upper()}_DB", database_url)
+            migrate(partial(psycopg.connect, connection_url(database_url)), name)
+            monkeypatch.setenv(f"AIRFLOW_CONN_{name.upper()}_DB", connection_url(database_url))
         return connection
 
     return migrated
@@ -170,18 +199,18 @@ def ops_database_url(postgres: Postgres) -> Iterator[str]:
 
 
 @pytest.fixture
-def kpi_db(monkeypatch, kpi_database_url: str) -> Iterator[psycopg.Connection]:
+def kpi_db(monkeypatch, kpi_database_url: str, connection_url) -> Iterator[psycopg.Connection]:
     """An autocommit connection to the database of ``kpi_db``, without jobs."""
-    monkeypatch.setenv("AIRFLOW_CONN_KPI_DB", kpi_database_url)
+    monkeypatch.setenv("AIRFLOW_CONN_KPI_DB", connection_url(kpi_database_url))
     with psycopg.connect(kpi_database_url, autocommit=True) as connection:
         connection.execute("truncate kpi.jobs cascade")
         yield connection
 
 
 @pytest.fixture
-def ops(monkeypatch, ops_database_url: str) -> Iterator[psycopg.Connection]:
+def ops(monkeypatch, ops_database_url: str, connection_url) -> Iterator[psycopg.Connection]:
     """An autocommit connection to the database of ``ops_db``, without alerts and dead letters."""
-    monkeypatch.setenv("AIRFLOW_CONN_OPS_DB", ops_database_url)
+    monkeypatch.setenv("AIRFLOW_CONN_OPS_DB", connection_url(ops_database_url))
     with psycopg.connect(ops_database_url, autocommit=True) as connection:
         connection.execute("truncate ops.alerts, ops.dead_letters restart identity cascade")
         yield connection

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from aggregator.errors import HardError
 from aggregator.migrations import databases, main, migrate
@@ -16,6 +17,27 @@ from aggregator.paths import SQL
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+
+BY_ALEMBIC = """
+create schema migrations;
+create table migrations.functions (
+    database text not null, name text not null, digest text not null, applied_at timestamptz default now() not null,
+    primary key (database, name)
+);
+create table migrations.history (
+    database text not null, name text not null, digest text not null, applied_at timestamptz default now() not null,
+    primary key (database, name)
+);
+create table migrations.shop (version_num varchar(32) not null constraint shop_pkc primary key);
+create function public.a() returns int language sql return 1;
+create table public.first (n int);
+insert into migrations.functions values
+    ('shop', 'shop/a.sql', '42657604d0726bb89bd8402f8a6c5c63d64d1dc060d5fe0530b23378d68203fd');
+insert into migrations.history values
+    ('shop', '0001_first', '9faa82c32a727e5fad45d4fecde14a087a245f0b3160b18185fcceb2adab503a');
+insert into migrations.shop values ('0001');
+"""
 
 
 @pytest.fixture
@@ -30,10 +52,10 @@ def connect(database_url: str) -> Callable[[], psycopg.Connection]:
     return partial(psycopg.connect, database_url)
 
 
-def write(root: Path, name: str, sql: str) -> Path:
+def write(root: Path, name: str, text: str) -> Path:
     path = root / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(sql)
+    path.write_text(text)
     return path
 
 
@@ -225,3 +247,69 @@ def test_database_that_is_not_there_is_one_line(monkeypatch, capsys, url: str | 
     assert words in said
     assert said.count("\n") == 1
     assert "hunter2" not in said
+
+
+def test_database_that_alembic_migrated_continues_where_it_was(root: Path, connect, connection) -> None:
+    """What the version before this one left in schema ``migrations``, recorded from its last commit."""
+    write(root, "migrations/shop/0001_first.sql", "create table public.first (n int);\n")
+    write(root, "migrations/shop/0002_second.sql", "alter table public.first add column note text;\n")
+    write(root, "functions/shop/shop/a.sql", "create or replace function public.a() returns int return 1;\n")
+    connection.execute(BY_ALEMBIC)
+
+    report = migrate(connect, "shop", root)
+
+    assert (report.migrations, report.functions) == (["0002_second"], [])
+    assert connection.execute("select name from migrations.history order by name").fetchall() == [
+        ("0001_first",),
+        ("0002_second",),
+    ]
+    assert migrate(connect, "shop", root).migrations == []
+
+
+def test_limits_that_a_server_sets_for_every_session_are_lifted_for_migrations(
+    database_url: str, connection: psycopg.Connection, tmp_path: Path
+) -> None:
+    limits = {"statement_timeout": "2min", "idle_in_transaction_session_timeout": "2min", "lock_timeout": "10s"}
+    for name, value in limits.items():
+        database, setting = sql.Identifier(connection.info.dbname), sql.Identifier(name)
+        connection.execute(sql.SQL("alter database {} set {} = {}").format(database, setting, value))
+    (tmp_path / "migrations/shop").mkdir(parents=True)
+    (tmp_path / "migrations/shop/0001_look.sql").write_text(
+        "create table public.limits as select name, setting from pg_settings where name ~ '_timeout$'"
+    )
+    migrate(partial(psycopg.connect, database_url), "shop", tmp_path)
+    found = dict(connection.execute("select * from public.limits").fetchall())
+    assert {name: found[name] for name in limits} == {
+        "statement_timeout": "0",
+        "idle_in_transaction_session_timeout": "0",
+        "lock_timeout": "30000",
+    }
+
+
+def test_lock_left_by_another_session_is_named(
+    database_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "migrations/shop").mkdir(parents=True)
+    (tmp_path / "migrations/shop/0001_one.sql").write_text("select 1")
+    with psycopg.connect(database_url, autocommit=True) as left, ThreadPoolExecutor(1) as threads:
+        pid = left.info.backend_pid
+        left.execute("select pg_advisory_lock(hashtext('aggregator.migrations'))")
+        waiting = threads.submit(migrate, partial(psycopg.connect, database_url), "shop", tmp_path)
+        blocked = "select count(*) from pg_stat_activity where %s = any(pg_blocking_pids(pid))"
+        while left.execute(blocked, [pid]).fetchone() == (0,):
+            assert not waiting.done()
+        left.execute("select pg_advisory_unlock_all()")
+        assert waiting.result().migrations == ["0001_one"]
+    assert f"waiting for another migration (server process {pid})" in caplog.text
+
+
+def test_refused_statement_is_one_line_that_names_the_file(
+    monkeypatch: pytest.MonkeyPatch, database_url: str, connection: psycopg.Connection, capsys
+) -> None:
+    connection.execute("create schema ops; create table ops.alerts (id text)")
+    monkeypatch.setenv("AIRFLOW_CONN_OPS_DB", database_url)
+    assert main(["ops"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("ops: PostgreSQL refused it: 42")
+    assert said.endswith("File: ops/0002_alerts.sql.\n")
+    assert said.count("\n") == 1

@@ -1,12 +1,11 @@
 """Brings a product's database up to date: its migrations, then its functions (spec: databases).
 
 ``include/sql/migrations/<database>/NNNN_<what>.sql`` are applied once, in order, each in one transaction together with
-the row that remembers it. ``include/sql/functions/<database>/**/*.sql`` are applied again whenever their text changes.
+the row that records it. ``include/sql/functions/<database>/**/*.sql`` are applied again whenever their text changes.
 The connection of ``<database>`` is ``<database>_db``.
 
-Alembic keeps the version and the transactions; its scripts are our SQL files, so that a migration is readable and
-usable without Python. Everything it notes down stands in the schema ``migrations``, separately for each database name,
-so that several of them may share one PostgreSQL database.
+Applied files are recorded in the schema ``migrations``, separately for each database name, so that several of them may
+share one PostgreSQL database. Nothing outlives a transaction, so this works behind a transaction pooler.
 
     python -m aggregator.migrations [database …]
 """
@@ -18,34 +17,50 @@ import hashlib
 import logging
 import re
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from alembic.runtime.migration import MigrationContext, MigrationInfo, RevisionStep
-from alembic.script.revision import Revision, RevisionMap
-from sqlalchemy import create_engine, pool, text
+import psycopg
 
+from aggregator import session
 from aggregator.errors import AggregatorError, HardError
 from aggregator.paths import SQL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    import psycopg
-    from sqlalchemy import Connection
+    from psycopg.rows import TupleRow
 
-# It tells every step; the report says the same in one line.
-logging.getLogger("alembic").setLevel(logging.WARNING)
+    Connection = psycopg.Connection[Any]
+    Cursor = psycopg.Cursor[TupleRow]
 
 LOCK_TIMEOUT = "30s"
 """How long a migration waits for a table's lock before it gives up: an application behind it waits as long."""
 
+_log = logging.getLogger(__name__)
+
 _RAISED_NOTICE = "00000"
 
-_NOTES = """
+_UNLIMITED = dict.fromkeys(
+    ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "transaction_timeout"), "0"
+)
+"""Limits that managed servers set for every session (Supabase: two minutes a statement); a migration takes longer."""
+
+_LOCK = ["aggregator.migrations"]
+
+# Of the transaction: a pooled session would keep a lock of its own, and the next call would wait for it indefinitely.
+_TRY_LOCK = "select pg_try_advisory_xact_lock(hashtext(%s))"
+_WAIT_FOR_LOCK = "select pg_advisory_xact_lock(hashtext(%s))"
+_HOLDERS = """
+select string_agg(pid::text, ', ') from pg_locks join pg_database on pg_database.oid = pg_locks.database
+where locktype = 'advisory' and granted and datname = current_database()
+    and objsubid = 1 and (classid::bigint << 32) | objid::bigint = hashtext(%s)::bigint
+"""
+
+_RECORDS = """
 create schema if not exists migrations;
 create table if not exists migrations.history (
     database text not null,
@@ -88,26 +103,12 @@ class Report:
         return "\n".join(f"{self.database}: {line}" for line in [applied, *self.notices])
 
 
-class _SqlMigration(Revision):
-    """One file, as Alembic sees it: its number is the version, the file before it the one it builds on."""
-
-    def __init__(self, path: Path, before: Path | None) -> None:
-        super().__init__(_number(path), _number(before) if before else None)
-        self.path = path
-        self.doc = path.stem
-        self.log_entry = path.stem
-        self.module = SimpleNamespace(upgrade=self._upgrade)
-
-    def _upgrade(self, connection: Connection) -> None:
-        _execute_file(connection, self.path)
-
-
 def databases(root: Path = SQL) -> list[str]:
     """The names of the databases that have migrations."""
     return sorted(folder.name for folder in (root / "migrations").iterdir() if folder.is_dir())
 
 
-def migrate(connect: Callable[[], psycopg.Connection[Any]], database: str, root: Path = SQL) -> Report:
+def migrate(connect: Callable[[], Connection], database: str, root: Path = SQL) -> Report:
     """Apply what is missing. Two calls at once wait for each other; a second call changes nothing.
 
     Args:
@@ -120,40 +121,61 @@ def migrate(connect: Callable[[], psycopg.Connection[Any]], database: str, root:
 
     Raises:
         HardError: Numbers are missing or double, a file was changed after it was applied, or an applied file is gone.
-        sqlalchemy.exc.SQLAlchemyError: The database refused a migration; it and all after it are not applied.
-        psycopg.Error: The same, of the statements of a file.
+        psycopg.Error: The database refused a statement. Its file and all after it are not applied; a note of the error
+            names the file.
     """
-    revisions = _revisions(root / "migrations" / database)
+    paths = _numbered(root / "migrations" / database)
     report = Report(database)
-    engine = create_engine("postgresql+psycopg://", creator=connect, poolclass=pool.NullPool)
-    with engine.connect() as guard, engine.connect() as connection:
-        # Held by a session of its own, so that it spans all transactions and goes away with the process.
-        guard.execute(text("select pg_advisory_lock(hashtext('aggregator.migrations'))"))
-        connection.exec_driver_sql(f"set lock_timeout = '{LOCK_TIMEOUT}'")
-        connection.exec_driver_sql(_NOTES)
-        connection.commit()
-        _refuse_changed_history(connection, database, revisions)
-        _driver(connection).add_notice_handler(partial(_keep_notice, report))
-        _apply_migrations(connection, revisions, report)
+    with connect() as connection:
+        connection.add_notice_handler(partial(_keep_notice, report))
+        while _apply_next_migration(connection, paths, report):
+            pass
         _apply_functions(connection, root / "functions" / database, report)
     return report
 
 
-def _revisions(folder: Path) -> list[_SqlMigration]:
+@contextmanager
+def _locked(connection: Connection, database: str) -> Iterator[Cursor]:
+    """One transaction during which no other call of this module works on the same PostgreSQL database."""
+    with session.begin(connection, _UNLIMITED) as cursor:
+        if cursor.execute(_TRY_LOCK, _LOCK).fetchone() == (False,):
+            ((holders,),) = cursor.execute(_HOLDERS, _LOCK).fetchall()
+            _log.warning("%s: waiting for another migration (server process %s)", database, holders)
+            cursor.execute(_WAIT_FOR_LOCK, _LOCK)
+        cursor.execute("select set_config('lock_timeout', %s, true)", [LOCK_TIMEOUT])
+        yield cursor
+    connection.commit()
+
+
+def _numbered(folder: Path) -> list[Path]:
     paths = sorted(folder.glob("*.sql"))
     for expected, path in enumerate(paths, start=1):
-        if re.fullmatch(r"\d{4}_[a-z0-9_]+", path.stem) is None or int(_number(path)) != expected:
+        if re.fullmatch(r"\d{4}_[a-z0-9_]+", path.stem) is None or int(path.stem.split("_")[0]) != expected:
             msg = (
                 f"{path} is not named {expected:04}_<what>.sql: migrations are numbered without gaps, each number once."
             )
             raise HardError(msg)
-    return [_SqlMigration(path, before) for path, before in zip(paths, [None, *paths], strict=False)]
+    return paths
 
 
-def _refuse_changed_history(connection: Connection, database: str, revisions: Sequence[_SqlMigration]) -> None:
-    digests = {revision.doc: _digest(revision.path) for revision in revisions}
-    known = text("select name, digest from migrations.history where database = :database order by name")
-    for name, digest in connection.execute(known, {"database": database}):
+def _apply_next_migration(connection: Connection, paths: Sequence[Path], report: Report) -> bool:
+    """Apply the first file that is missing; False if none is."""
+    with _locked(connection, report.database) as cursor:
+        cursor.execute(_RECORDS)
+        applied = _applied(cursor, "history", report.database)
+        _refuse_changed_history(applied, paths, report.database)
+        missing = next((path for path in paths if path.stem not in applied), None)
+        if missing is not None:
+            _execute_file(cursor, missing)
+            _record(cursor, "history", report.database, missing.stem, _digest(missing))
+    if missing is not None:
+        report.migrations.append(missing.stem)
+    return missing is not None
+
+
+def _refuse_changed_history(applied: Mapping[str, str], paths: Sequence[Path], database: str) -> None:
+    digests = {path.stem: _digest(path) for path in paths}
+    for name, digest in applied.items():
         if name not in digests:
             msg = (
                 f"Migration {name} was applied to {database} and its file is gone. Bring it back; undo it by a new one."
@@ -162,61 +184,31 @@ def _refuse_changed_history(connection: Connection, database: str, revisions: Se
         if digests[name] != digest:
             msg = f"Migration {name} was changed after it was applied to {database}. Restore it; change by a new one."
             raise HardError(msg)
-    connection.rollback()
-
-
-def _apply_migrations(connection: Connection, revisions: Sequence[_SqlMigration], report: Report) -> None:
-    order = RevisionMap(lambda: revisions)
-    order.get_current_head()  # it links the revisions to each other when it is first asked something
-
-    def missing(heads: tuple[str, ...], _: MigrationContext) -> Iterator[RevisionStep]:
-        applied = int(heads[0]) if heads else 0
-        for revision in revisions[applied:]:
-            yield RevisionStep(order, revision, is_upgrade=True)  # type: ignore[arg-type]  # what it uses of a Script, ours has
-
-    def remember(*, step: MigrationInfo, **_: object) -> None:
-        revision = revisions[int(str(step.up_revision_id)) - 1]
-        _remember(connection, "history", report.database, revision.doc, _digest(revision.path))
-        report.migrations.append(revision.doc)
-
-    context = MigrationContext.configure(
-        connection,
-        opts={
-            "version_table": report.database,
-            "version_table_schema": "migrations",
-            "transaction_per_migration": True,
-            "fn": missing,
-            "on_version_apply": [remember],
-        },
-    )
-    context.run_migrations(connection=connection)
-    connection.commit()
 
 
 def _apply_functions(connection: Connection, folder: Path, report: Report) -> None:
-    known = text("select name, digest from migrations.functions where database = :database")
-    applied = {name: digest for name, digest in connection.execute(known, {"database": report.database})}  # noqa: C416
-    connection.rollback()
+    changed: list[str] = []
     # One transaction: functions may call each other, and a caller sees either the old ones or the new ones.
-    with connection.begin():
+    with _locked(connection, report.database) as cursor:
+        applied = _applied(cursor, "functions", report.database)
         # Bodies may name functions that come later in the alphabet.
-        connection.exec_driver_sql("set local check_function_bodies = off")
+        cursor.execute("set local check_function_bodies = off")
         for path in sorted(folder.rglob("*.sql")):
             name, digest = path.relative_to(folder).as_posix(), _digest(path)
             if applied.get(name) != digest:
-                _execute_file(connection, path)
-                _remember(connection, "functions", report.database, name, digest)
-                report.functions.append(name)
+                _execute_file(cursor, path)
+                _record(cursor, "functions", report.database, name, digest)
+                changed.append(name)
+    report.functions.extend(changed)
 
 
-def _execute_file(connection: Connection, path: Path) -> None:
-    # Straight to the driver without parameters: several statements in one go, and a % is a %.
-    _driver(connection).execute(path.read_bytes())
-
-
-def _driver(connection: Connection) -> psycopg.Connection[Any]:
-    driver: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
-    return driver
+def _execute_file(cursor: Cursor, path: Path) -> None:
+    try:
+        # Without parameters: several statements in one go, and a % is a %.
+        cursor.execute(path.read_bytes())
+    except psycopg.Error as error:
+        error.add_note(f"File: {path.parent.name}/{path.name}")
+        raise
 
 
 def _keep_notice(report: Report, notice: psycopg.errors.Diagnostic) -> None:
@@ -225,18 +217,20 @@ def _keep_notice(report: Report, notice: psycopg.errors.Diagnostic) -> None:
         report.notices.append(notice.message_primary)
 
 
-def _remember(connection: Connection, table: str, database: str, name: str, digest: str) -> None:
-    connection.execute(
-        text(
-            f"insert into migrations.{table} (database, name, digest) values (:database, :name, :digest) "  # noqa: S608
-            "on conflict (database, name) do update set digest = excluded.digest, applied_at = now()"
-        ),
-        {"database": database, "name": name, "digest": digest},
+def _applied(cursor: Cursor, table: str, database: str) -> dict[str, str]:
+    rows = cursor.execute(
+        f"select name, digest from migrations.{table} where database = %s order by name",  # noqa: S608
+        [database],
     )
+    return dict(rows.fetchall())
 
 
-def _number(path: Path) -> str:
-    return path.stem.split("_")[0]
+def _record(cursor: Cursor, table: str, database: str, name: str, digest: str) -> None:
+    cursor.execute(
+        f"insert into migrations.{table} (database, name, digest) values (%s, %s, %s) "  # noqa: S608
+        "on conflict (database, name) do update set digest = excluded.digest, applied_at = now()",
+        [database, name, digest],
+    )
 
 
 def _digest(path: Path) -> str:
@@ -249,7 +243,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, or 1 after an error, which is printed.
     """
-    from aggregator.hooks.postgres import PostgresTransactionHook  # noqa: PLC0415  # seconds; migrate() has no use for it
+    from aggregator.hooks.postgres import PostgresTransactionHook, describe  # noqa: PLC0415 - seconds, and only for this
 
     parser = argparse.ArgumentParser(prog="python -m aggregator.migrations", description="Apply missing migrations.")
     parser.add_argument("database", nargs="*", help=f"one of {', '.join(databases())}; all of them if none is given")
@@ -259,6 +253,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(migrate(hook.connect, database))
         except AggregatorError as error:
             print(f"{database}: {error}", file=sys.stderr)
+            return 1
+        except psycopg.Error as error:
+            refused = describe(error) if error.sqlstate else " ".join(str(error).split())
+            file = "".join(f" {note}." for note in getattr(error, "__notes__", ()))
+            print(f"{database}: PostgreSQL refused it: {refused}. What came before is applied.{file}", file=sys.stderr)
             return 1
     return 0
 

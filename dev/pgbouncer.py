@@ -1,0 +1,151 @@
+"""PgBouncer in transaction mode in front of a PostgreSQL server, for tests. From the system, or else from Debian."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from dev.postgres import owner_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dev.postgres import Postgres
+
+CACHE = Path(__file__).parents[1] / ".cache" / "pgbouncer"
+START_SECONDS = 30
+
+_LIBRARIES = {
+    "libevent-2.1.so.7": ("libevent-2.1-7t64", "libevent-2.1-7"),
+    "libcares.so.2": ("libcares2", "libc-ares2"),
+}
+"""Debian and Ubuntu packages of what PgBouncer needs beyond a minimal system; names differ between releases."""
+
+
+class UnavailableError(Exception):
+    """PgBouncer is not installed and cannot be fetched."""
+
+
+def program() -> tuple[Path, dict[str, str]]:
+    """PgBouncer and the environment it needs.
+
+    Raises:
+        UnavailableError: It is not installed, and no Debian package can be had; the text says why.
+    """
+    found = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin")
+    if found:
+        return Path(found), dict(os.environ)
+    fetched = CACHE / "usr/sbin/pgbouncer"
+    libraries = ":".join(str(path) for path in sorted(CACHE.glob("usr/lib/*-linux-gnu*")))
+    if not fetched.exists():
+        _fetch()
+        return program()
+    return fetched, {**os.environ, "LD_LIBRARY_PATH": libraries}
+
+
+def _fetch() -> None:
+    """Unpack the Debian package into the cache: no root, no service that is started, nothing installed."""
+    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
+        msg = "PgBouncer is not installed, and this is no Debian or Ubuntu to fetch it from"
+        raise UnavailableError(msg)
+    building = CACHE.with_name(f"pgbouncer-{os.getpid()}")
+    for folder in ("lists/partial", "archives/partial", "root"):
+        (building / folder).mkdir(parents=True)
+    options = ["-q", "-o", f"Dir::State::Lists={building}/lists", "-o", f"Dir::Cache={building}"]
+    options += ["-o", "Debug::NoLocking=true", "-o", "APT::Sandbox::User="]
+    try:
+        _run(["apt-get", *options, "update"], building)
+        _run(["apt-get", *options, "download", "pgbouncer"], building)
+        _unpack(building)
+        missing = subprocess.run(
+            ["ldd", building / "root/usr/sbin/pgbouncer"], capture_output=True, text=True, check=False
+        )
+        for library, names in _LIBRARIES.items():
+            if f"{library} => not found" in missing.stdout:
+                for name in names:
+                    subprocess.run(
+                        ["apt-get", *options, "download", name], cwd=building, capture_output=True, check=False
+                    )
+        _unpack(building)
+        (building / "root").rename(CACHE)
+    except OSError as error:
+        if not CACHE.exists():  # else another process was quicker
+            msg = f"PgBouncer is not installed and cannot be unpacked: {error}"
+            raise UnavailableError(msg) from None
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def _unpack(building: Path) -> None:
+    for package in building.glob("*.deb"):
+        _run(["dpkg-deb", "-x", str(package), str(building / "root")], building)
+
+
+def _run(command: list[str], folder: Path) -> None:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        msg = f"PgBouncer is not installed and cannot be fetched: {command[0]}: {reason}"
+        raise UnavailableError(msg)
+
+
+@contextmanager
+def running(postgres: Postgres, folder: Path) -> Iterator[str]:
+    """Run PgBouncer in transaction mode with few server connections, so that clients share them.
+
+    Args:
+        postgres: The server behind it.
+        folder: For its configuration and log; its user may enter it.
+
+    Yields:
+        The URL of the server's maintenance database through PgBouncer.
+
+    Raises:
+        UnavailableError: As for :func:`program`.
+    """
+    path, environment = program()
+    server = conninfo_to_dict(postgres.url)
+    target = " ".join(f"{name}={server[name]}" for name in ("host", "port", "user", "password") if server.get(name))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    configuration = folder / "pgbouncer.ini"
+    configuration.write_text(
+        f"[databases]\n* = {target}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
+        "auth_type = any\npool_mode = transaction\ndefault_pool_size = 4\nmax_client_conn = 500\n"
+    )
+    configuration.chmod(0o644)
+    # It refuses to run as root, and a socket of the embedded server is for its owner only.
+    user = owner_of(postgres) if os.geteuid() == 0 else None
+    with (folder / "pgbouncer.log").open("w") as log:
+        process = subprocess.Popen([path, configuration], env=environment, user=user, stdout=log, stderr=log)
+    try:
+        url = urlunsplit(("postgresql", f"{server['user']}@127.0.0.1:{port}", urlsplit(postgres.url).path, "", ""))
+        _wait_until_ready(url, process, folder / "pgbouncer.log")
+        yield url
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            psycopg.connect(url).close()
+        except psycopg.OperationalError as error:
+            if process.poll() is not None or time.monotonic() > deadline:
+                msg = f"PgBouncer did not start: {error} Its log: {log.read_text()}"
+                raise RuntimeError(msg) from error
+            time.sleep(0.05)
+        else:
+            return
