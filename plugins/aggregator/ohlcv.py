@@ -29,6 +29,7 @@ from aggregator.errors import AggregatorError, HardError, TransientError
 from aggregator.hooks.postgres import describe, execute
 from aggregator.paths import SQL
 from aggregator.telemetry import Day, problems
+from aggregator.text import listed
 from aggregator.upsert import blames_rows
 
 if TYPE_CHECKING:
@@ -245,17 +246,23 @@ def plan(cursor: Cursor, run: Run) -> list[dict[str, Any]]:
         "stale": number("ohlcv/drain_candle_changes.sql"),
         "rebuilt": number("ohlcv/mark_run_stale.sql") if was_finished else 0,
     }
-    claimed = number("ohlcv/claim_due_tasks.sql")
+    ((claimed, due),) = cursor.execute(_statement("ohlcv/claim_due_tasks.sql"), run.parameters).fetchall()
     ((symbols, windows),) = cursor.execute(_statement("ohlcv/claimed_work.sql"), run.parameters).fetchall()
     symbols_a_shard = run.settings.ohlcv_symbols_per_shard
     if len(symbols) >= SYMBOLS_TO_DIVIDE:
         symbols_a_shard = min(symbols_a_shard, ceil(len(symbols) / SHARDS_AT_ONCE))
     wanted = max(ceil(len(symbols) / symbols_a_shard), ceil(windows / WINDOWS_A_SHARD))
     shards = min(wanted, len(symbols), SHARDS_AT_MOST)
-    checkpoint(cursor, run, "planned", **counts, claimed=claimed, symbols=len(symbols), shards=shards)
-    log.info(
-        "As of %s: %d tasks of %d symbols claimed, in %d shards; %s", run.as_of, claimed, len(symbols), shards, counts
-    )
+    done = {**counts, "due": due, "claimed": claimed, "symbols": len(symbols), "shards": shards}
+    checkpoint(cursor, run, "planned", **done)
+    log.info("Planned as_of=%s %s", run.as_of, " ".join(f"{name}={count}" for name, count in done.items()))
+    if due > run.settings.max_tasks_per_run:
+        log.warning(
+            "%d of %d due tasks wait for later runs. Raise MAX_TASKS_PER_RUN (%d), or they may wait indefinitely.",
+            due - claimed,
+            due,
+            run.settings.max_tasks_per_run,
+        )
     if counts["stale"] is None:
         log.warning("Somebody holds a claim in an open transaction. Changed candles wait for the next run.")
     parts = [list(part) for part in divide(shards, symbols)] if shards else []
@@ -280,7 +287,7 @@ def plan_rebuild(cursor: Cursor, run: Run, params: RebuildParams) -> list[dict[s
     cursor.execute(_statement("ohlcv/sync_tasks.sql"))
     symbols = _symbols(cursor, params)
     if unknown := sorted(set(params.symbols or ()) - set(symbols)):
-        names = ", ".join(map(repr, unknown[:NAMED_AT_MOST]))
+        names = listed(map(repr, unknown), NAMED_AT_MOST)
         msg = f"There are no tasks of the symbols {names}. Nothing was built. Correct them, or insert the assets."
         raise HardError(msg)
     shards = min(ceil(len(symbols) / SYMBOLS_A_CHUNK), SHARDS_AT_ONCE)
@@ -346,7 +353,7 @@ def _build(cursor: Cursor, run: Run, timeframe: str, symbols: Sequence[str], **d
         log.warning(
             "FAILED: %s of %s: candles that make no bar; ops.ops_issues and ohlcv.frontier have the windows.",
             timeframe,
-            ", ".join(map(repr, failed[:NAMED_AT_MOST])) + (" …" if len(failed) > NAMED_AT_MOST else ""),
+            listed(map(repr, failed), NAMED_AT_MOST),
         )
     return replace(Totals(*counts), failed=len(failed))
 
@@ -364,7 +371,9 @@ def _aggregate(cursor: Cursor, parameters: Mapping[str, Any]) -> tuple[Any, ...]
 
 
 def rebuild(transaction: Transaction, run: Run, params: RebuildParams, *, shard: int, of: int) -> Totals:
-    """Build the windows of some days again, in chunks of one transaction each; another try leaves out those done.
+    """Build the windows of some days again, in chunks of one transaction each.
+
+    Another try of the task, and a clear of a run that failed, continue where the last one stopped.
 
     Args:
         transaction: Opens a transaction.
@@ -381,33 +390,35 @@ def rebuild(transaction: Transaction, run: Run, params: RebuildParams, *, shard:
     """
     with transaction() as cursor:
         symbols = _symbols(cursor, params)
-        done = {name for (name,) in cursor.execute(_statement("ohlcv/rebuilt_chunks.sql"), run.parameters)}
-    chunks = dict(_chunks(list(chunked(symbols, SYMBOLS_A_CHUNK))[shard::of], params))
+        progress: dict[str, datetime] = dict(
+            cursor.execute(_statement("ohlcv/rebuilt_until.sql"), run.parameters).fetchall()
+        )
+    chunks = list(_chunks(list(chunked(symbols, SYMBOLS_A_CHUNK))[shard::of], params, progress))
     totals = Totals()
-    for number, (name, chunk) in enumerate(chunks.items(), start=1):
-        if name not in done:
-            totals += _rebuild_chunk(transaction, run, params, name, chunk)
-            log.info("Shard %d of %d, chunk %d of %d: %s", shard + 1, of, number, len(chunks), asdict(totals))
+    for number, chunk in enumerate(chunks, start=1):
+        totals += _rebuild_chunk(transaction, run, params, chunk)
+        log.info("Shard %d of %d, chunk %d of %d: %s", shard + 1, of, number, len(chunks), asdict(totals))
     with transaction() as cursor:
         checkpoint(cursor, run, "aggregated", shard=shard, dry_run=params.dry_run, **asdict(totals))
     return totals
 
 
-def _chunks(groups: Iterable[Sequence[str]], params: RebuildParams) -> Iterator[tuple[str, dict[str, Any]]]:
+def _chunks(
+    groups: Iterable[Sequence[str]], params: RebuildParams, progress: Mapping[str, datetime]
+) -> Iterator[dict[str, Any]]:
+    """What is left to build, the days of a group of symbols in order."""
     start, end = params.range
     for symbols in groups:
-        first = start
+        # Groups change when symbols are added. Building a window twice changes nothing.
+        first = min(progress.get(symbol, start) for symbol in symbols)
         while first < end:
             last = min(first + timedelta(days=DAYS_A_CHUNK), end)
-            yield (
-                f"{symbols[0]} to {symbols[-1]} from {first:%F}",
-                {
-                    "symbols": symbols,
-                    "starts_at": first,
-                    "ends_at": last,
-                    "timeframes": list(params.timeframes or TIMEFRAMES),
-                },
-            )
+            yield {
+                "symbols": symbols,
+                "starts_at": first,
+                "ends_at": last,
+                "timeframes": list(params.timeframes or TIMEFRAMES),
+            }
             first = last
 
 
@@ -417,9 +428,7 @@ def _chunks(groups: Iterable[Sequence[str]], params: RebuildParams) -> Iterator[
     stop=tenacity.stop_after_delay(BUSY_FOR),
     reraise=True,
 )
-def _rebuild_chunk(
-    transaction: Transaction, run: Run, params: RebuildParams, name: str, chunk: dict[str, Any]
-) -> Totals:
+def _rebuild_chunk(transaction: Transaction, run: Run, params: RebuildParams, chunk: dict[str, Any]) -> Totals:
     totals = Totals()
     with transaction() as cursor:
         with cursor.connection.transaction(force_rollback=params.dry_run):
@@ -433,7 +442,7 @@ def _rebuild_chunk(
             for timeframe, symbols in cursor.execute(_statement("ohlcv/claimed_symbols.sql"), every).fetchall():
                 totals += _build(cursor, run, timeframe, symbols, as_of=None, max_windows=_UNLIMITED)
         if not params.dry_run:
-            checkpoint(cursor, run, "rebuilt", chunk=name, **asdict(totals))
+            cursor.execute(_statement("ohlcv/keep_progress.sql"), given)
     return totals
 
 
@@ -550,16 +559,13 @@ def mark_changed(range_: Mapping[str, Any]) -> int:
         raise HardError(msg)
     marked = dict(_execute("ohlcv/mark_changed.sql", range_))
     if unknown := sorted(set(range_["symbols"] or ()) - marked.keys()):
-        print(f"Not marked, because they have no tasks or the range is before their start: {_named(unknown)}")
+        names = listed(map(repr, unknown), NAMED_AT_MOST)
+        print(f"Not marked, because they have no tasks or the range is before their start: {names}")
     if empty := [symbol for symbol, has_candles in marked.items() if not has_candles]:
-        print(f"No candles in the range, so that their bars stay: {_named(empty)}")
+        names = listed(map(repr, empty), NAMED_AT_MOST)
+        print(f"No candles in the range, so that their bars stay: {names}")
     print(f"Symbols marked: {len(marked)}. The next run builds their bars of the range again.")
     return 0 if marked else 1
-
-
-def _named(symbols: Sequence[str]) -> str:
-    more = f" and {len(symbols) - NAMED_AT_MOST:,} more" if len(symbols) > NAMED_AT_MOST else ""
-    return ", ".join(map(repr, symbols[:NAMED_AT_MOST])) + more
 
 
 def _utc(text: str) -> datetime:

@@ -78,6 +78,14 @@ def test_tick_builds_what_was_over_a_minute_after_its_interval(dag, market) -> N
     assert market.execute(names).fetchone() == (["planned", "aggregated"],)
 
 
+def test_plan_reports_tasks_that_the_limit_leaves_waiting(dag, market, monkeypatch, caplog) -> None:
+    monkeypatch.setenv("MAX_TASKS_PER_RUN", "3")
+    run(dag)
+    planned = "select checkpoints -> 0 ->> 'due', checkpoints -> 0 ->> 'claimed' from ops.ops_runlog"
+    assert market.execute(planned).fetchone() == ("8", "3")
+    assert "5 of 8 due tasks wait for later runs. Raise MAX_TASKS_PER_RUN (3)" in caplog.text
+
+
 def test_task_instance_takes_two_shards(dag, market, monkeypatch) -> None:
     monkeypatch.setenv("OHLCV_SYMBOLS_PER_SHARD", "1")
     register(market, {"C": "5m"})
@@ -134,26 +142,59 @@ def test_rebuild_of_days_reports_and_then_keeps(dag, market) -> None:
 
 
 @pytest.mark.slow
-def test_rebuild_is_shared_out_and_another_try_leaves_out_the_chunks_that_are_done(dag, market, monkeypatch) -> None:
+@pytest.mark.parametrize("how", ["retried", "cleared"])
+def test_rebuild_that_stopped_continues_where_it_stopped(dag, market, monkeypatch, how: str) -> None:
     run(dag)
     market.execute("update ohlcv.bars set high = 0")
     monkeypatch.setattr(ohlcv, "SYMBOLS_A_CHUNK", 1)
     rebuild_chunk = ohlcv._rebuild_chunk
 
-    def die(transaction: Any, run: Any, params: Any, name: str, chunk: Any) -> Any:
-        if name.startswith("B"):
+    def die(transaction: Any, run: Any, params: Any, chunk: dict[str, Any]) -> Any:
+        if chunk["symbols"] == ["B"]:
             raise TransientError("killed")
-        return rebuild_chunk(transaction, run, params, name, chunk)
+        return rebuild_chunk(transaction, run, params, chunk)
 
     monkeypatch.setattr(ohlcv, "_rebuild_chunk", die)
     rebuilding = {"run_id": "manual__1", "dryRun": False, "startDate": "2026-03-08"}
     with pytest.raises(TransientError):
         run(dag, END, **rebuilding)
+    if how == "cleared":
+        with pytest.raises(HardError, match="Clear this run to continue the rebuild where it stopped"):
+            run(dag, END, failed="aggregate", **rebuilding)
     monkeypatch.setattr(ohlcv, "_rebuild_chunk", rebuild_chunk)
+    register(market, {"AA": "5m"})
+
     done, (again,) = run(dag, END, **rebuilding)
-    assert again["bars"] == 96 + 24 + 6 + 1, "a shard for each symbol; A was done"
-    assert done["updated"] == 2 * (96 + 24 + 6 + 1)
+
+    assert again["bars"] == 96 + 24 + 6 + 1, "A was done"
+    assert done["updated"] == 2 * (96 + 24 + 6 + 1), "the run's totals have A, too"
     assert stored(market) == expected(market, END + MINUTE)
+    assert market.execute("select from ops.ops_runlog_progress").fetchall() == []
+    _, (once_more,) = run(dag, END, **rebuilding)
+    assert once_more["unchanged"] == 2 * (96 + 24 + 6 + 1), "a clear of a finished rebuild does all of it"
+
+
+@pytest.mark.slow
+def test_rebuild_that_stopped_between_chunks_of_days_continues_with_the_next(dag, market, monkeypatch) -> None:
+    run(dag)
+    monkeypatch.setattr(ohlcv, "DAYS_A_CHUNK", 1)
+    rebuild_chunk = ohlcv._rebuild_chunk
+    starts: list[datetime] = []
+
+    def die_at_the_third(transaction: Any, run: Any, params: Any, chunk: dict[str, Any]) -> Any:
+        starts.append(chunk["starts_at"])
+        if len(starts) == 3:
+            raise TransientError("killed")
+        return rebuild_chunk(transaction, run, params, chunk)
+
+    monkeypatch.setattr(ohlcv, "_rebuild_chunk", die_at_the_third)
+    rebuilding = {"run_id": "manual__1", "dryRun": False, "startDate": "2026-03-06", "endDate": "2026-03-09"}
+    with pytest.raises(TransientError):
+        run(dag, END, **rebuilding)
+    with pytest.raises(HardError):
+        run(dag, END, failed="aggregate", **rebuilding)
+    run(dag, END, **rebuilding)
+    assert [start.day for start in starts] == [6, 7, 8, 8, 9]
 
 
 @pytest.mark.slow
@@ -232,6 +273,7 @@ def test_candles_that_are_not_aggregated_outlive_the_retention(dag, market, monk
         ({"symbols": ["A"]}, "needs startDate"),
         ({"startDate": "2026-03-08", "timeframes": ["1m"]}, "timeframes.0"),
         ({"startDate": "2026-03-08", "symbols": ["nobody's"]}, 'no tasks of the symbols "nobody\'s"'),
+        ({"startDate": "2026-03-08", "symbols": [f"X{n:05}" for n in range(10_000)]}, "'X00019', and 9,980 more. No"),
     ],
 )
 def test_wrong_params_are_named_and_nothing_is_built(dag, market, params: dict[str, Any], says: str) -> None:

@@ -454,6 +454,28 @@ def test_run_log_keeps_its_newest_rows(market) -> None:
     assert rows.fetchall() == [("run 1", "3", None), ("run 3", "3", "7"), ("run 4", "3", "7")]
 
 
+def test_run_log_closes_rows_of_runs_that_never_finished(market) -> None:
+    for run_id in ("lost", "waiting", "running"):
+        market.execute("select ops.ops_runlog_start('job', 'PROD', %s)", [run_id])
+    market.execute("update ops.ops_runlog set started_at = now() - interval '2 days'")
+    for run_id, age in (("lost", "25 hours"), ("waiting", "23 hours")):
+        market.execute("select ops.ops_runlog_checkpoint('job', %s, 'planned')", [run_id])
+        at = "update ops.ops_runlog set checkpoints = jsonb_set(checkpoints, '{0,at}', to_jsonb(now() - %s::interval))"
+        market.execute(f"{at} where run_id = %s", [age, run_id])
+    market.execute("update ops.ops_runlog set started_at = now() where run_id = 'running'")
+
+    market.execute("select ops.ops_runlog_prune('job', 5)")
+
+    rows = market.execute("select run_id, status, finished_at is not null, error from ops.ops_runlog order by id")
+    error = "The run did not reach its last task: it was deleted, or its state was set by hand."
+    assert rows.fetchall() == [
+        ("lost", "failed", True, error),
+        ("waiting", "running", False, None),
+        ("running", "running", False, None),
+    ]
+    assert market.execute("select ops.ops_runlog_prune('job', 0)").fetchone() == (1,), "closed rows are pruned"
+
+
 class TestMarkChanged:
     """Candles written without any trigger: as by a subscriber of a logical replication."""
 

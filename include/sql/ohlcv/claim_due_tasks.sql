@@ -1,8 +1,11 @@
--- Called by aggregator.ohlcv. Claims what is due for a run.
+-- Called by aggregator.ohlcv. Claims due tasks for a run; answers with how many, and how many are due.
 select
     ohlcv.claim_tasks(
         %(run_id)s,
-        coalesce(array_agg(due.symbol), '{}'),
-        coalesce(array_agg(due.timeframe), '{}')
-    ) as claimed
-from ohlcv.agg_get_due_tasks(%(env_name)s, %(as_of)s, %(max_tasks)s) as due
+        coalesce(array_agg(due.symbol) filter (where due.position <= %(max_tasks)s), '{}'),
+        coalesce(array_agg(due.timeframe) filter (where due.position <= %(max_tasks)s), '{}')
+    ) as claimed,
+    count(*) as due
+from
+    ohlcv.agg_get_due_tasks(%(env_name)s, %(as_of)s, null) with ordinality
+        as due (symbol, timeframe, source_timeframe, cursor, mandatory, priority, next_run_at, position)

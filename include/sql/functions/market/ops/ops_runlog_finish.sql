@@ -9,11 +9,17 @@ set search_path = ''
 set datestyle = 'ISO, MDY'
 set timezone = 'UTC'
 as $$
+declare
+    finished_id bigint;
 begin
     update ops.ops_runlog
     set status = p_status, totals = p_totals, error = p_error, finished_at = clock_timestamp()
-    where job_name = p_job_name and run_id = p_run_id;
-    return found;
+    where job_name = p_job_name and run_id = p_run_id
+    returning id into finished_id;
+    if p_status = 'success' then
+        delete from ops.ops_runlog_progress where runlog_id = finished_id;
+    end if;
+    return finished_id is not null;
 end
 $$;
 

@@ -1,4 +1,5 @@
--- Called by the last task of a run, and from psql. Rows of runs that go on stay.
+-- Called by the last task of a run, and from psql. Rows of running runs stay; a row without a sign of life for a day is
+-- closed as failed.
 create or replace function ops.ops_runlog_prune(p_job_name text, p_keep integer) returns integer
 language plpgsql
 volatile
@@ -9,6 +10,18 @@ as $$
 declare
     pruned integer;
 begin
+    -- Runs that were deleted or marked by hand, or whose DAG was removed, never close their row. No task takes a day.
+    update ops.ops_runlog as runlog
+    set
+        status = 'failed',
+        finished_at = clock_timestamp(),
+        error = 'The run did not reach its last task: it was deleted, or its state was set by hand.'
+    where
+        runlog.job_name = p_job_name
+        and runlog.finished_at is null
+        and greatest(runlog.started_at, (runlog.checkpoints -> -1 ->> 'at')::timestamptz)
+        < clock_timestamp() - interval '1 day';
+
     with old as (
         select runlog.id
         from ops.ops_runlog as runlog
@@ -29,5 +42,5 @@ end
 $$;
 
 comment on function ops.ops_runlog_prune(text, integer) is
-'Deletes all but the newest finished rows of a job, with their statistics; returns how many';
+'Closes rows of lost runs, deletes all but the newest finished rows of a job, with statistics; returns how many';
 revoke all on function ops.ops_runlog_prune(text, integer) from public;

@@ -1,0 +1,7 @@
+-- Called by aggregator.ohlcv when a rebuild is tried again or cleared. How far it is with each symbol.
+select
+    progress.item as symbol,
+    progress.done_until
+from ops.ops_runlog as runlog
+inner join ops.ops_runlog_progress as progress on runlog.id = progress.runlog_id
+where runlog.job_name = %(job_name)s and runlog.run_id = %(run_id)s

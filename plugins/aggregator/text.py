@@ -1,0 +1,22 @@
+"""How texts name many things."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def listed(names: Iterable[str], at_most: int, *, of: int | None = None, separator: str = ", ") -> str:
+    """Names as a reader can take them in: the first ones, and how many more there are.
+
+    Args:
+        names: In the order in which they are shown.
+        at_most: How many are shown.
+        of: How many there are, where ``names`` are only the first of them.
+        separator: Between two names.
+    """
+    every = list(names)
+    more = max(of or 0, len(every)) - min(len(every), at_most)
+    return separator.join([*every[:at_most], *([f"and {more:,} more"] if more else [])])
