@@ -51,6 +51,24 @@ GOOD = [
     "SELECT double1 * 1.8 + 32 / 2 % 5 AS f FROM t WHERE blob1 = 'it''s \\\\ ; -- /* */ # UNION SELECT' FORMAT JSON",
     "SELECT extract(HOUR FROM timestamp) AS hour, position(':' IN blob1) AS p FROM t FORMAT JSON",
     "SELECT format('{}', blob1) AS text FROM t FORMAT JSON",
+    "show timezones format JSON",
+    "SHOW TIMEZONE FORMAT TabSeparated",
+    "SELECT count() AS n FROM t FORMAT json",
+    "SELECT count() AS n FROM t format tabseparated",
+    "SELECT quantileWeighted(0.5, double1, _sample_interval) AS median FROM t FORMAT JSON",
+    "SELECT toLower(blob1) AS l, toUpper(blob1) AS u FROM t FORMAT JSON",
+    "SELECT blob1 AS host FROM t LIMIT ALL FORMAT JSON",
+    "SELECT blob1 AS host FROM t LIMIT ALL OFFSET 2 FORMAT JSON",
+    "SELECT a FROM (SELECT blob1 AS a FROM t) FORMAT JSON",
+    "SELECT avg(n) AS mean FROM (SELECT blob1 AS a, count() AS n FROM t GROUP BY a LIMIT 9) WHERE n > 2 FORMAT JSON",
+    "SELECT max(b) AS c FROM (SELECT a AS b FROM (SELECT double1 AS a FROM t)) FORMAT JSON",
+    "SELECT time FROM (SELECT timestamp AS time FROM t) FORMAT JSON",
+    "SELECT count() AS count, max(timestamp) AS max, min(double1) AS min FROM t FORMAT JSON",
+    "SELECT argMax(blob1, timestamp) AS newest FROM t FORMAT JSON",
+    "SELECT if(blob1 LIKE '5%', double1, 0) AS x, if(true, 'a', blob1) AS y FROM t FORMAT JSON",
+    "SELECT if(true, now(), timestamp) AS z FROM t FORMAT JSON",
+    "SELECT sum(if(blob1 = 'a', _sample_interval, 0)) AS x, sumIf(double1, blob1 = 'a') AS y FROM t FORMAT JSON",
+    "SELECT count() AS n FROM index FORMAT JSON",
     "SELECT blob1 FROM t WHERE dataset = 't' AND index1 = '🦊' FORMAT JSON -- the end; of it",
 ]
 
@@ -75,7 +93,15 @@ BAD = {
     "SELECT count() AS n FROM t FORMAT JSON FORMAT JSON": "FORMAT in line 1: the clause is repeated",
     "SELECT count() AS n WHERE double1 = 1 FROM t FORMAT JSON": "FROM in line 1: the clause is repeated, or stands",
     "WITH x AS (SELECT 1 AS a) SELECT a FROM x FORMAT JSON": "no CTE",
-    "SELECT a FROM (SELECT blob1 AS a FROM t) FORMAT JSON": "SELECT in line 1: no sub-queries",
+    "SELECT a FROM (SELECT blob1 AS a FROM t) AS u FORMAT JSON": "one sub-query without a name",
+    "SELECT a FROM (SELECT blob1 AS a FROM t), u FORMAT JSON": "one sub-query without a name",
+    "SELECT a FROM (SELECT blob1 AS a FROM t FORMAT JSON": "the parenthesis of the sub-query is not closed",
+    "SELECT a FROM (SELECT blob1 AS a FROM t FORMAT JSON) FORMAT JSON": "it ends the whole query",
+    "SELECT a FROM (SELECT blob1 AS a FROM t UNION ALL SELECT blob1 AS a FROM t) FORMAT JSON": "UNION does not exist",
+    "SELECT a FROM ((SELECT blob1 AS a FROM t)) FORMAT JSON": "no sub-queries",
+    "SELECT blob2 FROM (SELECT blob1 AS a FROM t) FORMAT JSON": "column blob2: neither",
+    "SELECT a FROM (SELECT * FROM t) FORMAT JSON": "`*`",
+    "SELECT max(a) AS b FROM (SELECT blob1 AS a FROM t) FORMAT JSON": "function max: it takes no String",
     "SELECT blob1 FROM t WHERE blob1 IN (SELECT blob2 FROM u) FORMAT JSON": "SELECT in line 1: no sub-queries",
     "SELECT blob1 FROM t JOIN u ON true FORMAT JSON": "JOIN does not exist",
     "SELECT blob1 FROM t LEFT JOIN u ON true FORMAT JSON": "JOIN does not exist",
@@ -91,6 +117,9 @@ BAD = {
     "SELECT blob1 FROM t UNION ALL SELECT blob1 FROM u FORMAT JSON": "UNION does not exist",
     "SELECT blob1 FROM t GROUP BY blob1 WITH TOTALS FORMAT JSON": "no modifier",
     "SELECT count() AS n FROM t GROUP BY ALL FORMAT JSON": "`ALL`",
+    "SELECT blob1 FROM t LIMIT ALL ALL FORMAT JSON": "`ALL` in line 1: it follows LIMIT only",
+    "SELECT ALL blob1 FROM t FORMAT JSON": "`ALL` in line 1: it follows LIMIT only",
+    "SELECT blob1 FROM t OFFSET ALL FORMAT JSON": "`ALL`|OFFSET",
     "SELECT blob1 FROM t LIMIT 1, 2 FORMAT JSON": "LIMIT in line 1: exactly one",
     "SELECT blob1 FROM t LIMIT 1 BY blob1 FORMAT JSON": "LIMIT in line 1: exactly one",
     "SELECT blob1 FROM t ORDER BY blob1 FORMAT JSON": "ORDER BY: order by an alias",
@@ -121,6 +150,19 @@ BAD = {
     "SELECT {x:UInt8} AS x FORMAT JSON": "`{`",
     "SELECT @x AS x FORMAT JSON": "`@`",
     "SELECT ? AS x FORMAT JSON": "bind parameters do not exist",
+    "SELECT blob1 AS from FROM t FORMAT JSON": "alias from in line 1: SQL's grammar uses the word itself",
+    "SELECT blob1 AS group FROM t FORMAT JSON": "alias group in line 1: SQL's grammar uses the word itself",
+    "SELECT blob1 FROM t GROUP BY time FORMAT JSON": "`time`",
+    "SELECT any(blob1) AS any FROM t FORMAT JSON": "`any`|function any",
+    # types
+    "SELECT max(blob1) AS x FROM t FORMAT JSON": "function max: it takes no String",
+    "SELECT min(lower(blob1)) AS x FROM t FORMAT JSON": "function min: it takes no String",
+    "SELECT blob1 AS a, max(a) AS x FROM t GROUP BY a FORMAT JSON": "function max: it takes no String",
+    "SELECT sum(index1) AS x FROM t FORMAT JSON": "function sum: it takes no String",
+    "SELECT avgIf(blob1, double1 > 1) AS x FROM t FORMAT JSON": "function avgIf: it takes no String",
+    "SELECT if(double1 > 1, 'a', 2) AS x FROM t FORMAT JSON": "function if: its branches have unlike types",
+    "SELECT if(double1 > 1, timestamp, 0) AS x FROM t FORMAT JSON": "unlike types, a number and a time",
+    "SELECT sum(if(double1 > 1, double1, '')) AS x FROM t FORMAT JSON": "function if: its branches have unlike",
     # functions
     "SELECT round(double1) AS x FROM t FORMAT JSON": "function round in line 1: not in .* or known to fail",
     "SELECT uniq(blob1) AS x FROM t FORMAT JSON": "function uniq",
@@ -129,7 +171,7 @@ BAD = {
     "SELECT sleep(3) AS x FORMAT JSON": "function sleep",
     "SELECT Count() AS x FROM t FORMAT JSON": "function Count in line 1: spell it",
     "SELECT todatetime('x') AS x FORMAT JSON": "function todatetime in line 1: spell it toDateTime",
-    "SELECT cast(double1 AS Int64) AS x FROM t FORMAT JSON": "`Int64`",
+    "SELECT cast(double1 AS Int64) AS x FROM t FORMAT JSON": "function cast",
     "SELECT row_number() OVER (ORDER BY blob1) AS x FROM t FORMAT JSON": "window functions do not exist",
     "SELECT sum(double1) FILTER (WHERE double1 > 1) AS x FROM t FORMAT JSON": "FILTER",
     "SELECT extract(WEEK FROM timestamp) AS x FROM t FORMAT JSON": "unit WEEK",
@@ -167,6 +209,7 @@ BAD = {
     "SELECT '\ud800' AS x FORMAT JSON": "not valid Unicode",
     f"SELECT '{'x' * 5_000_000}' AS x FORMAT JSON": "bytes are more than",
     f"SELECT {'(' * 20_000}1{')' * 20_000} AS x FORMAT JSON": "nested too deeply",
+    f"{'SELECT a FROM (' * 4000}SELECT blob1 AS a FROM t{')' * 4000} FORMAT JSON": "nested too deeply",
     f"SELECT {'- ' * 20_000}1 AS x FORMAT JSON": "nested too deeply",
     f"SELECT {'NOT ' * 10_000}1 AS x FORMAT JSON": "nested too deeply",
     "(" * 60_000: "only SELECT",
@@ -205,6 +248,8 @@ CALLS = {
     "if": "if(double1 > 1, 1, 2)",
     "IF": "IF(double1 > 1, 1, 2)",
     **{name: f"{name}(double1)" for name in ("SUM", "AVG", "MIN", "MAX")},
+    **{name: f"{name}(double1, blob1 = 'a')" for name in ("sumIf", "avgIf")},
+    "quantileWeighted": "quantileWeighted(0.5, double1, _sample_interval)",
     "quantileExactWeighted": "quantileExactWeighted(0.5)(double1, _sample_interval)",
     "toStartOfInterval": "toStartOfInterval(timestamp, INTERVAL '5' MINUTE)",
     **{name: f"{name}()" for name in ("count", "COUNT", "now", "NOW", "today")},
@@ -217,6 +262,47 @@ CALLS = {
         and name not in {"topKWeighted", "toStartOfInterval"}
     },
 }
+
+
+_ORDINARY = """all any array date day desktop end every final first format index json key last left name rank right row
+rows set source table text time top total type using values window year"""
+ORDINARY = _ORDINARY.split()
+
+
+@pytest.mark.parametrize("word", ORDINARY)
+def test_ordinary_word_is_an_alias_wherever_one_may_stand(word: str) -> None:
+    check(f"SELECT blob1 AS {word} FROM t FORMAT JSON")
+    check(
+        f"SELECT blob1 AS {word}, count() AS n FROM t GROUP BY {word} HAVING {word} != 'x' AND n > 1 "
+        f"ORDER BY {word} DESC, n LIMIT 3 FORMAT JSON"
+    )
+    check(f"SELECT count() AS n, blob1 AS {word} FROM t GROUP BY n, {word} ORDER BY n, {word} FORMAT JSON")
+    assert parse(f"SELECT count() AS n FROM {word} FORMAT JSON").dataset == word
+
+
+def test_answer_that_cannot_be_read_is_known_before() -> None:
+    for expression, what in {
+        "topK(3)(blob1)": "an array",
+        "topKWeighted(double1, _sample_interval)": "an array",
+        "toDateTime(blob1, 'America/New_York')": "a time with a time zone",
+        "max(toDateTime(blob1, 'America/New_York'))": "a time with a time zone",
+        "toStartOfInterval(timestamp, INTERVAL '1' DAY, 'Europe/Berlin')": "a time with a time zone",
+        "toDateTime(blob1, 'Etc/UTC')": None,
+        "toUnixTimestamp(toDateTime(blob1, 'America/New_York'))": None,
+        "formatDateTime(timestamp, '%Y', 'America/New_York')": None,
+    }.items():
+        assert parse(f"SELECT {expression} AS x FROM t FORMAT JSON").unreadable == what
+        assert parse(f"SELECT x FROM (SELECT {expression} AS x FROM t) FORMAT JSON").unreadable == what
+
+
+def test_query_with_a_sub_query_is_probed_by_what_reads_the_dataset() -> None:
+    query = parse(
+        "SELECT avg(n) AS mean FROM (SELECT blob1 AS a, count() AS n FROM t WHERE double1 > 1 GROUP BY a) WHERE n > 2 "
+        "LIMIT ALL FORMAT json"
+    )
+    assert (query.dataset, query.columns, query.format) == ("t", ("blob1",), "JSON")
+    assert query.probe == "SELECT count() AS n FROM t WHERE double1 > 1 FORMAT JSON"
+    assert query.text.rstrip().endswith("WHERE n > 2")
 
 
 def test_a_refusal_is_a_hard_error_and_never_quotes_a_literal() -> None:
@@ -235,7 +321,8 @@ def test_a_refusal_is_a_hard_error_and_never_quotes_a_literal() -> None:
 
 _WORDS = """SELECT FROM WHERE GROUP BY HAVING ORDER LIMIT OFFSET FORMAT JSON clicks blob1 double1 timestamp count sum if
 ( ) , * + - / % = <> < <= AS x n 'a' '' ' \\ 1 2.5 IN BETWEEN AND OR NOT LIKE INTERVAL DAY extract position DISTINCT
-CASE WHEN END :: [ ] { } ; -- /* */ # . : ? @ $ ` " true ASC DESC toDateTime UNION JOIN WITH OVER NULL IS \0 é"""
+CASE WHEN END :: row end ALL all (SELECT max topK [ ] { } ; -- /* */ # . : ? @ $ ` " true ASC DESC toDateTime UNION
+JOIN WITH OVER NULL IS \0 é"""
 WORDS = st.sampled_from([*_WORDS.split(), "\n"])
 
 

@@ -18,7 +18,7 @@ from starlette.background import BackgroundTask
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 
 from aggregator import analytics_engine_dialect as dialect
-from dev.analytics_engine.store import DATASET_NAME, DATASETS, QueryError, Store
+from dev.analytics_engine.store import DATASET_NAME, DATASETS, TIME_ZONES, QueryError, Store
 from dev.stand_in.faults import Cut, Fault, Faults, with_close
 
 if TYPE_CHECKING:
@@ -28,6 +28,13 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 Result = TypeVar("Result")
+
+STATEMENTS = {
+    dialect.SHOW_TABLES: DATASETS,
+    dialect.SHOW_TIMEZONES: TIME_ZONES,
+    dialect.SHOW_TIMEZONE: "SELECT 'Etc/UTC' AS timezone",
+}
+"""Query for each statement that is no query."""
 
 _LOOPBACK = frozenset({"127.0.0.1", "::1"})
 _REMEMBERED_REQUESTS = 1000
@@ -87,8 +94,8 @@ class AnalyticsEngine:
         return FileResponse(file, media_type=media_type, background=BackgroundTask(file.unlink))
 
     def _execute(self, query: dialect.Query) -> Path:
-        if query.text == dialect.SHOW_TABLES:
-            return self.store.answer(DATASETS, query.format)
+        if query.text in STATEMENTS:
+            return self.store.answer(STATEMENTS[query.text], query.format)
         if query.dataset and query.dataset not in self.store.datasets():
             raise _no_type(query) or QueryError(f"unknown table: {query.dataset}")
         if self.behaviour.empty_range_fails and query.probe and (refusal := _no_type(query)):

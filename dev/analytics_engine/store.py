@@ -33,6 +33,9 @@ _COLUMNS = ", ".join(
 DATASETS = "SELECT name FROM system.tables WHERE database = currentDatabase() ORDER BY name"
 """Query for the names of all datasets."""
 
+TIME_ZONES = "SELECT time_zone AS timezone FROM system.time_zones ORDER BY timezone"
+"""Query for the names of all time zones."""
+
 _SETTINGS = {
     "session_timezone": "'UTC'",
     "date_time_input_format": "'best_effort'",
@@ -43,6 +46,7 @@ _SETTINGS = {
     "output_format_parallel_formatting": 0,
     "engine_file_truncate_on_insert": 1,
     "max_execution_time": 60,
+    "enable_order_by_all": 0,
 }
 
 

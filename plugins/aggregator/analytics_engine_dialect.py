@@ -2,8 +2,9 @@
 
 The SQL API takes a subset of ClickHouse's SQL. What it would refuse at night, this module refuses in a unit test and
 before anything is sent (spec: shared parts). The gate allows what Cloudflare's SQL reference lists, minus what is
-known to fail in practice (``round``, sub-queries, ``SELECT *``, ``ORDER BY`` of anything but a selected alias), and
-refuses the rest, unknown things included.
+known to fail in practice: ``round``, ``SELECT *``, ``ORDER BY`` of anything but a selected alias, ``max`` of a String,
+``if`` of unlike types. It refuses the rest, unknown things included. Avoid sub-queries: the reference lists them, but
+users report that they fail.
 
 A query is judged twice. Its *tokens* tell what was written: a parser forgives and rewrites (``a ? b : c`` becomes
 ``if``, ``a::int`` a cast), and two parsers may disagree about where a string ends. Its *tree*, from sqlglot's
@@ -24,14 +25,13 @@ from typing import TYPE_CHECKING
 from sqlglot import exp
 from sqlglot.dialects.clickhouse import ClickHouse
 from sqlglot.errors import ParseError, TokenError
-from sqlglot.tokenizer_core import TokenType
+from sqlglot.tokenizer_core import Token, TokenType
 
+from aggregator.analytics_engine_types import TYPES_OF_COLUMNS, UNREADABLE, problem_of_types, type_of
 from aggregator.errors import HardError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    from sqlglot.tokenizer_core import Token
 
 Parameter = datetime | date | str | int | float | Decimal | bool
 """What `bind` can write as a literal."""
@@ -42,21 +42,19 @@ MAX_QUERY_BYTES = 64 * 1024
 FORMATS = frozenset({"JSON", "JSONEachRow", "TabSeparated"})
 """Result formats (Cloudflare: Statements, FORMAT clause)."""
 
-COLUMNS = frozenset(
-    {"dataset", "timestamp", "_sample_interval", "index1"}
-    | {f"blob{number}" for number in range(1, 21)}
-    | {f"double{number}" for number in range(1, 21)}
-)
+COLUMNS = frozenset(TYPES_OF_COLUMNS)
 """Columns of every dataset (Cloudflare: SQL API, table structure)."""
 
 _FUNCTIONS = """
-count sum avg min max countIf sumIf avgIf quantileExactWeighted argMin argMax first_value last_value topK topKWeighted
+count sum avg min max countIf sumIf avgIf quantileExactWeighted quantileWeighted argMin argMax
+first_value last_value topK topKWeighted
 bitAnd bitCount bitHammingDistance bitNot bitOr bitRotateLeft bitRotateRight bitShiftLeft bitShiftRight bitTest bitXor
 if bin hex intDiv log ln pow floor ceil
 formatDateTime now today toDateTime toYear toMonth toDayOfMonth toDayOfWeek toHour toMinute toSecond toUnixTimestamp
 toStartOfInterval toStartOfYear toStartOfMonth toStartOfWeek toStartOfDay toStartOfHour toStartOfFifteenMinutes
 toStartOfTenMinutes toStartOfFiveMinutes toStartOfMinute toYYYYMM extract
-length empty lower lowerUTF8 upper upperUTF8 startsWith endsWith position substring format toUInt8 toUInt32
+length empty lower lowerUTF8 toLower upper upperUTF8 toUpper startsWith endsWith position substring format
+toUInt8 toUInt32
 """
 _CAPITALS = {"COUNT", "SUM", "AVG", "MIN", "MAX", "NOW", "IF"}
 FUNCTIONS = frozenset(_FUNCTIONS.split()) | _CAPITALS
@@ -65,8 +63,8 @@ FUNCTIONS = frozenset(_FUNCTIONS.split()) | _CAPITALS
 ``round`` is missing: it answers 422 in practice.
 """
 
-SHOW_TABLES = "SHOW TABLES"
-"""The only other statement, without its ``FORMAT``."""
+SHOW_TABLES, SHOW_TIMEZONES, SHOW_TIMEZONE = "SHOW TABLES", "SHOW TIMEZONES", "SHOW TIMEZONE"
+"""The only other statements, without their ``FORMAT``."""
 
 INTERVAL_UNITS = frozenset({"YEAR", "MONTH", "DAY", "HOUR", "MINUTE", "SECOND"})
 """Units of ``INTERVAL`` and ``extract`` (Cloudflare: Literals)."""
@@ -91,9 +89,19 @@ _CLAUSES = {
 _NAMES = frozenset({TokenType.VAR, TokenType.TIMESTAMP, TokenType.DATE, TokenType.TEXT, TokenType.JSON})
 """Words that are names here, though some are types to ClickHouse."""
 
+_RESERVED = (_CLAUSES.keys() - {TokenType.FORMAT}) | {
+    *(TokenType.ALIAS, TokenType.DISTINCT, TokenType.AND, TokenType.OR, TokenType.NOT, TokenType.IN, TokenType.BETWEEN),
+    *(TokenType.LIKE, TokenType.ILIKE, TokenType.ASC, TokenType.DESC, TokenType.TRUE, TokenType.FALSE),
+    *(TokenType.INTERVAL, TokenType.CASE, TokenType.WITH, TokenType.OVER, TokenType.NULL, TokenType.JOIN),
+    *(TokenType.UNION, TokenType.INTERSECT, TokenType.EXCEPT),
+}
+_RESERVED_WORDS = frozenset({"GROUP", "ORDER", "BY"})
+_QUOTED = frozenset({TokenType.STRING, TokenType.IDENTIFIER})
+"""Words that cannot be aliases. ClickHouse has many more keywords, such as ``time``, ``row`` and ``end``, which can."""
+
 _SINGLE = {
     TokenType.FROM: _NAMES,
-    TokenType.LIMIT: frozenset({TokenType.NUMBER}),
+    TokenType.LIMIT: frozenset({TokenType.NUMBER, TokenType.ALL}),
     TokenType.OFFSET: frozenset({TokenType.NUMBER}),
     TokenType.FORMAT: _NAMES,
 }
@@ -108,7 +116,7 @@ _TOKENS = (
         *(TokenType.PLUS, TokenType.DASH, TokenType.STAR, TokenType.SLASH, TokenType.MOD),
         *(TokenType.EQ, TokenType.NEQ, TokenType.LT, TokenType.LTE, TokenType.GT, TokenType.GTE),
         *(TokenType.AND, TokenType.OR, TokenType.NOT, TokenType.IN, TokenType.BETWEEN, TokenType.LIKE),
-        *(TokenType.ILIKE, TokenType.ASC, TokenType.DESC),
+        *(TokenType.ILIKE, TokenType.ASC, TokenType.DESC, TokenType.ALL),
     }
 )
 
@@ -149,13 +157,15 @@ _PARTS: dict[type[exp.Expr], frozenset[str]] = {
     exp.Interval: frozenset({"this", "unit"}),
     exp.Order: frozenset({"expressions"}),
     exp.Ordered: frozenset({"this", "desc", "nulls_first"}),
+    exp.Subquery: frozenset({"this"}),
     exp.Select: frozenset(["expressions", "from_", "where", "group", "having", "order", "limit", "offset", "format"]),
 }
 """Nodes of which ClickHouse knows more forms than the reference, and the parts of the form that is there."""
 
 _CLICKHOUSE = ClickHouse()
+_DEEPEST_SUBQUERY = 10
 _BETWEEN_TOKENS = re.compile(r"(?:[ \t\r\n]|--[^\n]*(?:\n|\Z))*+")
-_SHOW_TABLES = re.compile(r"\s*SHOW\s+TABLES\s+FORMAT\s+(\w+)\s*", re.IGNORECASE | re.ASCII)
+_SHOW = re.compile(r"\s*SHOW\s+(TABLES|TIMEZONES|TIMEZONE)\s+FORMAT\s+(\w+)\s*", re.IGNORECASE | re.ASCII)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _WRITTEN = {
     TokenType.STRING: (
@@ -184,18 +194,23 @@ class Query:
     """A statement that the gate let through.
 
     Attributes:
-        text: The statement as written, without its ``FORMAT`` clause.
+        text: The statement as written, without its ``FORMAT`` clause and without ``LIMIT ALL``, which limits nothing.
         format: Its result format, one of `FORMATS`.
-        dataset: The dataset it reads; None if it reads none.
-        probe: ``SELECT count() AS n`` over the same dataset and condition, as JSON; None if it reads no dataset.
+        dataset: The dataset it reads, if need be in a sub-query; None if it reads none.
+        probe: ``SELECT count() AS n`` over the same dataset and the condition beside it, as JSON; None if it reads no
+            dataset.
+        where: The condition beside the dataset with its ``WHERE``, as written; empty if there is none.
         columns: Columns (not aliases) that its ``SELECT`` clause names, in order of appearance.
+        unreadable: Why `AnalyticsEngineResult` cannot read its answer; None if it can.
     """
 
     text: str
     format: str
     dataset: str | None = None
     probe: str | None = None
+    where: str = ""
     columns: tuple[str, ...] = ()
+    unreadable: str | None = None
 
 
 def check(sql: str) -> None:
@@ -223,34 +238,45 @@ def parse(sql: str) -> Query:
         DialectError: Says what is refused and why; never quotes a literal.
     """
     _check_text(sql)
-    if show := _SHOW_TABLES.fullmatch(sql):
-        return Query(text=SHOW_TABLES, format=_known_format(show[1]))
+    if show := _SHOW.fullmatch(sql):
+        return Query(text=f"SHOW {show[1].upper()}", format=_known_format(show[2]))
     try:
-        tokens = _CLICKHOUSE.tokenize(sql)
+        written = _CLICKHOUSE.tokenize(sql)
     except TokenError:
         raise _refusal("text", "a quote or a comment is not closed") from None
+    tokens, names = _with_names(written)
     _check_tokens(sql, tokens)
-    clauses = _clauses(tokens)
+    levels = _levels(tokens)
+    clauses = levels[0]
+    if TokenType.FORMAT not in clauses:
+        raise _refusal("FORMAT", "end the query with FORMAT JSON, sources disagree on the default")
+    unlimited = [word for level in levels for word in level.get(TokenType.LIMIT, []) if _is_limit_all(level)]
     try:
-        (tree,) = _CLICKHOUSE.parser().parse(tokens, sql)
+        # As identifiers: the parser could take an ordinary word for ClickHouse's keyword again.
+        parsed = [_renamed(token, TokenType.IDENTIFIER) if token.start in names else token for token in tokens]
+        (tree,) = _CLICKHOUSE.parser().parse([token for token in parsed if token not in unlimited], sql)
     except (ParseError, RecursionError) as error:
         # Not the parser's own words for it: they quote the query.
         reason = "nested too deeply" if isinstance(error, RecursionError) else "not a complete SELECT statement"
         raise _refusal("text", reason) from None
     if not isinstance(tree, exp.Select):
-        raise _refusal("statement", "only SELECT and SHOW TABLES exist")
-    columns = _check_tree(tree, tokens)
+        raise _refusal("statement", "only SELECT, SHOW TABLES, SHOW TIMEZONES and SHOW TIMEZONE exist")
+    columns, unreadable = _check_tree(tree, levels)
     ending = clauses[TokenType.FORMAT]
-    text, result_format = sql[: ending[0].start], _known_format(ending[1].text)
-    if TokenType.FROM not in clauses:
-        return Query(text, result_format)
-    source = [part for clause in (TokenType.FROM, TokenType.WHERE) for part in clauses.get(clause, [])]
+    text = _without(sql[: ending[0].start], unlimited)
+    result_format, innermost = _known_format(ending[1].text), levels[-1]
+    if TokenType.FROM not in innermost:
+        return Query(text, result_format, unreadable=unreadable)
+    condition = innermost.get(TokenType.WHERE, [])
+    source = [*innermost[TokenType.FROM], *condition]
     return Query(
         text=text,
         format=result_format,
         dataset=source[1].text,
         probe=f"SELECT count() AS n {sql[source[0].start : source[-1].end + 1]} FORMAT JSON",
+        where=sql[condition[0].start : condition[-1].end + 1] if condition else "",
         columns=columns,
+        unreadable=unreadable,
     )
 
 
@@ -327,9 +353,56 @@ def _check_text(sql: str) -> None:
 
 
 def _known_format(name: str) -> str:
-    if name not in FORMATS:
-        raise _refusal(f"FORMAT {name}", f"known are {', '.join(sorted(FORMATS))}")
-    return name
+    known = {format_.lower(): format_ for format_ in FORMATS}
+    if name.lower() not in known:
+        raise _refusal(f"FORMAT {name[:40]}", f"known are {', '.join(sorted(FORMATS))}")
+    return known[name.lower()]
+
+
+def _with_names(tokens: Sequence[Token]) -> tuple[list[Token], set[int]]:
+    """The tokens, with keywords of ClickHouse that are names here as ordinary words, and where these start."""
+    introduced = [
+        word
+        for before, word in pairwise(tokens)
+        if before.token_type is TokenType.ALIAS and _NAME.fullmatch(word.text) and word.token_type not in _QUOTED
+    ]
+    for word in introduced:
+        if word.token_type in _RESERVED or word.text.upper() in _RESERVED_WORDS:
+            raise _refusal(f"alias {word.text[:40]}", "SQL's grammar uses the word itself, choose another", word)
+    aliases = {word.text for word in introduced}
+    names = {
+        token.start
+        for position, token in enumerate(tokens)
+        if token.token_type not in _RESERVED | _NAMES | _QUOTED and _is_name(position, tokens, aliases)
+    }
+    return [_renamed(token, TokenType.VAR) if token.start in names else token for token in tokens], names
+
+
+def _is_name(position: int, tokens: Sequence[Token], aliases: set[str]) -> bool:
+    """Whether a keyword is the name of an alias or a dataset here."""
+    token, before = tokens[position], tokens[position - 1].token_type
+    if before is TokenType.ALIAS:
+        return token.text in aliases
+    after = tokens[position + 1].token_type if position + 1 < len(tokens) else None
+    is_format_clause = token.token_type is TokenType.FORMAT and position == len(tokens) - 2
+    is_limit_all = token.token_type is TokenType.ALL and before is TokenType.LIMIT
+    if after is TokenType.L_PAREN or is_format_clause or is_limit_all:
+        return False
+    return token.text in aliases or (before is TokenType.FROM and _NAME.fullmatch(token.text) is not None)
+
+
+def _renamed(token: Token, kind: TokenType) -> Token:
+    return Token(kind, token.text, token.line, token.col, token.start, token.end, token.comments)
+
+
+def _is_limit_all(clauses: Mapping[TokenType, Sequence[Token]]) -> bool:
+    return [word.token_type for word in clauses.get(TokenType.LIMIT, [])] == [TokenType.LIMIT, TokenType.ALL]
+
+
+def _without(sql: str, tokens: Sequence[Token]) -> str:
+    for token in reversed(tokens):
+        sql = sql[: token.start] + sql[token.end + 1 :]
+    return sql
 
 
 def _check_tokens(sql: str, tokens: Sequence[Token]) -> None:
@@ -349,6 +422,8 @@ def _check_tokens(sql: str, tokens: Sequence[Token]) -> None:
             following.token_type is TokenType.STRING and following.text.isdecimal()
         ):
             raise _refusal("INTERVAL", "write it as INTERVAL '1' DAY", token)
+        if following.token_type is TokenType.ALL and token.token_type is not TokenType.LIMIT:
+            raise _refusal("`ALL`", "it follows LIMIT only", following)
         if token.token_type is TokenType.COMMA and following.token_type in {*_CLAUSES, TokenType.R_PAREN}:
             raise _refusal("comma", "nothing follows it", token)
 
@@ -372,33 +447,96 @@ def _is_call(token: Token, following: Token) -> bool:
     return token.token_type in _NAMES | {TokenType.FORMAT} and following.token_type is TokenType.L_PAREN
 
 
-def _clauses(tokens: Sequence[Token]) -> dict[TokenType, list[Token]]:
+def _levels(tokens: Sequence[Token]) -> list[dict[TokenType, list[Token]]]:
+    """The clauses of the query, of the sub-query in its ``FROM``, and so on."""
+    levels: list[dict[TokenType, list[Token]]] = []
+    while len(levels) < _DEEPEST_SUBQUERY:
+        outer, inner = _without_subquery(tokens)
+        levels.append(_clauses(outer, in_subquery=bool(levels)))
+        if not inner:
+            return levels
+        tokens = inner
+    raise _refusal("FROM", "nested too deeply", tokens[0])
+
+
+def _without_subquery(tokens: Sequence[Token]) -> tuple[list[Token], list[Token]]:
+    """The tokens with ``FROM ()`` for a sub-query, and those of the sub-query."""
+    depth = 0
+    for start, (token, *following) in enumerate(zip(tokens, tokens[1:], tokens[2:], strict=False)):
+        depth += _nesting(token)
+        kinds = [token.token_type, *(word.token_type for word in following)]
+        if depth == 0 and kinds == [TokenType.FROM, TokenType.L_PAREN, TokenType.SELECT]:
+            for end in range(start + 2, len(tokens)):
+                depth += _nesting(tokens[end])
+                if depth < 0:
+                    return [*tokens[: start + 2], *tokens[end:]], [*tokens[start + 2 : end]]
+            raise _refusal("FROM", "the parenthesis of the sub-query is not closed", token)
+    return [*tokens], []
+
+
+def _nesting(token: Token) -> int:
+    return (token.token_type is TokenType.L_PAREN) - (token.token_type is TokenType.R_PAREN)
+
+
+def _clauses(tokens: Sequence[Token], *, in_subquery: bool) -> dict[TokenType, list[Token]]:
     """Split at the clause keywords; they come once each, in order, outside parentheses."""
     clauses: dict[TokenType, list[Token]] = {TokenType.SELECT: []}
     if not tokens or tokens[0].token_type is not TokenType.SELECT:
-        raise _refusal("statement", "only SELECT and SHOW TABLES exist")
+        raise _refusal("statement", "only SELECT, SHOW TABLES, SHOW TIMEZONES and SHOW TIMEZONE exist")
     clause, depth = TokenType.SELECT, 0
     for token, following in pairwise([*tokens, tokens[-1]]):
         kind = token.token_type
-        depth += (kind is TokenType.L_PAREN) - (kind is TokenType.R_PAREN)
+        depth += _nesting(token)
         if kind in _CLAUSES and token is not tokens[0] and not _is_call(token, following):
             if depth and kind is not TokenType.FROM:  # extract(YEAR FROM …)
-                raise _refusal(token.text.upper(), "no sub-queries, and no clauses inside parentheses", token)
+                raise _refusal(token.text.upper(), "no sub-queries but in FROM, no clauses inside parentheses", token)
             if not depth and _CLAUSES[kind] <= _CLAUSES[clause]:
                 raise _refusal(token.text.upper(), "the clause is repeated, or stands after a later one", token)
+            if in_subquery and kind is TokenType.FORMAT:
+                raise _refusal("FORMAT", "it ends the whole query, not a sub-query", token)
             clause = clause if depth else kind
         clauses.setdefault(clause, []).append(token)
     for kind, allowed in _SINGLE.items():
         words = clauses.get(kind)
+        if words and [word.token_type for word in words] == [TokenType.FROM, TokenType.L_PAREN, TokenType.R_PAREN]:
+            continue
         if words and [token.token_type in allowed for token in words] != [False, True]:
-            raise _refusal(kind.name, "exactly one name or number follows it, and no sub-query", words[0])
-    if TokenType.FORMAT not in clauses:
-        raise _refusal("FORMAT", "end the query with FORMAT JSON, sources disagree on the default")
+            raise _refusal(
+                kind.name, "exactly one name or number follows it, or one sub-query without a name", words[0]
+            )
     return clauses
 
 
-def _check_tree(select: exp.Select, tokens: Sequence[Token]) -> tuple[str, ...]:
-    """Allow the shape and the names; return the columns of the SELECT clause."""
+def _check_tree(
+    select: exp.Select, levels: Sequence[Mapping[TokenType, Sequence[Token]]]
+) -> tuple[tuple[str, ...], str | None]:
+    """Allow the shape and the names; return the columns of the innermost SELECT clause, and what cannot be read."""
+    inner = select.args["from_"].this if select.args.get("from_") else None
+    sources: Mapping[str, str | None] = TYPES_OF_COLUMNS
+    columns = None
+    if isinstance(inner, exp.Subquery) and len(levels) > 1 and isinstance(inner.this, exp.Select):
+        columns, _ = _check_tree(inner.this, levels[1:])
+        sources = _types(inner.this)
+    elif len(levels) > 1:
+        raise _refusal("FROM", "a sub-query is one SELECT")
+    types = _check_level(select, [token for clause in levels[0].values() for token in clause], sources)
+    select.meta["types"] = types
+    if columns is None:
+        named = (column.name for item in select.expressions for column in item.find_all(exp.Column, bfs=False))
+        columns = tuple(dict.fromkeys(name for name in named if name in COLUMNS))
+    selected = {type_of(item.unalias(), types) for item in select.expressions}
+    return columns, next((type_ for type_ in UNREADABLE if type_ in selected), None)
+
+
+def _types(select: exp.Select) -> dict[str, str | None]:
+    """The columns that a sub-query gives to the query around it."""
+    return {item.alias_or_name: type_of(item.unalias(), select.meta["types"]) for item in select.expressions}
+
+
+def _check_level(
+    select: exp.Select, tokens: Sequence[Token], sources: Mapping[str, str | None]
+) -> Mapping[str, str | None]:
+    """Judge one SELECT without its sub-query; return the types of the columns and aliases that it knows."""
     if not select.expressions:
         raise _refusal("SELECT", "nothing is selected")
     selected = [item for item in select.expressions if isinstance(item, exp.Alias)]
@@ -406,15 +544,21 @@ def _check_tree(select: exp.Select, tokens: Sequence[Token]) -> tuple[str, ...]:
     written = sum(token.token_type is TokenType.ALIAS for token in tokens)
     if not len(aliases) == len(selected) == written:
         raise _refusal("alias", "a selected expression gets one name of its own, with AS")
+    nodes = [*select.walk(prune=lambda node: isinstance(node, exp.Subquery))]
     functions = 0
-    for node in select.walk():
+    for node in nodes:
         _check_shape(node)
-        _check_names(node, aliases)
+        _check_names(node, aliases, sources)
         functions += _is_function(node)
     if functions != sum(_is_call(token, following) for token, following in pairwise(tokens)):
         raise _refusal("expression", "something in it means more to ClickHouse than the reference says")
-    named = (column.name for item in select.expressions for column in item.find_all(exp.Column, bfs=False))
-    return tuple(dict.fromkeys(name for name in named if name in COLUMNS))
+    types = dict(sources)
+    for item in selected:
+        types.setdefault(item.alias, type_of(item.this, types))
+    for node in nodes:
+        if problem := problem_of_types(node, types):
+            raise _refusal(*problem)
+    return types
 
 
 def _is_function(node: exp.Expr) -> bool:
@@ -431,11 +575,13 @@ def _check_shape(node: exp.Expr) -> None:
         raise _refusal(node.key.upper(), "not in Cloudflare's SQL reference")
 
 
-def _check_names(node: exp.Expr, aliases: set[str]) -> None:
+def _check_names(node: exp.Expr, aliases: set[str], sources: Mapping[str, str | None]) -> None:
     match node:
-        case exp.Column() if node.name not in COLUMNS:
+        case exp.Column() if node.name not in sources:
             if node.name not in aliases:
-                raise _refusal(f"column {node.name[:40]}", "neither a column of a dataset nor an alias of this query")
+                raise _refusal(
+                    f"column {node.name[:40]}", "neither a column of what it reads nor an alias of this query"
+                )
             if node.find_ancestor(exp.Where):
                 raise _refusal(f"alias {node.name[:40]}", "WHERE comes before the aliases are known, name the column")
         case exp.Var() if isinstance(node.parent, exp.Interval | exp.Extract) and (

@@ -87,6 +87,18 @@ def test_it_knows_the_other_formats(control: AnalyticsEngineControl) -> None:
     assert ask(control, SUMS + "FORMAT TabSeparated").text == "a\t11\t1\n"
     tables = ask(control, "SHOW TABLES FORMAT JSONEachRow").text
     assert json.loads(tables) == {"name": "clicks"}
+    assert {"timezone": "Europe/Berlin"} in ask(control, "SHOW TIMEZONES FORMAT JSON").json()["data"]
+    assert ask(control, "SHOW TIMEZONE FORMAT TabSeparated").text == "Etc/UTC\n"
+
+
+def test_names_that_are_keywords_of_clickhouse_and_sub_queries_are_executed(control: AnalyticsEngineControl) -> None:
+    control.write("clicks", CLICKS)
+    sql = (
+        "SELECT end AS row, sum(all) AS first FROM (SELECT blob1 AS end, double1 AS all FROM clicks LIMIT ALL) "
+        "GROUP BY row ORDER BY row, first FORMAT JSONEachRow"
+    )
+    assert ask(control, sql).status_code == 200
+    assert ask(control, "SELECT blob1 AS all FROM clicks ORDER BY all FORMAT JSON").status_code == 200
 
 
 def test_the_gate_stands_in_front(control: AnalyticsEngineControl) -> None:
@@ -105,7 +117,7 @@ def test_the_gate_stands_in_front(control: AnalyticsEngineControl) -> None:
 
 def test_what_clickhouse_refuses_is_invalid_input(control: AnalyticsEngineControl) -> None:
     control.write("clicks", CLICKS)
-    answer = ask(control, "SELECT sum(blob1) AS a FROM clicks FORMAT JSON")
+    answer = ask(control, "SELECT blob1 * 2 AS a FROM clicks FORMAT JSON")
     assert answer.status_code == 422
     assert answer.text.startswith("Input was invalid: Code: 43.")
 

@@ -238,14 +238,30 @@ class TestGate:
             (" WHERE timestamp > now() OR blob4 = 'x'", ""),
         ],
     )
-    def test_it_accepts_the_probes(self, condition: str, kept: str) -> None:
-        probe = dialect.parse(f"SELECT blob4 AS a FROM clicks{condition} FORMAT JSON").probe
+    @pytest.mark.parametrize("dataset", ["clicks", "values", "index"])
+    def test_it_accepts_the_probes(self, dataset: str, condition: str, kept: str) -> None:
+        probe = dialect.parse(f"SELECT blob4 AS a FROM {dataset}{condition} FORMAT JSON").probe
         assert probe
         dialect.check(probe)
         narrowed = _only_its_range(probe)
         dialect.check(narrowed)
+        assert dialect.parse(narrowed).dataset == dataset
         expected = f"SELECT count() AS n FROM clicks{kept} FORMAT JSON"
+        narrowed = narrowed.replace(f" FROM {dataset}", " FROM clicks")
         assert parse_one(narrowed, read="clickhouse") == parse_one(expected, read="clickhouse")
+
+    @pytest.mark.parametrize("expression", ["topK(3)(blob1)", "toDateTime(blob1, 'America/New_York')"])
+    def test_a_query_whose_answer_cannot_be_read_is_not_sent(
+        self, api: Api, hook: AnalyticsEngineHook, expression: str
+    ) -> None:
+        with pytest.raises(HardError, match=r"cannot read .* nothing was sent"):
+            hook.query(f"SELECT {expression} AS x FROM clicks FORMAT JSON")
+        assert api.requests == []
+
+    def test_the_format_may_be_written_in_small_letters(self, api: Api, hook: AnalyticsEngineHook) -> None:
+        api.answers = [counted(1)]
+        assert hook.query("select count() as n from clicks format json") == [{"n": 1}]
+        assert api.queries == ["select count() as n from clicks FORMAT JSON"]
 
 
 class TestNoRows:
@@ -267,6 +283,10 @@ class TestNoRows:
         assert hook.query(QUERY, DAY) == []
         assert "blob4" not in api.queries[2]
         assert "timestamp" in api.queries[2]
+
+    def test_a_probe_without_a_row(self, api: Api, hook: AnalyticsEngineHook) -> None:
+        api.answers = [fault(422, NO_TYPE), result(meta=[{"name": "n", "type": "UInt64"}])]
+        assert hook.query(QUERY, DAY) == []
 
     @pytest.mark.parametrize("body", ["Input was invalid: unknown table: clicks", NO_TYPE])
     def test_a_dataset_never_written(self, api: Api, hook: AnalyticsEngineHook, body: str) -> None:
@@ -326,6 +346,22 @@ class TestPermanentFaults:
         assert (refused.value.status, refused.value.body) == (status, body)
         assert refused.value.request_id == "8f00ba4-TXL"
         assert isinstance(refused.value, HardError)
+
+    @pytest.mark.parametrize(
+        ("body", "headers"),
+        [
+            ("x" * 5000 + " (query id: 3f1c9f1e-8f6b-4c1d)", {}),
+            ("Internal error, query_id=3f1c9f1e-8f6b-4c1d", {}),
+            ("Internal error", {"x_clickhouse_query_id": "3f1c9f1e-8f6b-4c1d"}),
+        ],
+    )
+    def test_the_id_of_the_query_is_kept(
+        self, api: Api, hook: AnalyticsEngineHook, body: str, headers: dict[str, str]
+    ) -> None:
+        api.answers = [fault(400, body, **headers)]
+        with pytest.raises(AnalyticsEngineRefusedError, match="query 3f1c9f1e-8f6b-4c1d") as refused:
+            hook.query(QUERY, DAY)
+        assert refused.value.query_id == "3f1c9f1e-8f6b-4c1d"
 
     def test_a_redirect_is_not_followed(self, api: Api, hook: AnalyticsEngineHook, httpserver: HTTPServer) -> None:
         api.answers = [fault(307, Location=httpserver.url_for("/elsewhere"))]

@@ -1,7 +1,9 @@
 """Cloudflare Workers Analytics Engine, read through its SQL API (spec: shared parts).
 
-Sources: https://developers.cloudflare.com/analytics/analytics-engine/sql-api/ and, for statuses and limits,
-https://developers.cloudflare.com/analytics/sql-api/errors/ and ``limits/`` beside it.
+Sources: https://developers.cloudflare.com/analytics/analytics-engine/sql-api/, ``limits/`` beside it for retention,
+and https://developers.cloudflare.com/fundamentals/api/reference/limits/ for the rate of requests. Cloudflare documents
+no errors of this API: statuses and texts are those that its users report. The pages below
+https://developers.cloudflare.com/analytics/sql-api/ are about another API, with another dialect and other limits.
 """
 
 from __future__ import annotations
@@ -52,7 +54,7 @@ shortest that three calendar months can be. A window that is refused too early k
 too late would replace it by what is left of the source."""
 
 TIMEOUTS = (10.0, 90.0)
-"""Seconds to connect, and to wait for the next bytes: a query may run for 60 (Cloudflare: limits)."""
+"""Seconds to connect, and to wait for the next bytes: a query may run for 60."""
 
 MAX_BODY = 500
 """Characters that an exception keeps of an error's body."""
@@ -62,6 +64,8 @@ _PATH = "/analytics_engine/sql"
 _CHUNK = 64 * 1024
 
 _TOKEN = re.compile(r"[!-~]+")
+_QUERY_ID = re.compile(r"\bquery[ _-]?id\W{1,4}([\w-]{4,64})", re.IGNORECASE)
+_QUERY_ID_HEADERS = ("x-clickhouse-query-id", "x-query-id", "query-id")
 _NO_TYPE = re.compile(r"unable to find type of column|unknown table", re.IGNORECASE)
 _QUERY_LIMIT = re.compile(
     r"\bmemory\b|\b(?:query|execution)[ -]?time|\btime limit|\btoo long\b|\bquery timed out\b"
@@ -86,10 +90,17 @@ class AnalyticsEngineError(AggregatorError):
         status: HTTP status; None if there was no answer.
         body: The beginning of the answer's body, without the token.
         request_id: Cloudflare's id of the request (``cf-ray``), which its support asks for.
+        query_id: Id of the query, if the answer has one in its headers or anywhere in its text.
     """
 
     def __init__(
-        self, message: str, *, status: int | None = None, body: str = "", request_id: str | None = None
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        body: str = "",
+        request_id: str | None = None,
+        query_id: str | None = None,
     ) -> None:
         """Keep what is known about the answer.
 
@@ -98,11 +109,13 @@ class AnalyticsEngineError(AggregatorError):
             status: See the class.
             body: See the class.
             request_id: See the class.
+            query_id: See the class.
         """
         super().__init__(message)
         self.status = status
         self.body = body
         self.request_id = request_id
+        self.query_id = query_id
 
 
 class AnalyticsEngineRefusedError(AnalyticsEngineError, HardError):
@@ -190,6 +203,12 @@ class AnalyticsEngineHook(BaseHook):
         if query.format != "JSON":
             msg = f"The hook reads FORMAT JSON, not {query.format}; nothing was sent. Change the end of the query."
             raise HardError(msg)
+        if query.unreadable:
+            msg = (
+                f"The hook cannot read {query.unreadable}, which the query selects; nothing was sent. Select numbers, "
+                "Strings, or times in UTC: toUnixTimestamp() and formatDateTime() convert times of other zones."
+            )
+            raise HardError(msg)
         with ExitStack() as resources:
             yield self._rows(resources, query)
 
@@ -241,11 +260,12 @@ class AnalyticsEngineHook(BaseHook):
         """Whether a query without types is about a range without rows, rather than mistaken.
 
         Columns have types only where there are rows, so a condition on one can fail like the query did. ``timestamp``
-        belongs to every dataset: where not even that can be typed, there are no rows.
+        belongs to every dataset: where not even that can be typed, there are no rows. A probe without a row of its own
+        found none either.
         """
         for count in dict.fromkeys([probe, _only_its_range(probe)]):
             try:
-                return next(self._ask(resources, count)) == (0,)
+                return next(self._ask(resources, count), (0,)) == (0,)
             except AnalyticsEngineRefusedError as refusal:
                 if not _has_no_type(refusal):
                     raise
@@ -316,12 +336,12 @@ def _base_url(connection: Connection) -> str:
 
 def _only_its_range(probe: str) -> str:
     """The probe with no other conditions than those on ``timestamp``."""
-    select = parse_one(probe, read="clickhouse")
-    where = select.args.get("where")
+    query = dialect.parse(probe)
+    where = parse_one(f"SELECT 1 {query.where}", read="clickhouse").args.get("where")
     conditions = where.this.flatten() if where and isinstance(where.this, exp.And) else [where.this] if where else []
     kept = [c for c in conditions if {column.name for column in c.find_all(exp.Column)} == {"timestamp"}]
-    select.set("where", exp.Where(this=exp.and_(*kept)) if kept else None)
-    return select.sql(dialect="clickhouse")
+    condition = exp.Where(this=exp.and_(*kept)).sql(dialect="clickhouse") if kept else ""
+    return " ".join(["SELECT count() AS n FROM", query.dataset or "", condition, "FORMAT JSON"])
 
 
 def _has_no_type(refusal: AnalyticsEngineError) -> bool:
@@ -347,9 +367,11 @@ def _no_answer(error: requests.RequestException, account: _Account) -> Analytics
 
 def _refusal_or_fault(response: requests.Response, account: _Account) -> AnalyticsEngineError:
     status = response.status_code
-    body = _beginning(response, account)
-    about: dict[str, Any] = {"status": status, "body": body, "request_id": response.headers.get("cf-ray")}
-    said = f"Analytics Engine answered {status} (request {about['request_id']}): {body or 'nothing'}."
+    text = _beginning(response, account)
+    body, request_id, query_id = text[:MAX_BODY], response.headers.get("cf-ray"), _query_id(response, text)
+    about: dict[str, Any] = {"status": status, "body": body, "request_id": request_id, "query_id": query_id}
+    ids = f"request {request_id}" + (f", query {query_id}" if query_id else "")
+    said = f"Analytics Engine answered {status} ({ids}): {body or 'nothing'}."
     if status == HTTPStatus.TOO_MANY_REQUESTS and _QUERY_LIMIT.search(body):
         return AnalyticsEngineRefusedError(f"{said} The query is too heavy: narrow its range.", **about)
     if is_transient_http_status(status) and status not in _PERMANENT:
@@ -365,7 +387,16 @@ def _as_refused(error: AnalyticsEngineError) -> AnalyticsEngineRefusedError:
         status=error.status,
         body=error.body,
         request_id=error.request_id,
+        query_id=error.query_id,
     )
+
+
+def _query_id(response: requests.Response, text: str) -> str | None:
+    in_headers = (response.headers.get(name) for name in _QUERY_ID_HEADERS)
+    found = next(filter(None, in_headers), None)
+    if found is None and (match := _QUERY_ID.search(text)):
+        found = match[1]
+    return found
 
 
 def _beginning(response: requests.Response, account: _Account) -> str:
@@ -373,4 +404,4 @@ def _beginning(response: requests.Response, account: _Account) -> str:
         beginning = b"".join(islice(response.iter_content(1024), 16))
     except requests.RequestException:
         return ""
-    return " ".join(account.redact(beginning.decode(errors="replace")).split())[:MAX_BODY]
+    return " ".join(account.redact(beginning.decode(errors="replace")).split())
