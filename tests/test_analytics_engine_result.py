@@ -197,6 +197,30 @@ def test_json_that_is_no_result_is_refused(body: bytes) -> None:
         read(body)
 
 
+LONG = b"9" * 5000
+
+
+@pytest.mark.parametrize("type_", ["Int64", "Float64"])
+@pytest.mark.parametrize("number", [LONG, b"-" + LONG, LONG + b".5", b"1e99999999999999999999"])
+def test_number_that_no_column_holds_is_refused(type_: str, number: bytes) -> None:
+    head = b'{"meta": [{"name": "n", "type": "%s"}], "data": [{"n": 1}, {"n": ' % type_.encode()
+    with pytest.raises(HardError) as refused:
+        read(head + number + b'}], "rows": 2}')
+    assert "999" not in str(refused.value)
+    assert refused.value.__suppress_context__
+
+
+def test_stated_count_that_is_too_long_is_refused() -> None:
+    with pytest.raises(HardError, match="too large to be read"):
+        read(b'{"meta": [{"name": "n", "type": "UInt8"}], "data": [{"n": 1}], "rows": ' + LONG + b"}")
+
+
+def test_type_that_is_nested_without_end_is_refused() -> None:
+    with pytest.raises(HardError, match="cannot be read") as refused:
+        read(answer({"c": "Nullable(" * 50_000 + "String" + ")" * 50_000}))
+    assert len(str(refused.value)) < 400
+
+
 def test_the_rest_of_the_body_is_read_as_rows_are_taken() -> None:
     read_so_far = []
 

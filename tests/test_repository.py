@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 import subprocess
@@ -98,3 +99,17 @@ def test_nothing_that_is_committed_looks_like_a_secret(repository: Path) -> None
     assert paths
     secret = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY|\bAKIA[0-9A-Z]{16}\b|\bghp_\w{36}\b|\bxox[bap]-\w+")
     assert [path.name for path in paths if path.is_file() and secret.search(path.read_text(errors="replace"))] == []
+
+
+def test_every_next_has_a_default_or_stands_in_an_iterator(repository: Path) -> None:
+    """In a generator or a context manager, the StopIteration of a bare next() becomes a RuntimeError."""
+    bare = [
+        f"{path.name}:{call.lineno}"
+        for path in (repository / "plugins").rglob("*.py")
+        for function in ast.walk(ast.parse(path.read_text()))
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef) and function.name != "__next__"
+        for call in ast.walk(function)
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "next"
+        if len(call.args) == 1
+    ]
+    assert bare == []

@@ -29,6 +29,7 @@ _DATETIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}")
 
 _INTEGER_TYPE = re.compile(r"(U?)Int(8|16|32|64|128|256)")
 _DECIMAL_TYPE = re.compile(r"Decimal(?:32|64|128|256)?\([0-9]+(?:, ?[0-9]+)?\)")
+_LONGEST_TYPE = 200
 _WRAPPED_TYPE = re.compile(r"(LowCardinality|Nullable)\((.+)\)")
 
 _SCALAR_EVENTS = frozenset({"null", "boolean", "number", "string"})
@@ -60,9 +61,10 @@ class Column:
                 these in Nullable or LowCardinality.
         """
         try:
-            return cls(name, clickhouse_type, _converter(clickhouse_type))
+            return cls(name, clickhouse_type, _converter(clickhouse_type[:_LONGEST_TYPE]))
         except LookupError:
-            msg = f"Column {name!r} has type {clickhouse_type!r}, which cannot be read. Select another expression."
+            shown = clickhouse_type[:_LONGEST_TYPE]
+            msg = f"Column {name!r} has type {shown!r}, which cannot be read. Select another expression."
             raise HardError(msg) from None
 
     def convert(self, value: Any) -> Value:
@@ -136,6 +138,10 @@ class AnalyticsEngineResult(Iterator[tuple[Value, ...]]):
                 else:
                     self._value()
             next(self._events, None)  # whatever follows the object makes the parser protest
+        except (ArithmeticError, SystemError, ValueError):
+            # What the parser's backends raise for a number with thousands of digits, or for 1e99999999999999999999.
+            msg = f"Analytics Engine's answer holds a number that is too large to be read, after {seen} rows."
+            raise HardError(msg) from None
         except ijson.JSONError:
             # Not the parser's own text, which quotes the answer.
             msg = f"Analytics Engine's answer is cut: no valid JSON after {seen} rows."
@@ -157,7 +163,7 @@ class AnalyticsEngineResult(Iterator[tuple[Value, ...]]):
 
     def _row(self) -> dict[str, Any] | None:
         """The next object of an array; None at its end."""
-        event, key = next(self._events)
+        event, key = self._event()
         if event == "end_array":
             return None
         if event != "start_map":
@@ -176,7 +182,7 @@ class AnalyticsEngineResult(Iterator[tuple[Value, ...]]):
 
     def _key(self) -> str | None:
         """The next key of an object; None at its end."""
-        event, key = next(self._events)
+        event, key = self._event()
         return key if event == "map_key" else None
 
     def _value(self) -> Any:
@@ -191,8 +197,15 @@ class AnalyticsEngineResult(Iterator[tuple[Value, ...]]):
         return builder.value
 
     def _expect(self, event: str) -> None:
-        if next(self._events)[0] != event:
+        if self._event()[0] != event:
             _refuse()
+
+    def _event(self) -> tuple[str, Any]:
+        event: tuple[str, Any] | None = next(self._events, None)
+        if event is None:
+            msg = "no event is left"
+            raise ijson.IncompleteJSONError(msg)
+        return event
 
 
 def _refuse() -> NoReturn:
