@@ -22,6 +22,7 @@ from pytest_httpserver import HTTPServer
 
 from aggregator.errors import (
     TRANSIENT_EXCEPTIONS,
+    TRANSIENT_SQLSTATES,
     HardError,
     TransientError,
     is_transient,
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     [
         "08000",
         "08006",
+        "08P01",
+        "25006",
         "25P03",
         "25P04",
         "40001",
@@ -50,6 +53,12 @@ if TYPE_CHECKING:
         "55P03",
         "57014",
         "57P01",
+        "57P02",
+        "57P03",
+        "57P04",
+        "58030",
+        "58P01",
+        "72000",
         "PGRST301",
         "PGRST302",
     ],
@@ -59,7 +68,7 @@ def test_sqlstates_after_which_the_same_statement_may_succeed(sqlstate: str) -> 
 
 
 @pytest.mark.parametrize(
-    "sqlstate", [None, "", "22P02", "23505", "25006", "28P01", "40002", "42P01", "55006", "P0001", "PGRST116", "XX000"]
+    "sqlstate", [None, "", "22P02", "23505", "25001", "28P01", "40002", "42P01", "55006", "P0001", "PGRST116", "XX000"]
 )
 def test_sqlstates_after_which_it_will_not(sqlstate: str | None) -> None:
     assert not is_transient_sqlstate(sqlstate)
@@ -193,6 +202,12 @@ def test_errors_of_a_real_database(connection: psycopg.Connection) -> None:
     with pytest.raises(psycopg.Error) as lost:
         connection.execute("select 1")
     assert is_transient(lost.value)
+
+
+def test_every_transient_code_is_a_class_or_a_code_of_postgresql() -> None:
+    known = set(postgres_errors._sqlcodes)
+    for code in TRANSIENT_SQLSTATES:
+        assert code.startswith("PGRST") or any(name.startswith(code) for name in known), code
 
 
 def test_errors_of_a_real_server() -> None:

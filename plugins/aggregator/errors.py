@@ -14,8 +14,33 @@ if TYPE_CHECKING:
 LONGEST_RETRY_AFTER = timedelta(minutes=10)
 """The most that another side may put off a retry: a longer wish would let it miss the deadline of a run."""
 
-TRANSIENT_SQLSTATES = ("08", "25P03", "25P04", "40001", "40P01", "53", "55P03", "57", "PGRST301", "PGRST302")
-"""Codes, or classes of codes, after which the same statement may succeed later; PostgREST has its own beside them."""
+TRANSIENT_SQLSTATES = {
+    "08": "the connection failed or broke; poolers send 08P01 while the server behind them is away",
+    "25006": "read-only: a failover left the connection on a replica, or the provider waits for disk space",
+    "25P03": "idle_in_transaction_session_timeout ended the session",
+    "25P04": "transaction_timeout ended the session",
+    "40001": "serialization failure; on a replica, a conflict with recovery",
+    "40P01": "deadlock",
+    "53": "disk, memory or connections ran out; a provider may be resizing the server",
+    "55P03": "lock_timeout, or nowait",
+    "57": "shut down, starting, in recovery, canceled, or the database was dropped and is being restored",
+    "58": "the server's disk or files failed, which precedes a failover or follows a restore",
+    "72000": "snapshot too old: another try gets a new one",
+    "HV00N": "a foreign server cannot be reached",
+    "PGRST301": "PostgREST: the token expired",
+    "PGRST302": "PostgREST: anonymous access is off while it reloads",
+}
+"""Codes, or classes of codes, after which the same statement may succeed later, with the reason.
+
+Of PostgreSQL's codes (appendix A of its manual), a failover or a restore also produces some that stay permanent,
+because their usual cause is another:
+
+- ``3D000``, ``3F000``, ``42P01``: not restored yet, but mostly a wrong name.
+- ``55000``: recovery, but mostly an object in the wrong state.
+- ``XX000``, ``XX001``, ``XX002``: damage that a person has to repair.
+
+PostgREST has codes of its own.
+"""
 
 TRANSIENT_EXCEPTIONS = frozenset(
     {
@@ -91,10 +116,9 @@ def is_transient_sqlstate(sqlstate: str | None) -> bool:
         sqlstate: A SQLSTATE of five characters, a PostgREST code, or None where the server gave none.
 
     Returns:
-        True for 08* (connection), 25P03 and 25P04 (timeouts of a transaction), 40001 and 40P01 (serialisation,
-        deadlock), 53* (resources), 55P03 (lock timeout), 57* (statement timeout, shutdown), ``PGRST301``, ``PGRST302``.
+        True for the codes and classes of :data:`TRANSIENT_SQLSTATES`.
     """
-    return sqlstate is not None and sqlstate.startswith(TRANSIENT_SQLSTATES)
+    return sqlstate is not None and sqlstate.startswith(tuple(TRANSIENT_SQLSTATES))
 
 
 def is_transient_http_status(status: int) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import astuple, dataclass, field
 from functools import cached_property
 from itertools import chain, count
@@ -362,11 +362,10 @@ class Upsert:
             The same counts, and the first rows that would be written.
 
         Raises:
-            HardError: As for :meth:`from_select`.
+            HardError: As for :meth:`from_select`; or the query writes.
             psycopg.Error: PostgreSQL refused a statement.
         """
-        with self._stage(cursor, rollback=True) as stage:
-            stage.make_read_only()
+        with self._stage(cursor, rollback=True) as stage, _read_only(cursor):
             stage.load_select(query, parameters)
             return stage.preview(limit)
 
@@ -388,8 +387,7 @@ class Upsert:
             HardError: As for :meth:`from_rows`.
             psycopg.Error: PostgreSQL refused a statement.
         """
-        with self._stage(cursor, rollback=True) as stage:
-            stage.make_read_only()
+        with self._stage(cursor, rollback=True) as stage, _read_only(cursor):
             stage.load_rows(columns, rows)
             return stage.preview(limit)
 
@@ -491,10 +489,6 @@ class _Stage:
 
     def create(self) -> None:
         self._execute(_CREATE_STAGE, columns=_list(self._target.columns))
-
-    def make_read_only(self) -> None:
-        """Let the server refuse every write but those to temporary tables that exist already."""
-        self._execute("set transaction read only")
 
     def load_select(self, query: str, parameters: Mapping[str, Any] | None) -> None:
         source = self._describe(query, parameters)
@@ -736,17 +730,28 @@ def compute(
     with cursor.connection.transaction():
         create = sql.SQL(_CREATE_COMPUTED).format(table=sql.Identifier(table), query=_statement(query))
         cursor.execute(create, {**given, "groups": None})
-        if read_only:
-            # Only now: a read-only transaction may fill a temporary table, but not create one.
-            cursor.execute("set transaction read only")
-        fill = sql.SQL(_COMPUTE).format(table=into, query=_statement(query))
-        error = _try_to_compute(cursor, fill, {**given, "groups": None})
-        if error is None:
-            return []
-        names = [name for (name,) in cursor.execute(sql.SQL(groups), given)] if groups else []
-        if not names:
-            raise error
-        return _bisect(cursor, fill, given, names, error)
+        # Only now: a read-only transaction may fill a temporary table, but not create one.
+        with _read_only(cursor) if read_only else nullcontext():
+            fill = sql.SQL(_COMPUTE).format(table=into, query=_statement(query))
+            error = _try_to_compute(cursor, fill, {**given, "groups": None})
+            if error is None:
+                return []
+            names = [name for (name,) in cursor.execute(sql.SQL(groups), given)] if groups else []
+            if not names:
+                raise error
+            return _bisect(cursor, fill, given, names, error)
+
+
+@contextmanager
+def _read_only(cursor: Cursor) -> Iterator[None]:
+    """Let the server refuse every write but those to temporary tables that exist already."""
+    cursor.execute("set transaction read only")
+    try:
+        yield
+    except psycopg.errors.ReadOnlySqlTransaction:
+        # Not transient, as it is after a failover: the transaction asked for it.
+        msg = "25006 read_only_sql_transaction: a query of a dry run writes. Nothing was written. Correct the query."
+        raise HardError(msg) from None
 
 
 def _bisect(

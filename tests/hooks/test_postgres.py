@@ -20,6 +20,7 @@ from airflow.sdk.execution_time.timeout import timeout as task_timeout
 
 from aggregator.errors import AggregatorError, HardError, TransientError
 from aggregator.hooks.postgres import MAX_APPLICATION_NAME, PostgresTransactionHook
+from aggregator.upsert import Upsert
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -143,6 +144,24 @@ def test_read_only_refuses_writes(hook: PostgresTransactionHook, connection: psy
         hook.transaction(timeout=MINUTE, read_only=True) as cursor,
     ):
         cursor.execute("insert into t values (1)")
+
+
+@pytest.mark.slow
+def test_write_on_a_replica_is_transient(own_postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    with psycopg.connect(own_postgres.url, autocommit=True) as primary:
+        primary.execute("create table t (n int primary key)")
+    assert own_postgres.data
+    (own_postgres.data / "standby.signal").touch()
+    own_postgres.restart()
+    monkeypatch.setenv("AIRFLOW_CONN_TEST_DB", own_postgres.url)
+    hook = PostgresTransactionHook("test_db")
+    with pytest.raises(TransientError, match="25006 read_only"), hook.transaction(timeout=MINUTE) as cursor:
+        cursor.execute("insert into t values (1)")
+    with (
+        pytest.raises(TransientError, match="25006 read_only"),
+        hook.transaction(timeout=MINUTE) as cursor,
+    ):
+        Upsert("public.t", ["n"]).preview_select(cursor, "select 1 as n")
 
 
 KILLED = """

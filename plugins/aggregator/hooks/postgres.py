@@ -113,7 +113,7 @@ class PostgresTransactionHook(PostgresHook):
             with suppress(psycopg.Error):
                 connection.rollback()
             if isinstance(error, psycopg.Error):
-                raise _translate(error, self.get_conn_id()) from None
+                raise _translate(error, self.get_conn_id(), read_only=read_only) from None
             raise
         finally:
             connection.close()
@@ -211,7 +211,7 @@ def _milliseconds(duration: timedelta) -> str:
     return str(max(1, duration // timedelta(milliseconds=1)))
 
 
-def _translate(error: psycopg.Error, conn_id: str) -> AggregatorError:
+def _translate(error: psycopg.Error, conn_id: str, *, read_only: bool) -> AggregatorError:
     """Our error for psycopg's, without anything that can hold a row's values."""
     if error.sqlstate is None:
         return _translate_client_side(error, conn_id)
@@ -219,7 +219,10 @@ def _translate(error: psycopg.Error, conn_id: str) -> AggregatorError:
     message += ". The transaction was rolled back. Row values are left out here; the server's log may have them."
     if error.sqlstate in _NOT_THERE:
         message += " If the database is not up to date, this makes it so: python -m aggregator.migrations"
-    return (TransientError if is_transient_sqlstate(error.sqlstate) else HardError)(message)
+    # In a transaction that asked for it, read-only is not a failover: the statement writes.
+    refuses_write = read_only and isinstance(error, psycopg.errors.ReadOnlySqlTransaction)
+    is_transient = is_transient_sqlstate(error.sqlstate) and not refuses_write
+    return (TransientError if is_transient else HardError)(message)
 
 
 def describe(error: psycopg.Error) -> str:
