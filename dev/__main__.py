@@ -14,6 +14,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from dev import demo, drills, scale_out
 from dev.airflow_api import AirflowApiError
+from dev.postgres import PostgresError
 from dev.stack import REPOSITORY, Ports, Stack, StackError, make_writable
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def up(console: Console) -> int:
     """Start the stack and leave it running."""
     stack = Stack(HOME / "stack")
     with progress(console) as bar:
-        stack.start(Ports.from_environment(), durable=True, say=steps(console, bar))
+        stack.start(Ports.from_environment(stack.kept_ports), durable=True, say=steps(console, bar))
     console.print(
         f"""
 Airflow runs at [link={stack.airflow_url}]{stack.airflow_url}[/link].
@@ -176,7 +177,7 @@ def main() -> int:
     console = Console() if sys.stdout.isatty() else Console(width=140)
     try:
         return COMMANDS[parser.parse_args().command](console)
-    except (StackError, AirflowApiError) as error:
+    except (StackError, PostgresError, AirflowApiError) as error:
         console.print(f"[red]{error}[/]", highlight=False)
         return 1
     except KeyboardInterrupt:

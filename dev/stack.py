@@ -39,12 +39,15 @@ from dev.supervisor import Supervisor
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from aggregator.migrations import Report
     from dev.postgres import Postgres
 
 REPOSITORY = Path(__file__).parents[1]
 ACCOUNT_ID = "local"
 PRODUCTS = ("market", "clicks", "analytics", "telemetry", "kpi", "ops")
 """The products' databases, each with its connection; in the local stack all of them are one."""
+
+_PORTS = 65_536
 
 DATABASES = ("airflow", "products")
 """What the stack creates on its PostgreSQL server."""
@@ -69,10 +72,22 @@ class Ports:
     n8n: int
 
     @classmethod
-    def from_environment(cls) -> Ports:
-        """``AIRFLOW_PORT``, ``ANALYTICS_ENGINE_PORT`` and ``N8N_PORT``, or the defaults 8080, 8790 and 5678."""
-        defaults = {"AIRFLOW_PORT": "8080", "ANALYTICS_ENGINE_PORT": "8790", "N8N_PORT": "5678"}
-        return cls(*(int(os.environ.get(name, default)) for name, default in defaults.items()))
+    def from_environment(cls, kept: Ports | None = None) -> Ports:
+        """``AIRFLOW_PORT``, ``ANALYTICS_ENGINE_PORT`` and ``N8N_PORT``.
+
+        Args:
+            kept: Used for variables that are not set; None: the defaults 8080, 8790 and 5678 are.
+
+        Raises:
+            StackError: A variable is not the number of a port.
+        """
+        defaults = asdict(kept or cls(8080, 8790, 5678))
+        given = {name: os.environ.get(_variable(name)) or str(port) for name, port in defaults.items()}
+        wrong = [name for name, port in given.items() if not (port.isdecimal() and 0 < int(port) < _PORTS)]
+        if wrong:
+            msg = f"{', '.join(map(_variable, wrong))}: not the number of a port (1 to {_PORTS - 1})."
+            raise StackError(msg)
+        return cls(**{name: int(port) for name, port in given.items()})
 
     @classmethod
     def free(cls) -> Ports:
@@ -84,12 +99,46 @@ class Ports:
             return cls(*(one.getsockname()[1] for one in sockets))
 
     def refuse_taken(self) -> None:
-        """Raise StackError for the first port on which something listens."""
-        for name, port in asdict(self).items():
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    msg = f"Port {port} is taken by another program. Try: make up {name.upper()}_PORT={port + 1}"
-                    raise StackError(msg)
+        """Check that every program can listen on its port.
+
+        Raises:
+            StackError: Some cannot; the text names all of them, and ports that are free.
+        """
+        ports = asdict(self)
+        free: dict[str, int] = {}
+        for name, port in ports.items():
+            # The next higher one that nobody uses: neither another program nor another one of ours.
+            others = {*free.values(), *(other for key, other in ports.items() if key != name and key not in free)}
+            candidates = [port, *range(max(port + 1, 1024), _PORTS), *range(1024, _PORTS)]
+            free[name] = next(each for each in candidates if each not in others and _is_free(each))
+        taken = sorted({port for name, port in ports.items() if free[name] != port})
+        if taken:
+            # What was typed, or kept from the last time, is part of the command: it is the next one that is typed.
+            typed = {name for name in ports if os.environ.get(_variable(name))}
+            command = [
+                f"{_variable(name)}={port}" for name, port in free.items() if name in typed or port != ports[name]
+            ]
+            one = len(taken) == 1
+            msg = (
+                f"{'Port' if one else 'Ports'} {' and '.join(map(str, taken))} {'is' if one else 'are'} taken or not "
+                f"allowed. Try: make up {' '.join(command)}"
+            )
+            raise StackError(msg)
+
+
+def _variable(port: str) -> str:
+    """The environment variable of one of the ports."""
+    return f"{port.upper()}_PORT"
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
 
 
 class Stack:
@@ -111,6 +160,11 @@ class Stack:
     def running(self) -> bool:
         """Whether ``start`` was called and ``stop`` was not."""
         return self.supervisor.running()
+
+    @property
+    def kept_ports(self) -> Ports | None:
+        """Where it listened the last time; None if there was none."""
+        return self.ports if self._notes_file.exists() else None
 
     @property
     def ports(self) -> Ports:
@@ -243,6 +297,7 @@ class Stack:
             "AIRFLOW__API__PORT": str(ports.airflow),
             "AIRFLOW__API__BASE_URL": self.airflow_url,
             "AIRFLOW__API__WORKERS": "1",
+            "AIRFLOW__API__DEFAULT_WRAP": "True",
             "AIRFLOW__API__SECRET_KEY": secret("secret_key", secrets.token_hex),
             "AIRFLOW__API_AUTH__JWT_SECRET": secret("jwt_secret", partial(secrets.token_hex, 64)),
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": self._airflow_connection(),
@@ -285,7 +340,7 @@ class Stack:
         with ThreadPoolExecutor() as threads:
             airflow = threads.submit(self.run, "airflow", "db", "migrate")
             for database in databases():
-                say(f"  {migrate(partial(psycopg.connect, self.products_url), database)}")
+                say(f"  {_counts(migrate(partial(psycopg.connect, self.products_url), database))}")
             airflow.result()
 
     def run(self, *command: str) -> str:
@@ -389,6 +444,13 @@ class Stack:
         notes = {"ports": asdict(ports), "postgres_url": server.url, "postgres_data": server.data and str(server.data)}
         self._notes_file.touch(mode=0o600)  # the URL of an existing server may hold a password
         self._notes_file.write_text(json.dumps(notes))
+
+
+def _counts(report: Report) -> str:
+    """What a migration did, without a name of each function."""
+    changes = {"migrations": len(report.migrations), "functions": len(report.functions)}
+    applied = ", ".join(f"{count} {what}" for what, count in changes.items() if count)
+    return "\n  ".join(f"{report.database}: {line}" for line in [applied or "up to date", *report.notices])
 
 
 def make_writable(folder: Path) -> None:

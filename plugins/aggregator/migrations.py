@@ -42,7 +42,7 @@ LOCK_TIMEOUT = "30s"
 
 _log = logging.getLogger(__name__)
 
-_RAISED_NOTICE = "00000"
+_RAISE = "exec_stmt_raise"
 
 _UNLIMITED = dict.fromkeys(
     ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "transaction_timeout"), "0"
@@ -212,8 +212,8 @@ def _execute_file(cursor: Cursor, path: Path) -> None:
 
 
 def _keep_notice(report: Report, notice: psycopg.errors.Diagnostic) -> None:
-    # PostgreSQL's own notices ("already exists, skipping") have codes of their own.
-    if notice.sqlstate == _RAISED_NOTICE and notice.message_primary:
+    # Not PostgreSQL's own notices ("does not exist, skipping").
+    if notice.source_function == _RAISE and notice.message_primary:
         report.notices.append(notice.message_primary)
 
 

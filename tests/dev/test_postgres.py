@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 
 from dev import postgres as embedded
+from tests.conftest import folder_for_postgres
 
 if TYPE_CHECKING:
     from dev.postgres import Postgres
@@ -33,6 +37,67 @@ def test_embedded_server_is_for_its_user_only(own_postgres: Postgres) -> None:
         assert connection.execute("show listen_addresses").fetchone() == ("",)
     assert own_postgres.data
     assert (own_postgres.data / "log").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["with a space, a % and a 'quote'", "x" * 120])
+def test_path_that_no_socket_may_have_works(tmp_path: Path, name: str) -> None:
+    with folder_for_postgres() as folder:
+        (folder / name).mkdir()
+        server = embedded.start_embedded(folder / name / "data", durable=False)
+        try:
+            again = embedded.start_embedded(folder / name / "data", durable=False)
+            with psycopg.connect(again.url_of("postgres")) as connection:
+                assert connection.execute("select 1").fetchone() == (1,)
+                sockets = Path(connection.info.host)
+        finally:
+            server.stop("immediate")
+        assert not sockets.exists()
+
+
+@pytest.mark.slow
+def test_umask_that_closes_everything_to_others_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = os.umask(0o077)
+    try:
+        with folder_for_postgres() as folder:
+            package = embedded.PROGRAMS.parents[1]
+            for part in (package, package.with_name(f"{package.name}.libs")):
+                shutil.copytree(part, folder / part.name, copy_function=_copy_for_its_owner)
+                (folder / part.name).chmod(0o700)
+            monkeypatch.setattr(embedded, "PROGRAMS", folder / embedded.PROGRAMS.relative_to(package.parent))
+            server = embedded.start_embedded(folder / "data", durable=False)
+            server.stop("immediate")
+    finally:
+        os.umask(before)
+
+
+def _copy_for_its_owner(source: str, target: str) -> None:
+    shutil.copyfile(source, target)
+    Path(target).chmod(Path(source).stat().st_mode & 0o700)
+
+
+@pytest.mark.slow
+def test_server_does_not_depend_on_the_locale(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LC_ALL", "xx_XX.ISO-8859-1")
+    with folder_for_postgres() as folder:
+        server = embedded.start_embedded(folder / "data", durable=False)
+        try:
+            with psycopg.connect(server.url) as connection:
+                assert connection.execute("show server_encoding").fetchone() == ("UTF8",)
+        finally:
+            server.stop("immediate")
+
+
+@pytest.mark.slow
+def test_failure_is_one_line_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    with folder_for_postgres() as folder:
+        (folder / "data").mkdir()
+        (folder / "data" / "a file").touch()
+        with pytest.raises(
+            embedded.PostgresError, match=r"initdb failed in .*: initdb: error: .* is not empty"
+        ) as error:
+            embedded.start_embedded(folder / "data")
+        assert "\n" not in str(error.value)
 
 
 def test_existing_server_is_used_and_never_stopped(monkeypatch, postgres: Postgres, tmp_path) -> None:

@@ -6,7 +6,6 @@ import os
 import socket
 import subprocess
 import sys
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,18 +18,49 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_taken_port_is_named_with_the_way_out() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        with pytest.raises(StackError, match=rf"Port {port} is taken.*make up AIRFLOW_PORT={port + 1}"):
-            replace(Ports.free(), airflow=port).refuse_taken()
+def test_all_taken_ports_are_named_with_a_command_that_works(monkeypatch) -> None:
+    monkeypatch.delenv("ANALYTICS_ENGINE_PORT", raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as first, socket.create_server(("127.0.0.1", 0)) as second:
+        taken = [first.getsockname()[1], second.getsockname()[1]]
+        free = Ports.free()
+        monkeypatch.setenv("AIRFLOW_PORT", str(taken[0]))
+        monkeypatch.setenv("N8N_PORT", str(free.n8n))
+        with pytest.raises(StackError, match=r"^Ports \d+ and \d+ are taken or not allowed. Try: make up ") as refused:
+            Ports(taken[0], taken[1], free.n8n).refuse_taken()
+        hint = dict(each.split("=") for each in str(refused.value).partition("make up ")[2].split())
+        assert hint.keys() == {"AIRFLOW_PORT", "ANALYTICS_ENGINE_PORT", "N8N_PORT"}
+        assert hint["N8N_PORT"] == str(free.n8n)
+        for name, port in hint.items():
+            monkeypatch.setenv(name, port)
+        Ports.from_environment().refuse_taken()
 
 
-def test_ports_come_from_the_environment(monkeypatch) -> None:
+def test_port_of_two_programs_is_taken() -> None:
+    port = Ports.free().airflow
+    with pytest.raises(StackError, match=rf"Port {port} is taken.*_PORT={port + 1}"):
+        Ports(port, port, Ports.free().n8n).refuse_taken()
+
+
+def test_ports_come_from_the_environment_or_the_last_time(monkeypatch) -> None:
     monkeypatch.setenv("AIRFLOW_PORT", "18080")
     monkeypatch.delenv("ANALYTICS_ENGINE_PORT", raising=False)
-    monkeypatch.delenv("N8N_PORT", raising=False)
+    monkeypatch.setenv("N8N_PORT", "")
     assert Ports.from_environment() == Ports(18080, 8790, 5678)
+    assert Ports.from_environment(Ports(1, 2, 3)) == Ports(18080, 2, 3)
+
+
+@pytest.mark.parametrize("value", ["abc", "0", "65536", "-1", "80.5"])
+def test_port_that_is_none_is_named(monkeypatch, value: str) -> None:
+    monkeypatch.setenv("AIRFLOW_PORT", value)
+    with pytest.raises(StackError, match=r"^AIRFLOW_PORT: not the number of a port"):
+        Ports.from_environment()
+
+
+def test_ports_of_a_stack_are_kept(tmp_path: Path) -> None:
+    stack = Stack(tmp_path)
+    assert stack.kept_ports is None
+    stack._write_notes(Postgres("postgresql://nobody@127.0.0.1:1/postgres", None), Ports(1, 2, 3))
+    assert stack.kept_ports == Ports(1, 2, 3)
 
 
 def test_starting_twice_says_so(monkeypatch, tmp_path: Path) -> None:
