@@ -60,6 +60,14 @@ test: setup ## Lint, type-check, and run every test
 test-fast: setup ## The tests that need less than a minute together
 	@$(RUN) -m pytest -n 2 --dist loadfile -m "not slow and not e2e"
 
+.PHONY: test-airflow
+test-airflow: setup ## All but the end-to-end tests on another Airflow, VERSION=3.4.0b2, in an environment of its own
+	@: $(if $(VERSION),,$(error Say which Airflow: make test-airflow VERSION=3.4.0b2))
+	@.uv/bin/uv venv --quiet --allow-existing --python $(RUN) .local/airflow-$(VERSION)
+	@.uv/bin/uv pip install --quiet --python .local/airflow-$(VERSION)/bin/python --prerelease allow \
+		--override <(echo "apache-airflow[statsd]==$(VERSION)") --requirement requirements-dev.txt
+	@.local/airflow-$(VERSION)/bin/python -m pytest -n 2 --dist loadfile -m "not e2e"
+
 .PHONY: lint
 lint: setup ## Check style, types and SQL
 	@.venv/bin/ruff check .

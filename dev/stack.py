@@ -448,8 +448,8 @@ class Stack:
 
 def _counts(report: Report) -> str:
     """What a migration did, without a name of each function."""
-    changes = {"migrations": len(report.migrations), "functions": len(report.functions)}
-    applied = ", ".join(f"{count} {what}" for what, count in changes.items() if count)
+    changes = {"migration": len(report.migrations), "function": len(report.functions)}
+    applied = ", ".join(f"{count} {what}{'s' if count > 1 else ''}" for what, count in changes.items() if count)
     return "\n  ".join(f"{report.database}: {line}" for line in [applied or "up to date", *report.notices])
 
 

@@ -93,9 +93,9 @@ class Supervisor:
         }
         for name, command in programs.items():
             configuration[f"program:{name}"] = {
-                "command": subprocess.list2cmdline(command).replace("%", "%%"),
+                "command": subprocess.list2cmdline(command),
                 "redirect_stderr": "true",
-                "stdout_logfile": str(logs / f"{name}.log"),
+                "stdout_logfile": str(logs / f"{name}.log").replace("%", "%%"),  # which it expands twice
                 "autorestart": "false" if name in expendable else "true",
                 # What dies sooner is started again, wanted or not.
                 "startsecs": "0" if name in expendable else "1",
@@ -103,6 +103,9 @@ class Supervisor:
                 "killasgroup": "true",
                 "stopwaitsecs": str(self.stop_seconds),
             }
+        for section in configuration.values():
+            for option, value in section.items():
+                section[option] = value.replace("%", "%%")  # it expands %(…)s
         text = io.StringIO()
         configuration.write(text)
         path = self.home / "supervisord.conf"

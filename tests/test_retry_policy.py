@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from inspect import signature
 from types import SimpleNamespace
 
 import pytest
@@ -71,5 +72,7 @@ def test_airflow_obeys_it(exception: Exception, state: str) -> None:
         _ti_context_from_server=SimpleNamespace(max_tries=3, should_retry=True),
     )
     log = SimpleNamespace(info=lambda *_, **__: None, exception=pytest.fail)
-    _, decided = _handle_current_task_failed(task_instance, exception, log)
+    # Airflow 3.4 passes the task's context, too.
+    context = [{}] * (len(signature(_handle_current_task_failed).parameters) - 3)
+    _, decided = _handle_current_task_failed(task_instance, exception, log, *context)
     assert decided.value == state

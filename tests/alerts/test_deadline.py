@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from airflow.models.dagrun import DagRun
 from airflow.models.tasklog import LogTemplate
-from airflow.serialization.decoders import decode_deadline_alert
-from airflow.serialization.encoders import encode_deadline_alert
+from airflow.serialization.decoders import decode_deadline_alert, decode_deadline_reference
+from airflow.serialization.encoders import encode_deadline_alert, encode_deadline_reference
 from airflow.utils.types import DagRunType
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 
-from aggregator.alerts.deadline import alert_after, notify_late
+from aggregator.alerts.deadline import DagRunDue, alert_after, notify_late
 from aggregator.alerts.store import Kind, open_alerts
 
 HOUR = timedelta(hours=1)
@@ -90,3 +90,10 @@ def test_run_at_work_after_its_deadline_is_late(ops, state: str) -> None:
 def test_run_that_is_over_is_not_late(ops, state: str) -> None:
     asyncio.run(notify_late(missed(state)))
     assert open_alerts() == []
+
+
+def test_ui_calls_the_reference_by_words_that_fit_its_sentence() -> None:
+    # "Must complete within an hour of {reference}".
+    encoded = encode_deadline_reference(alert_after(timedelta(hours=1)).reference)
+    assert encoded["reference_type"] == "the time it is due"
+    assert decode_deadline_reference(encoded).inner_ref == DagRunDue(timedelta(hours=1))

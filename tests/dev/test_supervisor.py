@@ -160,3 +160,21 @@ def test_stopping_what_does_not_run_is_no_error(supervisor: Supervisor) -> None:
 def test_stale_process_id_of_another_program_is_not_ours(supervisor: Supervisor) -> None:
     supervisor.pid_file.write_text(str(os.getpid()))
     assert not supervisor.running()
+
+
+@pytest.mark.slow
+def test_home_with_a_space_and_a_percent_sign_works(tmp_path: Path) -> None:
+    home = tmp_path / "my home %d"
+    home.mkdir()
+    supervisor = Supervisor(home, stop_seconds=1)
+    try:
+        supervisor.start({"program": python("print('%d', flush=True); import time; time.sleep(600)")}, os.environ)
+        assert supervisor.running()
+
+        def printed() -> None:
+            if supervisor.log_end("program") != "%d":
+                raise NotYetError
+
+        wait(printed, seconds=60)
+    finally:
+        supervisor.stop()

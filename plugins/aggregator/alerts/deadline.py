@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
 
+from airflow import __version__
 from airflow.sdk.definitions.callback import AsyncCallback
 from airflow.sdk.definitions.deadline import BaseDeadlineReference, DeadlineAlert
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
+_NEEDS_REQUIRED_KWARGS = tuple(int(part) for part in __version__.split(".")[:2]) < (3, 4)
+"""Airflow 3.4 reads the parameters of ``_evaluate_with``, and warns about ``required_kwargs``."""
+
 AT_WORK = {"queued", "running"}
 """States of a run that is not over."""
 
@@ -28,7 +32,8 @@ class DagRunDue(BaseDeadlineReference):
     scheduler that was down is back, or at a first start: then the freshness of its data is what is watched.
     """
 
-    required_kwargs = frozenset({"dag_id", "run_id"})
+    if _NEEDS_REQUIRED_KWARGS:
+        required_kwargs = frozenset({"dag_id", "run_id"})
 
     def __init__(self, within: timedelta = timedelta()) -> None:
         """Describe the reference.
@@ -37,6 +42,11 @@ class DagRunDue(BaseDeadlineReference):
             within: The deadline's interval, to know when it would have passed.
         """
         self.within = within
+
+    @property
+    def reference_name(self) -> str:
+        """How the UI calls it: "Must complete within an hour of the time it is due"."""
+        return "the time it is due"
 
     def serialize_reference(self) -> dict[str, Any]:
         """The arguments of this reference, for the serialized DAG."""
