@@ -313,3 +313,29 @@ def test_refused_statement_is_one_line_that_names_the_file(
     assert said.startswith("ops: PostgreSQL refused it: 42")
     assert said.endswith("File: ops/0002_alerts.sql.\n")
     assert said.count("\n") == 1
+
+
+def test_kpis_of_an_older_release_keep_their_key_and_their_resend(root: Path, connect, connection) -> None:
+    first = "migrations/kpi/0001_kpi.sql"
+    write(root, first, (SQL / first).read_text())
+    migrate(connect, "kpi", root)
+    connection.execute(
+        """
+        insert into kpi.jobs (trace_id, dag_id, run_id, environment)
+        values ('trace_20250814_120000_abc12345', 'd', 'r', 'e');
+        insert into kpi.job_kpis (trace_id, kpi_id, name, type, report_back, metadata, resend)
+        select 'trace_20250814_120000_abc12345', id, id, 'price', false, '{}', wish
+        from (values ('a', null), ('b', 'up to try 2')) as given (id, wish);
+        create function kpi.claim_kpi(text, text, text, text) returns text language sql return 'claimed';
+        """
+    )
+
+    migrate(connect, "kpi")
+
+    kpis = connection.execute("select kpi_id, resend, send_number, idempotency_key from kpi.job_kpis order by kpi_id")
+    assert kpis.fetchall() == [
+        ("a", False, 1, "trace_20250814_120000_abc12345/a"),
+        ("b", True, 1, "trace_20250814_120000_abc12345/b"),
+    ]
+    claims = "select count(*) from pg_proc where proname = 'claim_kpi'"
+    assert connection.execute(claims).fetchone() == (1,)

@@ -61,8 +61,8 @@ def first_run(stack: Stack, registry: None) -> str:
     return ended(stack, start(stack, *kpis.NAMES))["dag_run_id"]
 
 
-def start(stack: Stack, *chosen: str) -> str:
-    return stack.airflow.start(DAG, kpis=chosen)
+def start(stack: Stack, *chosen: str, **params: Any) -> str:
+    return stack.airflow.start(DAG, kpis=chosen, **params)
 
 
 def clear(stack: Stack, run_id: str, **what: Any) -> None:
@@ -128,7 +128,8 @@ def test_killed_after_the_request_is_unknown_and_a_failure_is_sent_again(
     stack: Stack, products, first_run: str
 ) -> None:
     stack.n8n.faults({"killed-after": [Fault(delay_seconds=25)], "failing": [Fault(status=422, body="No such coin")]})
-    run_id = start(stack, "good", "failing", "killed-after")
+    # With resend, a clear sends no more than without.
+    run_id = start(stack, "good", "failing", "killed-after", resend=True)
     wait(lambda: started(stack, "killed-after"), seconds=60)
     psutil.Process(instance(stack, run_id, "killed-after", "running")["pid"]).kill()
     killed = instance(stack, run_id, "killed-after", "up_for_retry")
@@ -150,6 +151,8 @@ def test_killed_after_the_request_is_unknown_and_a_failure_is_sent_again(
         products
     ).items()
     assert executions(stack) == Counter([*kpis.NAMES, "good", "failing", "killed-after"])
+    keys = [request["headers"]["idempotency-key"] for request in stack.n8n.requests("failing")]
+    assert len(keys) == len(set(keys)) == 2
 
 
 def test_killed_before_the_request_is_sent_once_by_the_next_try(stack: Stack, products, first_run: str) -> None:
