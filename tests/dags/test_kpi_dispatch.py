@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from airflow.sdk.exceptions import AirflowSkipException, TaskDeferred
 
-from aggregator.errors import HardError, TransientError
+from aggregator.errors import HardError, TransientError, WrongParamsError
 from aggregator.hooks.n8n import N8nHook, N8nUnknownError
 from aggregator.kpi import jobs
 from aggregator.kpi.registry import RegistryError
@@ -157,10 +157,10 @@ class TestRun:
     def test_ids_that_are_not_active_fail_the_run_before_anything_is_sent(self, dag, registry, n8n, kpi_db) -> None:
         registry("btc", entry(n8n, "off", active=False), entry(n8n, "js", "javascript:alert(1)"))
         run = Run(dag, kpis=["btc", "btc-prise", "off", "js"], resend=True)
-        with pytest.raises(HardError, match=r"invalid: 'btc-prise', 'off', 'js'\. Nothing was sent"):
+        with pytest.raises(WrongParamsError, match=r"invalid: 'btc-prise', 'off', 'js'\. Nothing was sent"):
             run.plan()
         many = Run(dag, kpis=[f"typo-{number}" for number in range(1015)])
-        with pytest.raises(HardError, match="'typo-9' and 1,005 more"):
+        with pytest.raises(WrongParamsError, match="'typo-9' and 1,005 more"):
             many.plan()
         assert kpi_db.execute("select count(*) from kpi.jobs").fetchone() == (0,)
         assert n8n.requests() == []

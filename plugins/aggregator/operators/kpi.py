@@ -17,7 +17,7 @@ from airflow.sdk import BaseOperator, Variable
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowSkipException
 
-from aggregator.errors import AggregatorError, HardError
+from aggregator.errors import AggregatorError, HardError, WrongParamsError
 from aggregator.kpi import WORKER
 from aggregator.kpi.trace_id import trace_id_of
 from aggregator.operators.closing import ClosingOperator
@@ -79,7 +79,7 @@ class ReadKpiRegistryOperator(_KpiOperator):
 
         Raises:
             RegistryError: It is missing, not JSON, or too large; there is no job record.
-            HardError: The param ``kpis`` names ids that are not active; there is no job record.
+            WrongParamsError: The param ``kpis`` names ids that are not active; there is no job record.
             AirflowSkipException: The run's day is over.
             AggregatorError: The KPI database cannot be used.
         """
@@ -384,7 +384,7 @@ def _wanted(kpis: list[str] | None, registry: Registry) -> set[str]:
             f"The param kpis names ids that are not active in the registry, or whose entry is invalid: {named}{more}. "
             "Nothing was sent. Correct the ids or activate the KPIs, then trigger a new run."
         )
-        raise HardError(msg)
+        raise WrongParamsError(msg)
     return set(wanted)
 
 
