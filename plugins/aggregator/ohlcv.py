@@ -28,6 +28,7 @@ from pydantic.alias_generators import to_camel
 from aggregator.errors import AggregatorError, HardError, TransientError
 from aggregator.hooks.postgres import describe, execute
 from aggregator.paths import SQL
+from aggregator.settings import OhlcvSettings
 from aggregator.telemetry import Day, problems
 from aggregator.text import listed
 from aggregator.upsert import blames_rows
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from psycopg.rows import TupleRow
-
-    from aggregator.settings import OhlcvSettings
 
     Cursor = psycopg.Cursor[TupleRow]
     Transaction = Callable[[], AbstractContextManager[Cursor]]
@@ -72,6 +71,14 @@ BUSY_FOR = timedelta(minutes=2)
 """For how long a rebuild waits for a tick that works on the same tasks."""
 
 COMMAND_TIMEOUT = timedelta(seconds=30)
+
+HEALTHY_TASKS = (
+    "Healthy: waits for candles, for the end of its window, or for a run that is overdue for less than 6 minutes; the "
+    "lag is below the timeframe and 6 minutes. A task that waits for bars of a finer timeframe is blocked by it if the "
+    "finer one is overdue or disabled. If a task is disabled or hard_failed, correct its candles, then run python -m "
+    "aggregator.ohlcv reset."
+)
+"""How to read the table of tasks."""
 
 _UNLIMITED = 2**31 - 1
 
@@ -500,7 +507,7 @@ def _execute(file: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
 
 
 def show_frontier(tasks: Mapping[str, Sequence[str] | None]) -> int:
-    """Print how far the tasks are, those that need somebody first.
+    """Print how far the tasks are, those that need somebody first, and the candles that no task will process.
 
     Args:
         tasks: ``symbols`` and ``timeframes``; null: all.
@@ -513,16 +520,40 @@ def show_frontier(tasks: Mapping[str, Sequence[str] | None]) -> int:
     from rich.text import Text  # noqa: PLC0415
 
     moments = [Column(name, no_wrap=True) for name in ("cursor", "newest source")]
-    table = Table("symbol", "timeframe", *moments, "lag", "status")
+    table = Table("symbol", "timeframe", *moments, "lag", "waits for")
     errors = []
-    for symbol, timeframe, cursor, newest, lag, status, error in _execute("ohlcv/frontier.sql", tasks):
-        known = [f"{moment:%Y-%m-%d %H:%M}" if moment else "" for moment in (cursor, newest)]
-        table.add_row(*map(Text, [symbol, timeframe, *known, "" if lag is None else str(lag), status]))
+    for symbol, timeframe, cursor, newest, lag, status, waits_for, overdue, error in _execute(
+        "ohlcv/frontier.sql", tasks
+    ):
+        known = [_minute(moment) if moment else "" for moment in (cursor, newest)]
+        state = status if status in {"disabled", "hard_failed"} else waits_for
+        if overdue and state is waits_for:
+            state += f", overdue {timedelta(seconds=overdue // timedelta(seconds=1))}"
+        table.add_row(*map(Text, [symbol, timeframe, *known, "" if lag is None else str(lag), state]))
         if error:
             errors.append(f"{symbol} {timeframe}: {error}")
     Console().print(table)
+    print(HEALTHY_TASKS)
     print(*errors, sep="\n", end="\n" if errors else "")
+    _show_unprocessed_candles(tasks["symbols"])
     return 0
+
+
+def _show_unprocessed_candles(symbols: Sequence[str] | None) -> None:
+    given = {"symbols": symbols, "env_name": OhlcvSettings.load().env_name, "named_at_most": NAMED_AT_MOST}
+    found = _execute("ohlcv/unprocessed_candles.sql", given)
+    if not found:
+        return
+    print("\nCandles that no task will process:")
+    for symbol, timeframe, first, last, reason, _ in found:
+        print(f"{symbol!r} {timeframe}, {_minute(first)} to {_minute(last)} UTC: {reason}")
+    kinds = found[0][-1]
+    if kinds > len(found):
+        print(f"and {kinds - len(found):,} more: see ohlcv.unprocessed_candles('{given['env_name']}')")
+
+
+def _minute(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M}"
 
 
 def reset(tasks: Mapping[str, Sequence[str] | None]) -> int:

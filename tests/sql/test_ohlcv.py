@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -12,7 +13,7 @@ import psycopg
 import pytest
 
 from aggregator.migrations import databases, migrate
-from aggregator.ohlcv import TIMEFRAMES, aggregate, main, plan, prepare_partitions
+from aggregator.ohlcv import HEALTHY_TASKS, TIMEFRAMES, aggregate, main, plan, prepare_partitions
 from tests.market_data import (
     DAY,
     MINUTE,
@@ -30,8 +31,11 @@ from tests.market_data import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 HOUR = 60 * MINUTE
+DAYS = timedelta(days=1)
+ALIGNED = "ts_is_a_whole_step_of_its_timeframe_1m_or_5m_in_utc"
 OURS = "pronamespace in ('ohlcv'::regnamespace, 'ops'::regnamespace)"
 
 
@@ -291,9 +295,20 @@ def test_feed_needs_no_rights_but_those_on_candles_and_may_write_to_partitions(m
 @pytest.mark.parametrize(
     ("statement", "says"),
     [
-        ("insert into ohlcv.candles values ('A', '1m', '2026-03-08 00:00:30+00')", "candles_aligned"),
-        ("insert into ohlcv.candles values ('A', '5m', '2026-03-08 00:01+00')", "candles_aligned"),
-        ("insert into ohlcv.candles values ('A', '2m', '2026-03-08 00:02+00')", "candles_aligned"),
+        ("insert into ohlcv.candles values ('A', '1m', '2026-03-08 00:00:30+00')", ALIGNED),
+        ("insert into ohlcv.candles values ('A', '5m', '2026-03-08 00:01+00')", ALIGNED),
+        ("insert into ohlcv.candles values ('A', '2m', '2026-03-08 00:02+00')", ALIGNED),
+        ("insert into ohlcv.candles values ('A', '1M', '2026-03-08 00:02+00')", ALIGNED),
+        (
+            "insert into ohlcv.candles values ('A', '1m', to_timestamp(1772928000000))",
+            r"candle of 58151-.* UTC: milliseconds were read as seconds\. .* to_timestamp\(milliseconds / 1000\.0\)",
+        ),
+        (
+            "insert into ohlcv.candles values ('A', '1m', to_timestamp(1772928000 / 1000))",
+            r"candle of 1970-01-21 12:28 UTC: seconds were read as milliseconds\. .* to_timestamp\(seconds\)",
+        ),
+        ("insert into ohlcv.candles values ('A', '1m', '2099-01-01+00')", "is in the future, .* clock of the feed"),
+        ("insert into ohlcv.candles values ('A', '1m', '-infinity')", "candle of -infinity: it is not a date"),
         ("insert into ohlcv.candles values ('A', '1m', '1999-03-08+00')", "no partition for a candle of 1999"),
         ("insert into ohlcv.candles values ('A', '1m', 'infinity')", "no partition for a candle of infinity"),
         ("truncate ohlcv.candles", "Candles are not truncated"),
@@ -476,6 +491,173 @@ def test_run_log_closes_rows_of_runs_that_never_finished(market) -> None:
     assert market.execute("select ops.ops_runlog_prune('job', 0)").fetchone() == (1,), "closed rows are pruned"
 
 
+@pytest.mark.slow
+def test_upgrade_renames_the_constraint_of_partitions_that_exist(market) -> None:
+    names = market.execute("select distinct conname from pg_constraint where conname like '%step%'").fetchall()
+    tables = "select count(*) from pg_constraint where conname = %s and conrelid::regclass::text like 'ohlcv.candles%%'"
+    assert names == [(ALIGNED,)]
+    assert market.execute(tables, [ALIGNED]).fetchone() == (3,)
+
+
+@pytest.mark.slow
+def test_asset_with_tasks_is_not_renamed_and_the_way_that_the_error_names_moves_its_bars(market) -> None:
+    register(market, {"OLD": "5m", "TYPO": "5m"})
+    market.execute("update ohlcv.assets set symbol = 'RIGHT' where symbol = 'TYPO'")
+    ingest(market, candles("OLD", "5m", DAY, DAY + 2 * HOUR))
+    tick(market, run_of(DAY + 2 * HOUR + MINUTE))
+    before = stored(market)
+    with pytest.raises(psycopg.Error, match=r"'OLD' is not renamed to 'NEW'.* Nothing was changed\. Insert the asset"):
+        market.execute("update ohlcv.assets set symbol = 'NEW' where symbol = 'OLD'")
+    register(market, {"NEW": "5m"})
+    market.execute("update ohlcv.candles set symbol = 'NEW' where symbol = 'OLD'")
+    moment = DAY + 2 * HOUR + 6 * MINUTE
+    tick(market, run_of(moment))
+    market.execute("delete from ohlcv.assets where symbol = 'OLD'")
+    assert stored(market) == expected(market, moment)
+    assert {("OLD", *key[1:]): bar for key, bar in stored(market).items()} == before
+
+
+def unprocessed(market: psycopg.Connection, environment: str = "PROD") -> list[tuple[str, str, str]]:
+    rows = market.execute("select symbol, timeframe, reason from ohlcv.unprocessed_candles(%s)", [environment])
+    return sorted((symbol, timeframe, reason.split(".")[0]) for symbol, timeframe, reason in rows)
+
+
+@pytest.mark.slow
+def test_csv_file_with_columns_in_another_order_is_refused_by_the_command_of_the_docs(market, repository: Path) -> None:
+    page = (repository / "docs" / "ohlcv.md").read_text()
+    ((table, options),) = re.findall(r"^\\copy (ohlcv\.candles .*) from 'candles.csv' (.*)$", page, re.MULTILINE)
+
+    def load(text: str) -> None:
+        with market.cursor() as cursor, cursor.copy(f"copy {table} from stdin {options}") as copy:
+            copy.write(text)
+
+    with pytest.raises(psycopg.Error, match="column name mismatch"):
+        load("symbol,timeframe,ts,high,open,low,close,volume,trades\nA,5m,2026-03-08T00:00Z,3,2,1,2.5,10,7\n")
+    load("symbol,timeframe,ts,open,high,low,close,volume,trades\nA,5m,2026-03-08T00:00Z,2,3,1,2.5,10,7\n")
+    assert market.execute("select open, high from ohlcv.candles").fetchall() == [(2, 3)]
+
+
+class TestUnprocessedCandles:
+    """The list of candles that no task will process."""
+
+    @pytest.mark.slow
+    def test_mistakes_of_feeds_are_listed_with_their_reasons_and_right_candles_are_not(self, market) -> None:
+        register(market, {"EURUSD": "1m", "BTCUSD": "5m"})
+        register(market, {"IDLE": "5m"}, active=False, test_active=True)
+        for symbol, base in (
+            ("EURUSD", "1m"),
+            ("eurusd", "1m"),
+            ("EURUSD ", "1m"),
+            ("BTCUSD", "1m"),
+            ("IDLE", "5m"),
+            ("OTHER", "5m"),
+        ):
+            ingest(market, candles(symbol, base, DAY, DAY + HOUR))
+        alike = "The symbol is not registered; 'EURUSD' differs in case or blanks only"
+        found = [
+            ("BTCUSD", "1m", "The base timeframe of the asset is 5m"),
+            ("EURUSD ", "1m", alike),
+            ("IDLE", "5m", "The asset is not active in PROD"),
+            ("OTHER", "5m", "The symbol is not registered"),
+            ("eurusd", "1m", alike),
+        ]
+        assert unprocessed(market) == found
+        assert unprocessed(market, "DEV") == [row for row in found if row[0] != "IDLE"]
+
+    @pytest.mark.slow
+    def test_candles_from_before_a_change_of_the_base_timeframe_are_not_listed(self, market) -> None:
+        register(market, {"A": "1m"})
+        ingest(market, candles("A", "5m", DAY, DAY + HOUR))
+        assert unprocessed(market) == [("A", "5m", "The base timeframe of the asset is 1m")]
+        ingest(market, candles("A", "1m", DAY + HOUR, DAY + 2 * HOUR))
+        assert unprocessed(market) == []
+
+    @pytest.mark.slow
+    def test_candles_dated_in_the_future_are_listed_and_are_not_the_newest_source(self, market) -> None:
+        now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+        market.execute("select ohlcv.add_candle_partitions(%s, %s)", [now - 2 * HOUR, now + 31 * DAYS])
+        register(market, {"A": "1m"})
+        market.execute("select ohlcv.sync_tasks()")
+        market.execute("set timezone = 'America/New_York'")
+        market.execute(
+            "insert into ohlcv.candles select 'A', '1m', ts, 1, 1, 1, 1, 1, 1 from unnest(%s::timestamptz[]) as ts",
+            # Without an offset, as a feed that means UTC sends them.
+            [[f"{now - HOUR:%F %T}Z", f"{now:%F %T}"]],
+        )
+        ((symbol, _, first, reason),) = market.execute(
+            "select symbol, timeframe, first_ts, reason from ohlcv.unprocessed_candles('PROD')"
+        )
+        assert (symbol, first > now) == ("A", True)
+        assert "its session is not in UTC (set timezone = 'UTC')" in reason
+        newest = "select newest_source from ohlcv.frontier where timeframe = '15m'"
+        assert market.execute(newest).fetchone() == (now - HOUR,)
+
+    @pytest.mark.slow
+    def test_empty_table_has_no_candles_to_list(self, market) -> None:
+        assert unprocessed(market) == []
+
+
+class TestFrontier:
+    """What each task waits for."""
+
+    @pytest.fixture(autouse=True)
+    def bars(self, market) -> None:
+        self.now = datetime.now(UTC)
+        self.hour = self.now.replace(minute=0, second=0, microsecond=0)
+        market.execute("select ohlcv.add_candle_partitions(%s, %s)", [self.hour - 31 * DAYS, self.hour + 31 * DAYS])
+        register(market, {"A": "5m"})
+
+    def waits(self, market) -> dict[str, str]:
+        return dict(market.execute("select timeframe, waits_for from ohlcv.frontier").fetchall())
+
+    def overdue(self, market) -> dict[str, timedelta | None]:
+        return dict(market.execute("select timeframe, overdue from ohlcv.frontier").fetchall())
+
+    @pytest.mark.slow
+    def test_symbol_whose_candles_have_ended_waits_for_candles(self, market) -> None:
+        ingest(market, candles("A", "5m", self.hour - 30 * HOUR, self.hour - 28 * HOUR))
+        tick(market, run_of(self.hour + MINUTE))
+        assert self.waits(market) == {
+            "15m": "candles of 5m",
+            "1h": "bars of 15m",
+            "4h": "bars of 1h",
+            "1d": "bars of 4h",
+        }
+        assert set(self.overdue(market).values()) == {None}
+
+    @pytest.mark.slow
+    def test_windows_that_are_over_wait_for_a_run_or_for_the_finer_timeframe(self, market) -> None:
+        market.execute("select ohlcv.sync_tasks()")
+        assert set(self.waits(market).values()) == {"candles of 5m", "bars of 15m", "bars of 1h", "bars of 4h"}
+        ingest(market, candles("A", "5m", self.hour - 30 * HOUR, self.hour - 28 * HOUR))
+        assert self.waits(market)["15m"] == "a run"
+        tick(market, run_of(self.hour - 29 * HOUR + MINUTE))
+        market.execute("update ohlcv.tasks set cursor = %s where timeframe = '1h'", [self.hour - 30 * HOUR])
+        assert (self.waits(market)["15m"], self.waits(market)["1h"]) == ("a run", "a run")
+        overdue = self.overdue(market)["15m"]
+        assert overdue >= self.now - (self.hour - 29 * HOUR + 15 * MINUTE + timedelta(seconds=30))
+        market.execute(
+            "update ohlcv.tasks set status = 'disabled', built_until = %s where timeframe = '15m'",
+            [self.hour - 30 * HOUR],
+        )
+        assert (self.waits(market)["15m"], self.waits(market)["1h"]) == ("a reset", "bars of 15m")
+
+    @pytest.mark.slow
+    def test_window_that_is_not_over_waits_for_its_end(self, market) -> None:
+        ingest(market, [candle("A", "5m", self.hour - 5 * MINUTE)])
+        market.execute("select ohlcv.sync_tasks()")
+        market.execute("update ohlcv.tasks set cursor = %s", [self.hour - 15 * MINUTE])
+        market.execute("update ohlcv.tasks set size = '7 days' where timeframe = '15m'")
+        assert (self.waits(market)["15m"], self.overdue(market)["15m"]) == ("the end of its window", None)
+
+    @pytest.mark.slow
+    def test_lag_is_unknown_without_a_cursor_or_a_candle(self, market) -> None:
+        market.execute("select ohlcv.sync_tasks()")
+        assert market.execute("select distinct lag from ohlcv.frontier").fetchall() == [(None,)]
+        ingest(market, [candle("A", "5m", self.hour - 5 * MINUTE)])
+        assert market.execute("select distinct lag from ohlcv.frontier").fetchall() == [(None,)]
+
+
 class TestMarkChanged:
     """Candles written without any trigger: as by a subscriber of a logical replication."""
 
@@ -570,6 +752,22 @@ class TestCommand:
         assert "disabled" in lines[0]
         assert any("[red]A[/]" in line for line in lines)
         assert sorted([first, second]) == ["B 15m: x", "[red]A[/] 15m: x"]
+
+    @pytest.mark.slow
+    def test_frontier_says_what_is_healthy_and_lists_candles_that_no_task_will_process(self, market, capsys) -> None:
+        for number in range(22):
+            ingest(market, [candle(f"s{number:02}", "1m", DAY + number * MINUTE)])
+        ingest(market, [candle("b", "1m", DAY)])
+        assert main(["frontier", "--symbol", "B", "b"]) == 0
+        said = capsys.readouterr().out
+        assert HEALTHY_TASKS in said
+        assert said.endswith(
+            "Candles that no task will process:\n'b' 1m, 2026-03-08 00:00 to 2026-03-08 00:00 UTC: The symbol is not "
+            "registered; 'B' differs in case or blanks only. Correct the feed, then update ohlcv.candles set symbol = "
+            "'B' where symbol = 'b'.\n"
+        )
+        assert main(["frontier"]) == 0
+        assert "and 3 more: see ohlcv.unprocessed_candles('DEV')\n" in capsys.readouterr().out
 
     @pytest.mark.slow
     def test_frontier_shows_whole_moments_in_a_narrow_terminal(self, market, monkeypatch, capsys) -> None:

@@ -1,0 +1,27 @@
+-- Called by a trigger on ohlcv.assets: bars and candles would keep the old symbol, and the task's cursor would say of
+-- the new one that all of its bars are built.
+create or replace function ohlcv.refuse_rename() returns trigger
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+    if exists (select from ohlcv.tasks as task where task.symbol = old.symbol) then
+        raise exception 'The asset % is not renamed to %: its candles and bars would keep the old symbol. Nothing was '
+            'changed. Insert the asset %, move the candles (update ohlcv.candles set symbol = % where symbol = %), and '
+            'wait for a run, which moves the bars; then delete the old asset.',
+            quote_literal(old.symbol), quote_literal(new.symbol), quote_literal(new.symbol), quote_literal(new.symbol),
+            quote_literal(old.symbol)
+            using errcode = 'feature_not_supported';
+    end if;
+    return new;
+end
+$$;
+
+comment on function ohlcv.refuse_rename() is 'Refuses to rename an asset that has tasks, and says what to do instead';
+revoke all on function ohlcv.refuse_rename() from public;
+
+create or replace trigger refuse_rename before update of symbol on ohlcv.assets
+for each row when (old.symbol <> new.symbol) execute function ohlcv.refuse_rename();
+
+alter table ohlcv.assets enable always trigger refuse_rename;

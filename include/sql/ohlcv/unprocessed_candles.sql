@@ -1,0 +1,12 @@
+-- Called by aggregator.ohlcv frontier. Candles that no task will process, the latest first; how many kinds there are.
+select
+    symbol,
+    timeframe,
+    first_ts,
+    last_ts,
+    reason,
+    count(*) over () as kinds
+from ohlcv.unprocessed_candles(%(env_name)s::text)
+where %(symbols)s::text[] is null or symbol = any(%(symbols)s::text[])
+order by last_ts desc, symbol asc, timeframe asc
+limit %(named_at_most)s::integer
