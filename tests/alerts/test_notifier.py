@@ -111,6 +111,17 @@ def test_redirect_is_not_followed(ops, receiver) -> None:
     assert unsent(ops) == [(1, "HTTP 307")]
 
 
+def test_n8n_that_starts_as_the_receiver_gets_the_message_later(ops, receiver) -> None:
+    page = "n8n is starting up. Please wait"
+    receiver.expect_oneshot_request(URL).respond_with_data(page, content_type="text/html; charset=utf-8")
+    tell(alert())
+    assert unsent(ops) == [(1, page)]
+    receiver.expect_request(URL).respond_with_data("x" * len(page))
+    retry_now(ops)
+    assert deliver() == 1
+    assert unsent(ops) == []
+
+
 def test_receiver_that_hangs_or_is_down_is_given_up_on(ops, monkeypatch, caplog) -> None:
     monkeypatch.setattr(notifier, "ANSWER_WITHIN", (0.2, 0.2))
     raise_alert(alert())

@@ -156,10 +156,19 @@ def _post(url: str, text: str) -> str | None:
     """Why the receiver did not accept a message: a status or the class of an error, whose text may hold the URL."""
     import requests
 
+    from aggregator.hooks.n8n import STARTING_UP
+
     body = {"text": html.escape(text, quote=False)}
     try:
-        # Without its body, which a receiver may send for as long as it likes, and to nobody else.
+        # Without its body, which a receiver may send for as long as it likes, and without following redirects.
         with requests.post(url, json=body, timeout=ANSWER_WITHIN, allow_redirects=False, stream=True) as response:
-            return None if response.status_code in _SENT else f"HTTP {response.status_code}"
+            if response.status_code not in _SENT:
+                return f"HTTP {response.status_code}"
+            # The only body that is read: an n8n that starts answers 200, and does not take the message.
+            if response.headers.get("Content-Length") == str(len(STARTING_UP)):
+                return (
+                    STARTING_UP if next(response.iter_content(len(STARTING_UP)), b"") == STARTING_UP.encode() else None
+                )
+            return None
     except (requests.RequestException, ValueError) as error:
         return type(error).__name__

@@ -68,7 +68,9 @@ _UNKNOWN: Final = frozenset(
 )
 """A proxy may have delivered the request, and n8n finishes a workflow whose caller is gone."""
 
-_STARTING_UP = "n8n is starting up. Please wait"
+STARTING_UP: Final = "n8n is starting up. Please wait"
+"""The page with which n8n answers every request with status 200 until its migrations are done."""
+
 _NOT_REGISTERED = "not registered"
 _PROBLEM = "There was a problem executing the workflow"
 """What n8n 2.41 says: `dist/abstract-server.js`, `dist/webhooks/webhook-helpers.js` of its npm package."""
@@ -374,9 +376,9 @@ def _judge_page(response: httpx.Response, origin: str, seconds: float) -> None:
     body, whole = _beginning(response, seconds)
     text = body.decode(errors="replace").strip()
     error: N8nError
-    if text == _STARTING_UP:
+    if text == STARTING_UP:
         error = N8nUnavailableError(f"n8n at {origin} is starting: {text}. Nothing was started.")
-    elif not whole and _STARTING_UP.startswith(text):
+    elif not whole and STARTING_UP.startswith(text):
         error = N8nUnknownError(f"{origin} answered {response.status_code} and the connection broke. {_MAY_RUN}")
     else:
         return
