@@ -12,9 +12,9 @@ was not built yet; how many, `MAX_TASKS_PER_RUN` and `MAX_WINDOWS_PER_TASK` say.
 ### Re-run
 Safe at any time. Clear the run: the windows that ended in its interval are built again. To rebuild days, start a run
 with the params `startDate` and `endDate` (both inclusive; one alone is that day), `symbols` and `timeframes`; with
-`dryRun`, the default, it reports what would change. If a rebuild fails or runs out of time, clear its run: it continues
-where it stopped. Equal bars are not rewritten, and bars whose candles are behind the
-retention are left alone. `python -m aggregator.ohlcv reset` takes disabled tasks up again.
+`dryRun`, the default, it reports what would change. A misspelled param or a day in the future fails the run. If a
+rebuild fails or runs out of time, clear its run: it continues where it stopped. Equal bars are not rewritten, and bars
+whose candles are behind the retention are left alone. `python -m aggregator.ohlcv reset` takes disabled tasks up again.
 
 ### Deadline
 4 minutes after a run is due: at :05, :10 and so on. A rebuild has none.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 from airflow import plugins_manager
 
 from aggregator.alerts.deadline import DagRunDue
 from aggregator.timetables.offset_cron import OffsetCronTimetable
+from aggregator_plugin import AggregatorPlugin
 
 PLUGINS = Path(__file__).parents[1] / "plugins"
 
@@ -39,3 +41,13 @@ def test_the_timetable_is_registered() -> None:
 
 def test_the_deadline_reference_is_registered() -> None:
     assert plugins_manager.get_deadline_references_plugins() == {"aggregator.alerts.deadline.DagRunDue": DagRunDue}
+
+
+def test_every_path_that_answers_get_answers_head() -> None:
+    for mounted in AggregatorPlugin.fastapi_apps:
+        methods: dict[str, set[str]] = defaultdict(set)
+        for route in mounted["app"].routes:
+            methods[route.path] |= route.methods
+        assert methods
+        for path, allowed in methods.items():
+            assert "GET" not in allowed or "HEAD" in allowed, f"{mounted['url_prefix']}{path}"

@@ -197,6 +197,16 @@ def test_invalid_deadlines_are_named_and_the_defaults_apply(monkeypatch, value: 
     assert deadline_of("click_rollups") == DEADLINES["click_rollups"]
 
 
+@pytest.mark.parametrize("different", ["{}", '{"my_clicks": "PT1H"}'])
+def test_new_dag_without_a_deadline_is_told_where_to_add_it(monkeypatch, different: str) -> None:
+    monkeypatch.setenv("AGGREGATOR_DEADLINES", different)
+    with pytest.raises(
+        HardError, match=r"DAG my_clicks has no deadline, .* Add it to DEADLINES in plugins/aggregator/def"
+    ):
+        deadline_of("my_clicks")
+    assert deadline_of("click_rollups") == DEADLINES["click_rollups"]
+
+
 def test_deadline_of_an_unknown_dag_leaves_the_others_alone(monkeypatch) -> None:
     monkeypatch.setenv("AGGREGATOR_DEADLINES", '{"no_such_dag": "PT1H", "click_rollups": "PT90M"}')
     assert deadline_of("click_rollups") == timedelta(minutes=90)

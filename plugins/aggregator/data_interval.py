@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pendulum
 from airflow.timetables.base import DataInterval
 
-from aggregator.errors import HardError
+from aggregator.errors import HardError, WrongParamsError
 from aggregator.timetables.offset_cron import OffsetCronTimetable
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ def data_interval(context: Context) -> DataInterval:
         the call gives.
 
     Raises:
-        HardError: The DAG is not scheduled by ``OffsetCronTimetable``, or the run's logical date starts no interval, or
-            one that was not over when the run was created.
+        HardError: The DAG is not scheduled by ``OffsetCronTimetable``.
+        WrongParamsError: The run's logical date starts no interval, or one that was not over when the run was created.
     """
     run = context["dag_run"]
     timetable = context["dag"].timetable
@@ -52,5 +52,5 @@ def data_interval(context: Context) -> DataInterval:
             f"{timetable.why_refused(run.logical_date, run.run_after)} Nothing was processed. "
             f"Delete run {run.run_id} and start another one."
         )
-        raise HardError(msg)
+        raise WrongParamsError(msg)
     return named

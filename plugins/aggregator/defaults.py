@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from datetime import timedelta
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import CronTriggerTimetable
 
-from aggregator import dead_letters, metrics
+from aggregator import dead_letters, metrics, params
 from aggregator.alerts.deadline import alert_after
 from aggregator.alerts.notifier import notify_failed
 from aggregator.analytics import skip_while_paused
@@ -18,6 +18,9 @@ from aggregator.paths import SQL
 from aggregator.retry_policy import TransientOnlyRetryPolicy
 from aggregator.settings import DeadlineSettings, ScheduleSettings
 from aggregator.timetables.offset_cron import OffsetCronTimetable
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +71,16 @@ def deadline_of(dag_id: str) -> timedelta:
 
     Returns:
         The value of ``AGGREGATOR_DEADLINES``; the default if there is none, or if the setting is invalid.
+
+    Raises:
+        HardError: The DAG has no default.
     """
+    if dag_id not in DEADLINES:
+        msg = (
+            f"DAG {dag_id} has no deadline, so it cannot be loaded. Add it to DEADLINES in "
+            "plugins/aggregator/defaults.py. AGGREGATOR_DEADLINES only changes a deadline that is there."
+        )
+        raise HardError(msg)
     return _deadline_settings()[0].get(dag_id, DEADLINES[dag_id])
 
 
@@ -104,6 +116,7 @@ def default_args(owner: Owner, **different: Any) -> dict[str, Any]:
         "max_retry_delay": timedelta(minutes=10),
         "retry_policy": TransientOnlyRetryPolicy(),
         "execution_timeout": timedelta(minutes=10),
+        "pre_execute": params.check,
         "post_execute": metrics.report,
         **different,
     }
@@ -158,11 +171,21 @@ def analytics_args(**different: Any) -> dict[str, Any]:
     """
     return default_args(
         Owner.ANALYTICS,
-        pre_execute=skip_while_paused,
+        pre_execute=check_params_and_pause,
         on_failure_callback=dead_letters.record,
         on_success_callback=dead_letters.settle,
         **different,
     )
+
+
+def check_params_and_pause(context: Context) -> None:
+    """Refuse wrong params, and skip scheduled runs while the suite is paused: the ``pre_execute`` of its tasks.
+
+    Args:
+        context: Airflow's task context.
+    """
+    params.check(context)
+    skip_while_paused(context)
 
 
 def analytics_dag_args(dag_id: str) -> dict[str, Any]:

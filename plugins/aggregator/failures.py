@@ -103,7 +103,7 @@ def of_run(context: Context) -> Failure | None:
         task_id, indexes = _first_failed(context["dag"], states) or (task.task_id, [_index(task)])
         stored = task.xcom_pull(task_ids=task_id, key=KEY, map_indexes=indexes[0])
     except Exception as error:  # noqa: BLE001 - the alert has to go out all the same
-        log.warning("The reason of the failure could not be read: %s", type(error).__name__)
+        log.debug("Airflow could not be asked for the reason of the failure: %s", type(error).__name__)
         return Failure(task.task_id, read=False)
     return Failure.of(task_id, len(indexes), stored)
 

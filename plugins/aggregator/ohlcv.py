@@ -25,7 +25,7 @@ from psycopg.types.json import Jsonb
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
-from aggregator.errors import AggregatorError, HardError, TransientError
+from aggregator.errors import AggregatorError, HardError, TransientError, WrongParamsError
 from aggregator.hooks.postgres import describe, execute
 from aggregator.paths import SQL
 from aggregator.settings import OhlcvSettings
@@ -179,13 +179,13 @@ class RebuildParams(BaseModel):
             params: As Airflow has them.
 
         Raises:
-            HardError: They are wrong; the text names each.
+            WrongParamsError: They are wrong; the text names each.
         """
         try:
             return cls.model_validate(dict(params))
         except ValidationError as error:
             msg = f"The params of this run are wrong: {problems(error.errors())}. Nothing was done."
-            raise HardError(msg) from None
+            raise WrongParamsError(msg) from None
 
     @model_validator(mode="after")
     def _check_range(self) -> Self:
@@ -288,7 +288,7 @@ def plan_rebuild(cursor: Cursor, run: Run, params: RebuildParams) -> list[dict[s
         What :func:`rebuild` is told, for each shard to follow: at most `SHARDS_AT_ONCE`.
 
     Raises:
-        HardError: One of the symbols has no tasks.
+        WrongParamsError: One of the symbols has no tasks.
     """
     cursor.execute(_statement("ohlcv/start_run.sql"), run.parameters)
     cursor.execute(_statement("ohlcv/sync_tasks.sql"))
@@ -296,7 +296,7 @@ def plan_rebuild(cursor: Cursor, run: Run, params: RebuildParams) -> list[dict[s
     if unknown := sorted(set(params.symbols or ()) - set(symbols)):
         names = listed(map(repr, unknown), NAMED_AT_MOST)
         msg = f"There are no tasks of the symbols {names}. Nothing was built. Correct them, or insert the assets."
-        raise HardError(msg)
+        raise WrongParamsError(msg)
     shards = min(ceil(len(symbols) / SYMBOLS_A_CHUNK), SHARDS_AT_ONCE)
     checkpoint(cursor, run, "planned", shards=shards)
     return [{"shard": shard, "of": shards} for shard in range(shards)]

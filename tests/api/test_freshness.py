@@ -37,6 +37,7 @@ def test_one_table_that_is_not_fresh_is_enough(client, monkeypatch, state: State
     first, second, *_ = TARGETS
     found = [Freshness(first, State.FRESH, MOMENT), Freshness(second, state, MOMENT, MOMENT)]
     monkeypatch.setattr(targets, "look", lambda _: found)
+    assert client.head("/").status_code == status
     response = client.get("/")
     assert (response.status_code, response.json()["status"]) == (status, word)
     told = {target["target"]: target for target in response.json()["targets"]}

@@ -151,6 +151,7 @@ def test_it_answers_at_its_prefix_beside_everything_else(kpi_db) -> None:
     client = TestClient(server, follow_redirects=False)
     for path in ("/api/health", "/api/health/"):
         assert client.get(path).json()["worker"] == "scheduler-worker"
+        assert client.head(path).status_code == 200
     for path in ("/api/v2/dags", "/api/healthy", "/health", "/x/api/health"):
         assert client.get(path).json() == path[1:]
     assert client.get("/api/health/openapi.json").json()["info"]["title"] == "Health"

@@ -100,6 +100,7 @@ WRONG = {
     "start after end": ({"startDate": "2026-01-02", "endDate": "2026-01-01"}, "is after"),
     "400 days": ({"startDate": "2024-01-01", "endDate": "2025-02-03"}, "are 400 days"),
     "unknown": ({"start": "2026-01-01"}, "start: Extra inputs are not permitted"),
+    "future": ({"endDate": "9999-12-31"}, "endDate: 9999-12-31 is after "),
     "no boolean": ({"dryRun": "perhaps"}, "dryRun: Input should be a valid boolean"),
 }
 
@@ -116,6 +117,14 @@ def test_wrong_parameters_start_nothing(client: TestClient, how: str, given: dic
     response = call[how]()
     assert response.status_code == 400
     assert says in response.json()["detail"]
+    assert runs() == before
+
+
+def test_head_is_judged_as_get_and_starts_nothing(client: TestClient) -> None:
+    before = runs()
+    assert client.head(PATH, params={"startDate": "2024-01-01"}).status_code == 200
+    assert client.head(PATH, params={"startDate": "soon"}).status_code == 400
+    assert client.head(PATH, headers={"Authorization": "Bearer wrong"}).status_code == 401
     assert runs() == before
 
 

@@ -9,8 +9,8 @@ from uuid import UUID
 import pytest
 
 from aggregator import dead_letters
-from aggregator.analytics import MESSAGES, skip_while_paused
-from aggregator.defaults import Owner
+from aggregator.analytics import MESSAGES
+from aggregator.defaults import Owner, check_params_and_pause
 from aggregator.errors import HardError
 from tests.analytics_data import ORGANIZATIONS, run
 
@@ -75,7 +75,7 @@ def test_every_task_heeds_the_pause_and_leaves_letters(suite: list[Any]) -> None
     for dag in suite:
         assert dead_letters.record in dag.on_failure_callback, dag.dag_id
         for task in dag.tasks:
-            assert task._pre_execute_hook is skip_while_paused, task.task_id
+            assert task._pre_execute_hook is check_params_and_pause, task.task_id
             assert task.on_failure_callback == [dead_letters.record], task.task_id
             assert task.on_success_callback == [dead_letters.settle], task.task_id
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+    import psycopg
     from airflow.sdk import DAG
 
 pytestmark = pytest.mark.slow
@@ -180,6 +181,52 @@ def test_dags_test_of_a_dag_with_deadline_succeeds_and_leaves_serialized_deadlin
 
     assert run.state == DagRunState.SUCCESS
     assert serialized_deadlines() == before
+
+
+DAG_WITH_PARAMS = """
+from datetime import timedelta
+from airflow.sdk import DAG, Param, task
+from aggregator.defaults import Owner, default_args
+from aggregator.alerts.notifier import notify_failed
+from aggregator.errors import HardError
+from aggregator.timetables.offset_cron import OffsetCronTimetable
+
+schedule = OffsetCronTimetable("0 0 * * *", offset=timedelta(hours=1))
+days = {{"startDate": Param(None, type=["null", "string"], format="date")}}
+arguments = default_args(Owner.CLICKS)
+with DAG("{dag_id}", schedule=schedule, params=days, default_args=arguments, on_failure_callback=notify_failed):
+    @task
+    def plan(**context):
+        raise HardError("There are no hires. Insert some.")
+    @task(trigger_rule="all_done")
+    def finish():
+        raise HardError("A task failed.")
+    plan() >> finish()
+"""
+
+
+@pytest.mark.parametrize(
+    ("conf", "alerts"),
+    [
+        ({"startdate": "2026-11-01"}, []),
+        ({"startDate": "2126-11-01"}, []),
+        (
+            {"startDate": "2026-11-01"},
+            ["Task plan failed and is not retried, the error is permanent: There are no hires. Fix the cause, "],
+        ),
+    ],
+)
+def test_wrong_params_of_a_manual_run_fail_it_without_an_alert(
+    deployment: Deployment, ops: psycopg.Connection, conf: dict[str, str], alerts: list[str]
+) -> None:
+    (deployment.folder / "job.py").write_text(DAG_WITH_PARAMS.format(dag_id=deployment.dag_id))
+
+    run = deployment.parse().test(logical_date=pendulum.datetime(2026, 11, 5), run_conf=conf)
+
+    assert run.state == DagRunState.FAILED
+    told = [text for (text,) in ops.execute("select text from ops.alerts").fetchall()]
+    assert len(told) == len(alerts)
+    assert all(part in text for part, text in zip(alerts, told, strict=True))
 
 
 def serialized_deadlines() -> dict[str, list[tuple[Any, Any]]]:

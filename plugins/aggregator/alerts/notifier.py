@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 import logging
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aggregator import failures
 from aggregator.alerts.store import TIMEOUT, Alert, Kind, hook, raise_alert
@@ -43,11 +43,24 @@ def notify_failed(context: Context) -> None:
     """
     dag_id, run_id, run = context["dag"].dag_id, context["run_id"], context.get("dag_run")
     failure = failures.of_run(context)
+    if run and failure and not failure.read:
+        failure = _failure_in_database(run) or failure
     if run and failures.is_of_params(failure, run.run_type):
         log.info("dag=%s run=%s: the params are wrong, which raises no alert", dag_id, run_id)
         return
     since = (run and run.end_date) or datetime.now(UTC)
     tell(Alert(Kind.FAILED, dag_id, since, failed(dag_id, run_id, run, failure, since), (run_id,)))
+
+
+def _failure_in_database(run: Any) -> failures.Failure | None:
+    """The failure as Airflow's database has it: ``airflow dags test`` has no supervisor that the callback could ask."""
+    from aggregator.alerts import runs
+
+    try:
+        return runs.failure_of(run)
+    except Exception as error:  # noqa: BLE001 - the alert has to go out all the same
+        log.warning("The reason of the failure could not be read: %s", type(error).__name__)
+        return None
 
 
 def tell(alert: Alert) -> None:

@@ -156,11 +156,11 @@ def marked(runs: Collection[DagRun], state: str) -> set[str]:
     }
 
 
-def failure_of(run: DagRun) -> Failure | None:
+def failure_of(run: Any) -> Failure | None:
     """The task of a run that failed first.
 
     Args:
-        run: The run.
+        run: The run, with ``dag_id`` and ``run_id``.
 
     Returns:
         The failure; None if no task has failed, as when the run itself was given up.

@@ -95,6 +95,7 @@ class Answer(Camel):
 app = FastAPI(title="Freshness", summary="Whether the data is fresh.", dependencies=[Depends(require_cron_secret)])
 
 
+@app.head("/", include_in_schema=False)
 @app.get("/", responses={503: {"model": Answer, "description": "Something is stale."}})
 def read_freshness(response: Response) -> Answer:
     """How fresh the data is: 200 if all of it is, 503 if something is stale or cannot be looked at."""

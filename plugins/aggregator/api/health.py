@@ -94,6 +94,7 @@ class Health(Camel):
 app = FastAPI(title="Health", summary="Whether KPI dispatch can do its work.")
 
 
+@app.head("/", include_in_schema=False)
 @app.get("/", response_model_exclude_none=True)
 async def health(response: Response) -> Health:
     """Whether the stores answer, and what came of the last job. 200 with warnings where something is wrong."""

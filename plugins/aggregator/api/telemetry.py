@@ -28,6 +28,7 @@ from aggregator.alerts.wording import run_link
 from aggregator.api.body import read_json
 from aggregator.api.model import RETRY_AFTER, Camel
 from aggregator.api.security import require_cron_secret
+from aggregator.params import is_future
 from aggregator.telemetry import TelemetryDailyParams, problems
 
 if TYPE_CHECKING:
@@ -158,6 +159,12 @@ _BODY = {
 }
 
 
+@app.head("/telemetry-daily", include_in_schema=False)
+async def check_get(job: Annotated[Job, Query()]) -> None:
+    """Check who calls, and the parameters, as GET does, but start nothing: monitors send HEAD as often as they like."""
+    _refuse_future(job)
+
+
 @app.get("/telemetry-daily", **_ANSWERS)
 async def start_by_get(job: Annotated[Job, Query()]) -> Response:
     """Start a run of telemetry_daily for the latest UTC day, or for the range given."""
@@ -170,7 +177,15 @@ async def start_by_post(job: Annotated[Job, Depends(_posted)]) -> Response:
     return await _start(job)
 
 
+def _refuse_future(job: Job) -> None:
+    today = now("UTC").date()
+    for name, day in (("startDate", job.start_date), ("endDate", job.end_date)):
+        if is_future(day, today):
+            raise HTTPException(HTTPStatus.BAD_REQUEST, f"{name}: {day} is after {today}, the present UTC day")
+
+
 async def _start(job: Job) -> Response:
+    _refuse_future(job)
     run_id = await run_in_threadpool(_trigger, job)
     link = run_link(DAG_ID, run_id)
     if job.wait:

@@ -9,7 +9,7 @@ from airflow.sdk import BaseOperator
 from pydantic import ValidationError
 
 from aggregator.data_interval import data_interval
-from aggregator.errors import HardError
+from aggregator.errors import WrongParamsError
 from aggregator.operators.sql_upsert import describe_refusal, refuse_incomplete
 from aggregator.telemetry import TelemetryDailyParams, problems
 
@@ -84,8 +84,8 @@ class TelemetryDailyOperator(BaseOperator):
             XCom also if the task fails because of ``errors``.
 
         Raises:
-            HardError: The params are wrong, and nothing was read; or event types were refused, and all others are
-                stored; or PostgreSQL refused everything.
+            WrongParamsError: The params are wrong; nothing was read.
+            HardError: Event types were refused, and all others are stored; or PostgreSQL refused everything.
             TransientError: The database could not be reached or was busy; nothing was written.
         """
         from aggregator.hooks.postgres import PostgresTransactionHook
@@ -95,7 +95,7 @@ class TelemetryDailyOperator(BaseOperator):
             params = TelemetryDailyParams.model_validate(dict(context["params"]))
         except ValidationError as error:
             msg = f"The params of this run are wrong: {problems(error.errors())}. Nothing was read."
-            raise HardError(msg) from None
+            raise WrongParamsError(msg) from None
         first, last = params.days(data_interval(context).start.date())
         parameters = {"first_day": first, "last_day": last}
         upsert, dry_run = Upsert(self.table, ["date", "event"]), params.dry_run
