@@ -237,7 +237,7 @@ def test_run_that_needs_no_alert_gets_none(ops, airflow, reason: str) -> None:
     if reason == "marked":
         airflow.audit(run, "patch_dag_run", {"state": "failed"}, when=run.start_date)
     if reason == "before alerts":
-        ops.execute("update migrations.history set applied_at = %s", [ended + timedelta(minutes=1)])
+        ops.execute("update ops.alerts_begin set begins_at = %s", [ended + timedelta(minutes=1)])
     watch.raise_missing(open_alerts())
     assert messages(ops) == []
 

@@ -92,8 +92,8 @@ def raise_missing(alerts: Iterable[OpenAlert]) -> None:  # noqa: ARG001 - those 
         AggregatorError: The runs could not be read, or the alerts not be read or written.
     """
     until = datetime.now(UTC) - GRACE
-    ((installed,),) = execute("ops/alerts/installed_at.sql", {})
-    since = max(until - LOOK_BACK, installed or until - LOOK_BACK)
+    ((begin,),) = execute("ops/alerts/begin.sql", {})
+    since = max(until - LOOK_BACK, begin)
     dag_ids = list(DEADLINES)
     reported: dict[tuple[str, str, str], datetime | None] = {
         (kind, dag_id, run_id): settled
