@@ -55,6 +55,18 @@ def test_never_run_before(kpi_db) -> None:
     assert ask() == HEALTHY
 
 
+@pytest.mark.parametrize("created_at", ["infinity", "57841-01-01", "2999-01-01"])
+def test_job_dated_in_the_future_is_not_the_last_one(kpi_db, created_at: str) -> None:
+    insert = """
+        insert into kpi.jobs (trace_id, dag_id, run_id, environment, created_at)
+        values (%s, 'kpi_dispatch', %s, 'test', %s)
+    """
+    kpi_db.execute(insert, ["trace_20261115_120000_abcdefgh", "right", "2026-11-15"])
+    kpi_db.execute(insert, ["trace_20261115_120000_zzzzzzzz", "wrong", created_at])
+    answer = ask()
+    assert answer["lastJob"]["traceId"] == "trace_20261115_120000_abcdefgh"
+
+
 def test_last_job(kpi_db) -> None:
     for suffix in ("00000000", "abc12345"):
         trace_id = TRACE[:-8] + suffix

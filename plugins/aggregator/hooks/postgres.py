@@ -260,6 +260,7 @@ def _translate_client_side(error: psycopg.Error, conn_id: str) -> AggregatorErro
             "happened while it was being committed: then the server alone knows."
         )
     return HardError(
-        f"psycopg could not send a statement on connection {conn_id} ({type(error).__name__}): a placeholder without a "
-        "parameter, a '%' that is not doubled, or a value that has no PostgreSQL type. The transaction was rolled back."
+        f"psycopg could not send a statement on connection {conn_id}, or read its result ({type(error).__name__}): a "
+        "placeholder without a parameter, a '%' that is not doubled, a value that has no PostgreSQL type, or a date "
+        "that Python cannot hold (infinity, or after the year 9999). The transaction was rolled back."
     )
