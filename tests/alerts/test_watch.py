@@ -391,7 +391,7 @@ def test_too_many_dead_letters_are_told_of_until_there_are_fewer(ops) -> None:
     watch.watch_dead_letters(open_alerts())
     assert kinds(ops) == [("dead_letters", True)]
     assert messages(ops) == [
-        "DEAD LETTERS: 10 runs have failed and wait for a replay: python -m aggregator.dead_letters list",
+        "DEAD LETTERS: 10 runs failed and wait for a replay: python -m aggregator.dead_letters list",
         "RECOVERED: fewer than 10 dead letters are open.",
     ]
 
@@ -416,7 +416,7 @@ def test_disabled_tasks_are_told_of_until_they_are_reset(ops, monkeypatch, datab
     watch.watch_disabled_tasks(open_alerts())
     assert kinds(ops) == [("task_disabled", True)]
     disabled, recovery = messages(ops)
-    assert disabled.startswith("DISABLED: S1 15m, S2 15m, S3 15m, S4 15m, S5 15m and 2 more: bars are not built ")
+    assert disabled.startswith("DISABLED: S1 15m, S2 15m, S3 15m, S4 15m, S5 15m and 2 more: no bars are built ")
     assert recovery == "RECOVERED: no OHLCV task is disabled any more."
 
 
@@ -454,7 +454,7 @@ def test_a_look_goes_on_where_something_cannot_be_looked_at(monkeypatch, caplog,
 def test_a_look_without_the_database_of_alerts_is_logged(monkeypatch, caplog) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_OPS_DB", "postgresql://u@127.0.0.1:1/ops?connect_timeout=2")
     watch.look()
-    assert "This look was not finished: PostgreSQL cannot be reached by connection ops_db" in caplog.text
+    assert "This check was not finished: PostgreSQL cannot be reached by connection ops_db" in caplog.text
 
 
 def test_a_look_reads_the_alerts_once_and_settles_those_of_every_kind(monkeypatch, ops, airflow, database_url) -> None:

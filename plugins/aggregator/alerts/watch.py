@@ -76,7 +76,7 @@ def _logged_errors() -> Iterator[None]:
     try:
         yield
     except AggregatorError as error:
-        log.error("This look was not finished: %s", error)  # noqa: TRY400
+        log.error("This check was not finished: %s", error)  # noqa: TRY400
 
 
 def raise_missing(alerts: Iterable[OpenAlert]) -> None:  # noqa: ARG001 - those that are settled count, too
@@ -224,7 +224,7 @@ def watch_dead_letters(alerts: Iterable[OpenAlert]) -> None:
     """
     ((depth, since),) = execute("ops/alerts/dead_letter_depth.sql", {})
     if depth >= TOO_MANY:
-        text = f"DEAD LETTERS: {depth} runs have failed and wait for a replay: python -m aggregator.dead_letters list"
+        text = f"DEAD LETTERS: {depth} runs failed and wait for a replay: python -m aggregator.dead_letters list"
         raise_alert(Alert(Kind.DEAD_LETTERS, "ops.dead_letters", since, text))
         return
     for alert in _of(alerts, Kind.DEAD_LETTERS):
@@ -249,8 +249,8 @@ def watch_disabled_tasks(alerts: Iterable[OpenAlert]) -> None:
         names = tuple(name for name, _ in tasks)
         more = f" and {len(names) - NAMED_AT_MOST} more" if len(names) > NAMED_AT_MOST else ""
         text = (
-            f"DISABLED: {', '.join(names[:NAMED_AT_MOST])}{more}: bars are not built any more after repeated hard "
-            "failures; ops.ops_issues says why. When that is mended: python -m aggregator.ohlcv reset"
+            f"DISABLED: {', '.join(names[:NAMED_AT_MOST])}{more}: no bars are built after repeated permanent errors. "
+            "ops.ops_issues has the errors. Fix the cause, then run: python -m aggregator.ohlcv reset"
         )
         since = tasks[0][1] or datetime.now(UTC)
         raise_alert(Alert(Kind.TASK_DISABLED, "ohlcv.tasks", since, text, names))
