@@ -9,6 +9,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import psycopg
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 HOME = REPOSITORY / ".local"
+
+QUIET = "ignore:Could not import graphviz,ignore:GitWildMatchPattern,ignore:Using `httpx` with"
+"""Warnings of Airflow 3.3.2 about packages it uses, which every ``airflow`` command prints."""
 
 
 def steps(console: Console, progress: Progress) -> Callable[[str], None]:
@@ -121,7 +125,8 @@ def shell(_: Console) -> int:
     """A shell in the stack's environment."""
     stack = running_stack()
     print(f"Airflow and psql commands work here against {stack.airflow_url}. Leave with: exit", file=sys.stderr)
-    return subprocess.call([os.environ.get("SHELL", "bash")], env=stack.environment(), cwd=REPOSITORY)
+    environment = {**stack.environment(), "PYTHONWARNINGS": QUIET}
+    return subprocess.call([os.environ.get("SHELL", "bash")], env=environment, cwd=REPOSITORY)
 
 
 def migrate(_: Console) -> int:
@@ -179,6 +184,10 @@ def main() -> int:
         return COMMANDS[parser.parse_args().command](console)
     except (StackError, PostgresError, AirflowApiError) as error:
         console.print(f"[red]{error}[/]", highlight=False)
+        return 1
+    except (OSError, subprocess.CalledProcessError, psycopg.Error) as error:
+        # A full disk, a lost file, a server that has gone: not ours, so the reason is what helps.
+        console.print(f"[red]This machine does not let it work:[/] {' '.join(str(error).split())}", highlight=False)
         return 1
     except KeyboardInterrupt:
         console.print("Interrupted; everything that was started is stopped.")

@@ -60,6 +60,9 @@ PREVIEWS = {
 }
 """Heading → query of a few of the rows that the DAGs wrote."""
 
+SLOW = 900
+"""Seconds that a run may take on a busy machine."""
+
 TRIGGERED = ("kpi_dispatch",)
 """DAGs that are started by hand: they have no latest window that a first start would run, only their next moment."""
 
@@ -108,7 +111,9 @@ def _run_after_late_candles(stack: Stack) -> str:
 
 def _outcome(stack: Stack, dag_id: str, run_id: str | None = None) -> Outcome:
     # A first start makes one run of the latest window; while the others are waited for, the schedule may make more.
-    run = stack.airflow.wait_for_run(dag_id, run_id or wait(partial(_first_run, stack, dag_id), seconds=180))
+    run = stack.airflow.wait_for_run(
+        dag_id, run_id or wait(partial(_first_run, stack, dag_id), seconds=SLOW), seconds=SLOW
+    )
     tasks = stack.airflow.get(f"dags/{dag_id}/dagRuns/{run['dag_run_id']}/taskInstances")["task_instances"]
     last = max((task for task in tasks if task["state"] == "success"), key=lambda task: task["end_date"], default=None)
     if last is None:

@@ -11,6 +11,14 @@ python=${PYTHON:-python3}
     exit 1
 }
 
+[ -w . ] || {
+    echo "Nothing can be written to $PWD. Make the checkout yours and writable, or clone it elsewhere." >&2
+    exit 1
+}
+# A user without a home has nowhere to keep downloads.
+cache=${UV_CACHE_DIR:-${XDG_CACHE_HOME:-${HOME:-}/.cache}/uv}
+{ mkdir -p "$cache" && [ -w "$cache" ]; } 2>/dev/null || export UV_CACHE_DIR="$PWD/.uv/cache"
+
 if [ "$(.uv/bin/uv --version 2>/dev/null | cut -d' ' -f2)" != "$UV_VERSION" ]; then
     echo "Fetching uv $UV_VERSION …"
     rm -rf .uv
