@@ -7,7 +7,8 @@ at that window while the others go on; it is named in `ohlcv.frontier` and `ops.
 
 ### Window
 Five minutes. A run takes every window that was over, for half a minute at least, a minute after its interval's end, and
-was not built yet; how many, `MAX_TASKS_PER_RUN` and `MAX_WINDOWS_PER_TASK` say. `ohlcv.tasks` remembers how far it is.
+was not built yet, of `MAX_TASKS_PER_RUN` tasks at most. A backlog is built in transactions of `MAX_WINDOWS_PER_TASK`
+windows of a task, as many as fit before the run's deadline and the next run. `ohlcv.tasks` remembers how far it is.
 
 ### Re-run
 Safe at any time. Clear the run: the windows that ended in its interval are built again. To rebuild days, start a run

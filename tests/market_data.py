@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hypothesis import strategies as st
@@ -25,6 +26,9 @@ MINUTE = timedelta(minutes=1)
 STEPS = {"1m": MINUTE, "5m": 5 * MINUTE}
 COLUMNS = "symbol, timeframe, ts, open, high, low, close, volume, trades"
 ROOMY = OhlcvSettings(max_tasks_per_run=100_000, max_windows_per_task=100_000, env_name="PROD")
+
+FOREVER = datetime.max.replace(tzinfo=UTC)
+"""A run that has time until then stops when there is nothing left to build."""
 
 Candle = tuple[Any, ...]
 
@@ -99,12 +103,13 @@ def ingest(connection: psycopg.Connection, rows: Iterable[Candle]) -> None:
     )
 
 
-def run_of(moment: datetime, run_id: str | None = None, **different: Any) -> ohlcv.Run:
+def run_of(
+    moment: datetime, run_id: str | None = None, *, repeat_until: datetime | None = None, **different: Any
+) -> ohlcv.Run:
     """The run that is due at a moment, a minute after its interval's end; its settings starve nobody."""
     end = moment - MINUTE
-    return ohlcv.Run(
-        run_id or f"scheduled__{moment:%Y%m%d%H%M}", end - 5 * MINUTE, end, moment, ROOMY.model_copy(update=different)
-    )
+    name = run_id or f"scheduled__{moment:%Y%m%d%H%M}"
+    return ohlcv.Run(name, end - 5 * MINUTE, end, moment, ROOMY.model_copy(update=different), repeat_until)
 
 
 def tick(connection: psycopg.Connection, run: ohlcv.Run) -> dict[str, Any]:
@@ -114,8 +119,7 @@ def tick(connection: psycopg.Connection, run: ohlcv.Run) -> dict[str, Any]:
     with transaction(connection) as cursor:
         shards = ohlcv.plan(cursor, run)
     for shard in shards:
-        with transaction(connection) as cursor:
-            ohlcv.aggregate(cursor, run, **shard)
+        ohlcv.aggregate(partial(transaction, connection), run, **shard)
     with transaction(connection) as cursor:
         return ohlcv.finish(cursor, run)
 

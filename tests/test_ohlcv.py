@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import psycopg
 import pytest
+import time_machine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aggregator import ohlcv
+from aggregator.errors import TransientError
 from tests.market_data import (
     DAY,
+    FOREVER,
     MINUTE,
     any_candles,
     candle,
@@ -141,8 +146,7 @@ class World:
                 plans.append(ohlcv.plan(cursor, run))
         for run, plan in reversed(list(zip(runs, plans, strict=True))):
             for shard in plan:
-                with transaction(self.first) as cursor:
-                    ohlcv.aggregate(cursor, run, **shard)
+                ohlcv.aggregate(partial(transaction, self.first), run, **shard)
             self.ingest()
         for run in runs:
             with transaction(self.first) as cursor:
@@ -152,6 +156,7 @@ class World:
         self.moment += self.draw(st.sampled_from([5, 15, 240, 1440])) * MINUTE
         return run_of(
             self.moment,
+            repeat_until=self.draw(st.sampled_from([None, FOREVER])),
             max_windows_per_task=self.draw(st.sampled_from([1, 3, 1000])),
             max_tasks_per_run=self.draw(st.sampled_from([2, 1000])),
         )
@@ -367,6 +372,126 @@ def test_refused_bars_do_not_stop_the_others(market) -> None:
     assert "Failing row" not in errors[0][1]
 
 
+class TestTimeOfARun:
+    """A run builds as many windows as it has time for, at most `max_windows_per_task` of a task in a transaction."""
+
+    AS_OF = DAY + 72 * HOUR + MINUTE
+
+    @pytest.fixture(autouse=True)
+    def backlog(self, market) -> None:
+        register(market, {"A": "5m", "B": "5m"})
+        ingest(market, candles("A", "5m", DAY, DAY + 24 * HOUR))
+        # Two days without a candle in between.
+        ingest(market, candles("A", "5m", DAY + 70 * HOUR, DAY + 72 * HOUR))
+        ingest(market, candles("B", "5m", DAY + 71 * HOUR, DAY + 72 * HOUR))
+
+    def details(self, market) -> dict[str, Any]:
+        ((found,),) = market.execute(
+            "select details from ops.ops_runlog, jsonb_array_elements(checkpoints) as details "
+            "where details ->> 'name' = 'aggregated' order by ops_runlog.id desc limit 1"
+        ).fetchall()
+        return found
+
+    def test_backlog_of_one_symbol_is_built_in_one_run(self, market) -> None:
+        done = tick(market, run_of(self.AS_OF, max_windows_per_task=10, repeat_until=FOREVER))
+        assert stored(market) == expected(market, self.AS_OF)
+        assert done["complete"]
+        assert done["inserted"] == len(stored(market))
+        details = self.details(market)
+        assert (details["transactions"], details["tasks"], details["has_more"]) == (11, 8, False)
+        ((largest,),) = market.execute("select max(bars) from ops.ops_runlog_tasks where timeframe = '15m'").fetchall()
+        assert largest == 10
+        assert set(tasks(market, "status, owner, claimed_at, hard_fails")) == {("idle", None, None, 0)}
+        assert tick(market, run_of(self.AS_OF + 5 * MINUTE))["bars"] == 0
+
+    def test_windows_that_changed_are_built_again_in_one_run(self, market) -> None:
+        tick(market, run_of(self.AS_OF))
+        market.execute("update ohlcv.candles set high = high + 1")
+        as_of = self.AS_OF + 5 * MINUTE
+        tick(market, run_of(as_of, max_windows_per_task=10, repeat_until=FOREVER))
+        assert stored(market) == expected(market, as_of)
+        assert market.execute("select from ohlcv.stale_windows").fetchall() == []
+        assert self.details(market)["transactions"] == 11
+
+    def test_run_begins_no_transaction_that_would_not_fit(self, market) -> None:
+        with time_machine.travel(DAY, tick=False) as clock:
+
+            @contextmanager
+            def slow() -> Iterator[psycopg.Cursor]:
+                with transaction(market) as cursor:
+                    yield cursor
+                    clock.shift(10)
+
+            run = run_of(self.AS_OF, max_windows_per_task=10, repeat_until=DAY + timedelta(seconds=35))
+            with transaction(market) as cursor:
+                (shard,) = ohlcv.plan(cursor, run)
+            ohlcv.aggregate(slow, run, **shard)
+            with transaction(market) as cursor:
+                assert ohlcv.finish(cursor, run)["complete"]
+        details = self.details(market)
+        assert (details["transactions"], details["has_more"]) == (4, True)
+        assert set(tasks(market, "status, owner")) == {("idle", None)}
+        tick(market, run_of(self.AS_OF + 5 * MINUTE, max_windows_per_task=10, repeat_until=FOREVER))
+        assert stored(market) == expected(market, self.AS_OF + 5 * MINUTE)
+
+    def test_run_that_is_late_does_one_transaction(self, market) -> None:
+        tick(market, run_of(self.AS_OF, max_windows_per_task=10, repeat_until=DAY - HOUR))
+        assert len([key for key in stored(market) if key[:2] == ("A", "15m")]) == 10
+
+    def test_many_shards_do_one_transaction_each(self, market, monkeypatch) -> None:
+        monkeypatch.setattr(ohlcv, "SHARDS_THAT_REPEAT", 1)
+        run = run_of(self.AS_OF, max_windows_per_task=10, ohlcv_symbols_per_shard=1, repeat_until=FOREVER)
+        tick(market, run)
+        assert len([key for key in stored(market) if key[:2] == ("A", "15m")]) == 10
+
+    def test_run_claims_no_more_tasks_than_its_limit(self, market) -> None:
+        market.execute("update ohlcv.assets set mandatory = true where symbol = 'A'")
+        tick(market, run_of(self.AS_OF, max_windows_per_task=10, max_tasks_per_run=1, repeat_until=FOREVER))
+        assert {key[:2] for key in stored(market)} == {("A", "15m")}
+        assert len(stored(market)) == 96 + 8
+
+    def test_symbol_that_stops_at_a_bad_candle_ends_the_run(self, market) -> None:
+        ingest(market, [candle("A", "5m", DAY + 12 * HOUR, open=None)])
+        done = tick(market, run_of(self.AS_OF, max_windows_per_task=10, repeat_until=FOREVER))
+        assert (done["failed"], done["complete"]) == (1, True)
+        assert tasks(market, "cursor", "symbol = 'A' and timeframe = '15m'") == [(DAY + 12 * HOUR,)]
+        assert set(tasks(market, "status")) == {("idle",)}
+
+    @pytest.mark.parametrize("then", ["another try", "the next run", "a taken-over lock"])
+    def test_run_that_dies_between_transactions_loses_nothing(self, market, then: str) -> None:
+        committed = 0
+
+        @contextmanager
+        def dying() -> Iterator[psycopg.Cursor]:
+            nonlocal committed
+            if committed == 3:
+                raise TransientError("killed")
+            with transaction(market) as cursor:
+                yield cursor
+            committed += 1
+
+        run = run_of(self.AS_OF, max_windows_per_task=10, repeat_until=FOREVER)
+        with transaction(market) as cursor:
+            (shard,) = ohlcv.plan(cursor, run)
+        with pytest.raises(TransientError):
+            ohlcv.aggregate(dying, run, **shard)
+        assert len([key for key in stored(market) if key[:2] == ("A", "15m")]) == 30
+        assert ("running", run.run_id) in tasks(market, "status, owner")
+        if then == "another try":
+            ohlcv.aggregate(partial(transaction, market), run, **shard)
+        elif then == "the next run":
+            with transaction(market) as cursor:
+                assert not ohlcv.finish(cursor, run)["complete"]
+        else:
+            market.execute("update ohlcv.tasks set claimed_at = claimed_at - interval '901 seconds'")
+        as_of = self.AS_OF + 5 * MINUTE
+        tick(market, run_of(as_of, max_windows_per_task=10, repeat_until=FOREVER))
+        assert stored(market) == expected(market, as_of)
+        assert set(tasks(market, "status, owner")) == {("idle", None)}
+        ((built,),) = market.execute("select sum(total_bars) from ohlcv.tasks").fetchall()
+        assert built == len(stored(market)), "no bar was built twice"
+
+
 @pytest.mark.slow
 class TestLocks:
     @pytest.fixture(autouse=True)
@@ -385,8 +510,7 @@ class TestLocks:
             return ohlcv.plan(cursor, run)
 
     def aggregate(self, connection, run: ohlcv.Run) -> ohlcv.Totals:
-        with transaction(connection) as cursor:
-            return ohlcv.aggregate(cursor, run, shard=0, of=1)
+        return ohlcv.aggregate(partial(transaction, connection), run, shard=0, of=1)
 
     def test_two_ticks_share_what_is_due_and_neither_waits(self, market, other) -> None:
         one, two = run_of(self.AS_OF, "one", max_tasks_per_run=3), run_of(self.AS_OF, "two")
@@ -416,7 +540,7 @@ class TestLocks:
         self.plan(market, slow)
         market.execute("update ohlcv.tasks set claimed_at = claimed_at - interval '901 seconds'")
         with transaction(other) as cursor:
-            ohlcv.aggregate(cursor, slow, shard=0, of=1)
+            ohlcv.aggregate(lambda: nullcontext(cursor), slow, shard=0, of=1)
             assert self.plan(market, run_of(self.AS_OF, "next")) == []
         assert stored(market) == expected(market, self.AS_OF)
 
@@ -426,7 +550,7 @@ class TestLocks:
         slow = run_of(self.AS_OF, "slow")
         self.plan(market, slow)
         with transaction(other) as cursor:
-            ohlcv.aggregate(cursor, slow, shard=0, of=1)
+            ohlcv.aggregate(lambda: nullcontext(cursor), slow, shard=0, of=1)
             ingest(market, [candle("A", "5m", DAY, 99)])
             self.plan(market, run_of(self.AS_OF, "next"))
         tick(market, run_of(self.AS_OF + 5 * MINUTE))
@@ -482,9 +606,6 @@ class TestLocks:
         run = run_of(self.AS_OF, ohlcv_symbols_per_shard=1)
         shards = self.plan(market, run)
         assert shards == self.TWO
-        done = []
-        for shard in shards:
-            with transaction(market) as cursor:
-                done.append(ohlcv.aggregate(cursor, run, **shard).tasks)
+        done = [ohlcv.aggregate(partial(transaction, market), run, **shard).tasks for shard in shards]
         assert sum(done) == 8
         assert stored(market) == expected(market, self.AS_OF)

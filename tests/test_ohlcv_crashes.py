@@ -200,7 +200,7 @@ def test_run_whose_moment_is_years_off_moves_no_window(market) -> None:
     tick(market, run_of(as_of - timedelta(days=3650)))
     assert stored(market) == {}
     assert set(tasks(market, "status, cursor, total_skipped_windows")) == {("idle", None, 0)}
-    tick(market, run_of(as_of + timedelta(days=3650)))
+    tick(market, run_of(as_of + timedelta(days=365)))
     ahead = tasks(market, "symbol, timeframe, cursor")
     ingest(market, candles("A", "1m", END, END + 40 * HOUR, volume=3))
     for hours in range(1, 41):

@@ -222,7 +222,7 @@ class World:
         self._step(ohlcv.prepare_partitions, run)
         shards = self._step(ohlcv.plan, run)
         with ThreadPoolExecutor(WORKERS) as workers:
-            list(workers.map(lambda shard: self._step(ohlcv.aggregate, run, **shard), shards))
+            list(workers.map(lambda shard: ohlcv.aggregate(self._transaction, run, **shard), shards))
         if not self._step(ohlcv.finish, run)["complete"]:
             msg = "The run is not complete."
             raise RuntimeError(msg)

@@ -60,6 +60,9 @@ SYMBOLS_TO_DIVIDE = 400
 
 SHARDS_AT_MOST = 64
 
+SHARDS_THAT_REPEAT = 16
+"""Up to so many shards, each works while the run has time. With more, others would wait for a free worker."""
+
 SHARDS_AT_ONCE = 2
 """Shards of one task instance, each with a connection of its own; also all shards of a rebuild."""
 
@@ -93,6 +96,8 @@ class Run:
         data_interval_end: End of it.
         as_of: The run's own moment, which decides which windows are over; the clock has no part in it.
         settings: Limits and names.
+        repeat_until: Until when, by the clock, the run builds windows that did not fit in its first transactions; None:
+            not at all. This decides how many windows are built in this run, not which ones are over.
     """
 
     run_id: str
@@ -100,6 +105,7 @@ class Run:
     data_interval_end: datetime
     as_of: datetime
     settings: OhlcvSettings
+    repeat_until: datetime | None = None
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -307,14 +313,17 @@ def _symbols(cursor: Cursor, params: RebuildParams) -> list[str]:
 
 
 def aggregate(
-    cursor: Cursor, run: Run, *, shard: int, of: int, first: str | None = None, last: str | None = None
+    transaction: Transaction, run: Run, *, shard: int, of: int, first: str | None = None, last: str | None = None
 ) -> Totals:
-    """Build what the run has claimed, each timeframe by one statement, and release the tasks, all in one transaction.
+    """Build what the run has claimed, each timeframe by one statement, and release the tasks.
+
+    One transaction builds at most `MAX_WINDOWS_PER_TASK` windows of a task. Tasks that have more stay claimed, and
+    another transaction follows, as many as fit before ``run.repeat_until``. At least one is done.
 
     A try that finds tasks of an earlier try does them; a task whose lock was taken over is left alone.
 
     Args:
-        cursor: In one transaction.
+        transaction: Opens a transaction.
         run: The run.
         shard: Number of the shard.
         of: How many shards there are.
@@ -325,21 +334,48 @@ def aggregate(
         What was done.
 
     Raises:
-        psycopg.Error: PostgreSQL could not do it at all; nothing is stored.
+        psycopg.Error: PostgreSQL could not do it at all; nothing of that transaction is stored.
     """
-    claimed = cursor.execute(
-        _statement("ohlcv/claimed_symbols.sql"), {**run.parameters, "first": first, "last": last}
-    ).fetchall()
-    totals = Totals()
-    for timeframe, symbols in claimed:
-        totals += _build(cursor, run, timeframe, symbols)
-    checkpoint(cursor, run, "aggregated", shard=shard, **asdict(totals))
-    log.info("Shard %d of %d: %s", shard + 1, of, asdict(totals))
+    tasks = {**run.parameters, "first": first, "last": last}
+    totals, transactions, longest, has_more = Totals(), 0, timedelta(), True
+    while has_more:
+        began = datetime.now(UTC)
+        with transaction() as cursor:
+            built, has_more = _aggregate_claimed(cursor, run, tasks)
+            # Tasks that stayed claimed have been counted.
+            totals += replace(built, tasks=0) if transactions else built
+            transactions += 1
+            longest = max(longest, datetime.now(UTC) - began)
+            is_last = not has_more or of > SHARDS_THAT_REPEAT or not _is_time_for_another(run, longest)
+            if is_last:
+                details = {**asdict(totals), "transactions": transactions, "has_more": has_more}
+                if has_more:
+                    cursor.execute(_statement("ohlcv/hand_over_tasks.sql"), tasks)
+                checkpoint(cursor, run, "aggregated", shard=shard, **details)
+        if is_last:
+            shown = " ".join(f"{name}={value}" for name, value in details.items())
+            log.info("Shard %d of %d: %s", shard + 1, of, shown)
+            break
+        longest = max(longest, datetime.now(UTC) - began)
     return totals
 
 
-def _build(cursor: Cursor, run: Run, timeframe: str, symbols: Sequence[str], **different: Any) -> Totals:
-    """Build the bars of a timeframe; what PostgreSQL refuses is halved until the culprits stand alone."""
+def _is_time_for_another(run: Run, longest: timedelta) -> bool:
+    return run.repeat_until is not None and datetime.now(UTC) + longest < run.repeat_until
+
+
+def _aggregate_claimed(cursor: Cursor, run: Run, tasks: Mapping[str, Any]) -> tuple[Totals, bool]:
+    """Build the bars of claimed tasks; also whether some have more windows, and stay claimed."""
+    totals, has_more = Totals(), False
+    for timeframe, symbols in cursor.execute(_statement("ohlcv/claimed_symbols.sql"), tasks).fetchall():
+        built, timeframe_has_more = _build(cursor, run, timeframe, symbols)
+        totals += built
+        has_more |= timeframe_has_more
+    return totals, has_more
+
+
+def _build(cursor: Cursor, run: Run, timeframe: str, symbols: Sequence[str], **different: Any) -> tuple[Totals, bool]:
+    """Build the bars of a timeframe; what PostgreSQL refuses is bisected to isolate it. Also whether there is more."""
     parameters = {**run.parameters, "timeframe": timeframe, "symbols": symbols, **different}
     try:
         row = _aggregate(cursor, parameters)
@@ -348,21 +384,20 @@ def _build(cursor: Cursor, run: Run, timeframe: str, symbols: Sequence[str], **d
             raise
         if len(symbols) > 1:
             half = len(symbols) // 2
-            return _build(cursor, run, timeframe, symbols[:half], **different) + _build(
-                cursor, run, timeframe, symbols[half:], **different
-            )
+            parts = [_build(cursor, run, timeframe, part, **different) for part in (symbols[:half], symbols[half:])]
+            return sum((totals for totals, _ in parts), Totals()), any(has_more for _, has_more in parts)
         reason = describe(error)
         cursor.execute(_statement("ohlcv/fail_task.sql"), {**parameters, "symbol": symbols[0], "error": reason})
         log.warning("FAILED: %s of %r: %s", timeframe, symbols[0], reason)
-        return Totals(tasks=1, failed=1)
-    *counts, failed = row
+        return Totals(tasks=1, failed=1), False
+    *counts, failed, has_more = row
     if failed:
         log.warning(
             "FAILED: %s of %s: candles that make no bar; ops.ops_issues and ohlcv.frontier have the windows.",
             timeframe,
             listed(map(repr, failed), NAMED_AT_MOST),
         )
-    return replace(Totals(*counts), failed=len(failed))
+    return replace(Totals(*counts), failed=len(failed)), has_more
 
 
 @tenacity.retry(
@@ -447,7 +482,7 @@ def _rebuild_chunk(transaction: Transaction, run: Run, params: RebuildParams, ch
             cursor.execute(_statement("ohlcv/mark_range_stale.sql"), given)
             every = {**run.parameters, "first": None, "last": None}
             for timeframe, symbols in cursor.execute(_statement("ohlcv/claimed_symbols.sql"), every).fetchall():
-                totals += _build(cursor, run, timeframe, symbols, as_of=None, max_windows=_UNLIMITED)
+                totals += _build(cursor, run, timeframe, symbols, as_of=None, max_windows=_UNLIMITED)[0]
         if not params.dry_run:
             cursor.execute(_statement("ohlcv/keep_progress.sql"), given)
     return totals

@@ -152,8 +152,9 @@ class OhlcvSettings(Settings):
         max_tasks_per_run: OHLCV tasks (a symbol and a timeframe) that a run claims at most. The default is that of the
             Workers, whose CPU time was limited: from five symbols on it makes some wait, from a hundred on they starve.
             The local stack and ``docker-compose.yaml`` set 100000.
-        max_windows_per_task: New windows, and stale ones, that a run builds for a task at most; as above. The local
-            stack and ``docker-compose.yaml`` set 5000.
+        max_windows_per_task: New windows of an OHLCV task, and stale ones, that one transaction builds at most. A run
+            begins more transactions while there is time before its deadline and the next run, so this bounds the
+            length of a transaction, not the work of a run. The local stack and ``docker-compose.yaml`` set 5000.
         running_stale_seconds: Age from which on the lock of an OHLCV task is taken over, by the database's clock.
         auto_disable_hard_fails: Hard failures in a row after which an OHLCV task is ``disabled``, or ``hard_failed`` if
             it is mandatory.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+import time_machine
 from airflow.sdk.exceptions import AirflowTaskTimeout
 
 from aggregator import ohlcv
@@ -345,3 +346,15 @@ def test_limits_of_the_workers_are_heeded(dag, market, monkeypatch) -> None:
         end += 5 * MINUTE
         run(dag, end)
     assert len([key for key in stored(market) if key[:2] == ("B", "15m")]) == 96
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("since_due", "built"), [(timedelta(), 96), (timedelta(minutes=3, seconds=31), 10)])
+def test_run_uses_the_time_before_its_deadline_for_a_backlog(
+    dag, market, monkeypatch, since_due: timedelta, built: int
+) -> None:
+    monkeypatch.setenv("MAX_WINDOWS_PER_TASK", "10")
+    with time_machine.travel(END + MINUTE + since_due, tick=False):
+        run(dag)
+    assert len([key for key in stored(market) if key[:2] == ("A", "15m")]) == built
+    assert set(tasks(market, "status, owner")) == {("idle", None)}

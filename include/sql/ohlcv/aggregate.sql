@@ -1,5 +1,6 @@
--- Called by aggregator.ohlcv. Builds what a run has to build of one timeframe for some symbols, and releases the tasks.
--- Answers with the totals, and the symbols whose candles make no bar.
+-- Called by aggregator.ohlcv. Builds what a run has to build of one timeframe for some symbols, and releases the tasks
+-- that have no more windows.
+-- Answers with the totals, the symbols whose candles make no bar, and whether windows are left for another transaction.
 with results as materialized (
     select result
     from ohlcv.aggregate(
@@ -27,5 +28,6 @@ select
     coalesce(sum((result).updated), 0)::integer as updated,
     coalesce(sum((result).unchanged), 0)::integer as unchanged,
     coalesce(sum((result).deleted), 0)::integer as deleted,
-    coalesce(array_agg((result).symbol) filter (where (result).outcome = 'hard'), '{}') as failed
+    coalesce(array_agg((result).symbol) filter (where (result).outcome = 'hard'), '{}') as failed,
+    coalesce(bool_or((result).has_more), false) as has_more
 from results

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
     from aggregator.hooks.transaction_group import TransactionGroup
     from aggregator.ohlcv import Run
+
+
+TO_FINISH = timedelta(seconds=30)
+"""What a run keeps of its time for the task `finish`."""
 
 
 class OhlcvPlanOperator(BaseOperator):
@@ -109,8 +114,7 @@ class OhlcvAggregateOperator(BaseOperator):
         def build(shard: Mapping[str, Any]) -> ohlcv.Totals:
             if params.wanted:
                 return ohlcv.rebuild(group.transaction, run, params, **shard)
-            with group.transaction() as cursor:
-                return ohlcv.aggregate(cursor, run, **shard)
+            return ohlcv.aggregate(group.transaction, run, **shard)
 
         totals = sum(group.run(build, self.shards), ohlcv.Totals())
         if not params.wanted:
@@ -185,8 +189,11 @@ def _run(context: Context) -> Run:
     given = OhlcvSettings.load()
     logging.getLogger(ohlcv.__name__).setLevel(given.log_level)
     interval = data_interval(context)
-    timetable = context["dag"].timetable
-    if not isinstance(timetable, OffsetCronTimetable):
-        msg = f"DAG {context['dag'].dag_id} has no OffsetCronTimetable; give it one as its schedule."
+    dag: Any = context["dag"]
+    if not isinstance(dag.timetable, OffsetCronTimetable):
+        msg = f"DAG {dag.dag_id} has no OffsetCronTimetable; give it one as its schedule."
         raise HardError(msg)
-    return ohlcv.Run(context["run_id"], interval.start, interval.end, interval.end + timetable.offset, given)
+    due = interval.end + dag.timetable.offset
+    # The next run is due an interval later. The deadline may be earlier.
+    time = min([interval.end - interval.start, *(alert.interval for alert in dag.deadline or ())])
+    return ohlcv.Run(context["run_id"], interval.start, interval.end, due, given, due + time - TO_FINISH)

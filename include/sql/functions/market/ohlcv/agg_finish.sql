@@ -13,6 +13,8 @@ set datestyle = 'ISO, MDY'
 set timezone = 'UTC'
 as $$
 begin
+    -- What is left is for the next claim.
+    p_result.has_more := false;
     perform ohlcv.finish_tasks(p_job_name, p_owner, array[p_result], p_max_hard_fails);
     return (
         select task.status

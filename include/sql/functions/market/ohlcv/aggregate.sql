@@ -41,6 +41,7 @@ begin
             source.size as source_size,
             (extract(epoch from task.size) / extract(epoch from base.size))::integer as expected_candles,
             task.built_until,
+            finer.owner is not distinct from p_owner and finer.status = 'running' as finer_has_more,
             coalesce(task.cursor, date_bin(task.size, task.starts_at, timestamptz '2000-01-01 00:00+00')) as cursor,
             case
                 when p_as_of is not null
@@ -217,7 +218,13 @@ begin
                     'Correct or delete them; if the task is disabled by then, reset it.',
                     to_char(reached.bad_window at time zone 'UTC', 'YYYY-MM-DD HH24:MI')
                 )
-        end
+        end,
+        reached.bad_window is null
+        and (
+            coalesce(reached.reached_cursor = reached.ends_at and reached.ends_at < reached.horizon, false)
+            or coalesce(reached.finer_has_more, false)
+            or reached.symbol in (select noted.symbol from noted where noted.position > p_max_windows)
+        )
     from reached;
 end
 $$;

@@ -28,13 +28,15 @@ begin
     finished_task as (
         update ohlcv.tasks as task
         set
+            -- A task with more windows stays claimed: its owner builds them in another transaction, or releases it.
             status = case
+                when result.has_more then 'running'
                 when not result.is_hard or task.hard_fails + 1 < p_max_hard_fails then 'idle'
                 when task.mandatory then 'hard_failed'
                 else 'disabled'
             end,
-            owner = null,
-            claimed_at = null,
+            owner = case when result.has_more then task.owner end,
+            claimed_at = case when result.has_more then clock_timestamp() end,
             cursor = greatest(task.cursor, result.new_cursor),
             built_until = greatest(task.built_until, task.cursor, result.built_until, result.new_cursor),
             next_run_at = greatest(task.cursor, result.new_cursor) + task.size + task.delay,
@@ -96,5 +98,5 @@ end
 $$;
 
 comment on function ohlcv.finish_tasks(text, text, ohlcv.task_result[], integer) is
-'Releases tasks with what became of them; refuses all if their owner has lost one';
+'Stores the results of tasks and releases those that have no more windows; refuses all if their owner has lost one';
 revoke all on function ohlcv.finish_tasks(text, text, ohlcv.task_result[], integer) from public;
