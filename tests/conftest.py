@@ -138,6 +138,17 @@ def database_url(postgres: Postgres, databases: list[str]) -> Iterator[str]:
     databases.append(name)
 
 
+@pytest.fixture
+def encoded_database(request: pytest.FixtureRequest, postgres: Postgres) -> Iterator[str]:
+    """URL of an empty database whose encoding is the fixture's parameter."""
+    name = f"test_{os.getpid()}_{request.param.lower()}"
+    create = sql.SQL("create database {} template template0 encoding {} lc_collate 'C' lc_ctype 'C'")
+    with psycopg.connect(postgres.url, autocommit=True) as server:
+        server.execute(create.format(sql.Identifier(name), request.param))
+    yield postgres.url_of(name)
+    postgres.drop_database(name)
+
+
 def empty(connection: psycopg.Connection) -> None:
     """Make a database what a new one is: without other sessions, schemas and settings of its own."""
     connection.execute(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
-from typing import TYPE_CHECKING, NoReturn
+from functools import partial
+from typing import NoReturn
 
 import psycopg
 import pytest
@@ -11,12 +12,10 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from aggregator import session
+from aggregator.errors import HardError
 from aggregator.hooks.postgres import PostgresTransactionHook
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from dev.postgres import Postgres
+from aggregator.migrations import databases, migrate
+from aggregator.upsert import Upsert, UpsertCounts
 
 MINUTE = timedelta(minutes=1)
 FOREIGN_DEFAULTS = {
@@ -107,24 +106,47 @@ def test_autocommit_in_the_extra_does_not_split_a_transaction(
     assert connection.execute("select count(*) from t").fetchone() == (0,)
 
 
-@pytest.fixture(params=["SQL_ASCII", "LATIN1"])
-def other_encoding(request: pytest.FixtureRequest, postgres: Postgres) -> Iterator[str]:
-    """URL of an empty database that is not UTF-8."""
-    name = f"test_encoding_{request.param.lower()}"
-    with psycopg.connect(postgres.url, autocommit=True) as server:
-        server.execute(f"drop database if exists {name} with (force)")
-        server.execute(
-            f"create database {name} template template0 encoding '{request.param}' lc_collate 'C' lc_ctype 'C'"
-        )
-    yield postgres.url_of(name)
-    postgres.drop_database(name)
-
-
+@pytest.mark.parametrize("encoded_database", ["SQL_ASCII", "LATIN1"], indirect=True)
 def test_text_and_json_pass_through_a_database_that_is_not_utf_8(
-    other_encoding: str, monkeypatch: pytest.MonkeyPatch
+    encoded_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("AIRFLOW_CONN_TEST_DB", other_encoding)
+    monkeypatch.setenv("AIRFLOW_CONN_TEST_DB", encoded_database)
     with PostgresTransactionHook("test_db").transaction(timeout=MINUTE) as cursor:
         cursor.execute("create table t (name text, payload jsonb)")
         cursor.execute("insert into t values (%s, %s)", ["Größe", Jsonb({"Größe": "é"})])
         assert cursor.execute("select * from t").fetchall() == [("Größe", {"Größe": "é"})]
+
+
+@pytest.mark.parametrize(
+    ("encoded_database", "says"),
+    [("LATIN1", "22P05 untranslatable_character"), ("MULE_INTERNAL", "MULE_INTERNAL")],
+    indirect=["encoded_database"],
+)
+def test_database_that_cannot_hold_a_character_is_refused_with_advice(
+    encoded_database: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_TEST_DB", encoded_database)
+    with (
+        pytest.raises(HardError, match=f"{says}.*a database whose encoding is UTF8"),
+        PostgresTransactionHook("test_db").transaction(timeout=MINUTE) as cursor,
+    ):
+        cursor.execute("select %s", ["€"])
+
+
+@pytest.mark.parametrize("encoded_database", ["SQL_ASCII"], indirect=True)
+@pytest.mark.parametrize("database", databases())
+def test_every_database_can_be_sql_ascii(database: str, encoded_database: str) -> None:
+    assert migrate(partial(psycopg.connect, encoded_database), database).migrations
+    assert migrate(partial(psycopg.connect, encoded_database), database).migrations == []
+
+
+@pytest.mark.parametrize("encoded_database", ["SQL_ASCII"], indirect=True)
+def test_rows_are_upserted_into_a_database_that_is_sql_ascii(
+    encoded_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_TEST_DB", encoded_database)
+    upsert = Upsert("public.t", ["name"])
+    with PostgresTransactionHook("test_db").transaction(timeout=MINUTE) as cursor:
+        cursor.execute("create table public.t (name text primary key, meta jsonb)")
+        assert upsert.from_rows(cursor, ["name", "meta"], [("Größe", {"Größe": 1})]) == UpsertCounts(inserted=1)
+        assert upsert.from_rows(cursor, ["name", "meta"], [("Größe", {"Größe": 1})]) == UpsertCounts(unchanged=1)

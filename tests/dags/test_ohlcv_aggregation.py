@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -15,6 +16,7 @@ from airflow.sdk.exceptions import AirflowTaskTimeout
 
 from aggregator import ohlcv
 from aggregator.errors import HardError, TransientError
+from aggregator.migrations import migrate
 from tests.airflow_context import context
 from tests.market_data import DAY, MINUTE, candle, candles, expected, ingest, register, stored, tasks, versions
 
@@ -358,3 +360,17 @@ def test_run_uses_the_time_before_its_deadline_for_a_backlog(
         run(dag)
     assert len([key for key in stored(market) if key[:2] == ("A", "15m")]) == built
     assert set(tasks(market, "status, owner")) == {("idle", None)}
+
+
+@pytest.mark.parametrize("encoded_database", ["SQL_ASCII"], indirect=True)
+def test_rebuild_in_a_database_that_is_sql_ascii_finds_its_tasks(dag, encoded_database: str, monkeypatch) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_MARKET_DB", encoded_database)
+    migrate(partial(psycopg.connect, encoded_database), "market")
+    with psycopg.connect(encoded_database, autocommit=True, client_encoding="utf8") as connection:
+        connection.execute("select ohlcv.add_candle_partitions(%s, %s)", [DAY, END])
+        register(connection, {"Größe": "5m"})
+        ingest(connection, candles("Größe", "5m", DAY, END))
+        run(dag)
+        done, _ = run(dag, run_id="manual__1", dryRun=False, startDate="2026-03-08", symbols=["Größe"])
+        assert done["unchanged"] == 96 + 24 + 6 + 1
+        assert stored(connection) == expected(connection, END + MINUTE)

@@ -40,6 +40,8 @@ _UNSUPPORTED_PARAMETER = "unsupported startup parameter"
 """What PgBouncer says of ``options``."""
 
 _DATA_EXCEPTION = "22"
+_ENCODING = frozenset({"22021", "22P05"})
+_USE_UTF8 = "the encoding of the database does not have this character: use a database whose encoding is UTF8"
 _NOT_THERE = frozenset({"3F000", "42P01", "42703", "42883"})
 """SQLSTATEs of a schema, table, column or function that does not exist."""
 
@@ -249,6 +251,8 @@ def describe(error: psycopg.Error) -> str:
     }
     if known := ", ".join(f"{kind} {name}" for kind, name in names.items() if name):
         message += f" ({known})"
+    if error.sqlstate in _ENCODING:
+        message += f" ({_USE_UTF8})"
     return message
 
 
@@ -259,6 +263,8 @@ def _translate_client_side(error: psycopg.Error, conn_id: str) -> AggregatorErro
             f"The connection {conn_id} to PostgreSQL broke: {reason}. The transaction was rolled back, unless this "
             "happened while it was being committed: then the server alone knows."
         )
+    if isinstance(error, psycopg.NotSupportedError):
+        return HardError(f"psycopg cannot use connection {conn_id}: {error}. Use a database whose encoding is UTF8.")
     return HardError(
         f"psycopg could not send a statement on connection {conn_id}, or read its result ({type(error).__name__}): a "
         "placeholder without a parameter, a '%' that is not doubled, a value that has no PostgreSQL type, or a date "
