@@ -43,8 +43,15 @@ if TYPE_CHECKING:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """``--pooler`` puts PgBouncer between the code under test and PostgreSQL."""
+    """``--pooler`` puts PgBouncer between the code under test and PostgreSQL; ``--needs-postgres`` selects tests."""
     parser.addoption("--pooler", action="store_true", help="connect Airflow's connections through PgBouncer")
+    parser.addoption("--needs-postgres", action="store_true", help="only tests that use the fixture `postgres`")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what the version of PostgreSQL does not change."""
+    if config.getoption("needs_postgres"):
+        items[:] = [item for item in items if "postgres" in getattr(item, "fixturenames", ())]
 
 
 def pytest_unconfigure() -> None:
@@ -142,7 +149,7 @@ def database_url(postgres: Postgres, databases: list[str]) -> Iterator[str]:
 def encoded_database(request: pytest.FixtureRequest, postgres: Postgres) -> Iterator[str]:
     """URL of an empty database whose encoding is the fixture's parameter."""
     name = f"test_{os.getpid()}_{request.param.lower()}"
-    create = sql.SQL("create database {} template template0 encoding {} lc_collate 'C' lc_ctype 'C'")
+    create = sql.SQL("create database {} template template0 encoding {} locale_provider libc locale 'C'")
     with psycopg.connect(postgres.url, autocommit=True) as server:
         server.execute(create.format(sql.Identifier(name), request.param))
     yield postgres.url_of(name)
