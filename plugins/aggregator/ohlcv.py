@@ -557,9 +557,8 @@ def show_frontier(tasks: Mapping[str, Sequence[str] | None]) -> int:
     moments = [Column(name, no_wrap=True) for name in ("cursor", "newest source")]
     table = Table("symbol", "timeframe", *moments, "lag", "waits for")
     errors = []
-    for symbol, timeframe, cursor, newest, lag, status, waits_for, overdue, error in _execute(
-        "ohlcv/frontier.sql", tasks
-    ):
+    found = _execute("ohlcv/frontier.sql", tasks)
+    for symbol, timeframe, cursor, newest, lag, status, waits_for, overdue, error, _ in found:
         known = [_minute(moment) if moment else "" for moment in (cursor, newest)]
         state = status if status in {"disabled", "hard_failed"} else waits_for
         if overdue and state is waits_for:
@@ -568,6 +567,8 @@ def show_frontier(tasks: Mapping[str, Sequence[str] | None]) -> int:
         if error:
             errors.append(f"{symbol} {timeframe}: {error}")
     Console().print(table)
+    if found and found[0][-1] > len(found):
+        print(f"and {found[0][-1] - len(found):,} more tasks: choose some with --symbol, or query ohlcv.frontier.")
     print(HEALTHY_TASKS)
     print(*errors, sep="\n", end="\n" if errors else "")
     _show_unprocessed_candles(tasks["symbols"])

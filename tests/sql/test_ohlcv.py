@@ -771,6 +771,16 @@ class TestCommand:
         assert "and 3 more: see ohlcv.unprocessed_candles('DEV')\n" in capsys.readouterr().out
 
     @pytest.mark.slow
+    def test_frontier_says_how_many_tasks_it_leaves_out(self, market, capsys) -> None:
+        assert main(["frontier"]) == 0
+        assert "more tasks" not in capsys.readouterr().out
+        register(market, {f"S{number:03}": "5m" for number in range(300)})
+        market.execute("select ohlcv.sync_tasks()")
+        ((tasks,),) = market.execute("select count(*) from ohlcv.tasks").fetchall()
+        assert main(["frontier"]) == 0
+        assert f"and {tasks - 50:,} more tasks: choose some with --symbol" in capsys.readouterr().out
+
+    @pytest.mark.slow
     def test_frontier_shows_whole_moments_in_a_narrow_terminal(self, market, monkeypatch, capsys) -> None:
         monkeypatch.setenv("COLUMNS", "80")
         market.execute("update ohlcv.tasks set cursor = '2026-11-15 12:15+00'")

@@ -1,4 +1,4 @@
--- Called by aggregator.ohlcv frontier. How far the tasks are, those that need somebody first.
+-- Called by aggregator.ohlcv frontier. How far the tasks are, those that need somebody first, and how many there are.
 select
     symbol,
     timeframe,
@@ -8,7 +8,8 @@ select
     status,
     waits_for,
     overdue,
-    last_error
+    last_error,
+    count(*) over () as tasks
 from ohlcv.frontier
 where
     (%(symbols)s::text[] is null or symbol = any(%(symbols)s::text[]))
