@@ -70,6 +70,9 @@ SYMBOLS_A_CHUNK = 50
 DAYS_A_CHUNK = 31
 """What a rebuild does in one transaction: some seconds of work."""
 
+LONG_REBUILD = timedelta(days=366)
+"""A longer rebuild starts with the first candle of its symbols, not with empty chunks."""
+
 BUSY_FOR = timedelta(minutes=2)
 """For how long a rebuild waits for a tick that works on the same tasks."""
 
@@ -198,6 +201,10 @@ class RebuildParams(BaseModel):
         first, last = self.start_date or self.end_date, self.end_date or self.start_date
         if first and last and first > last:
             msg = f"startDate {first} is after endDate {last}"
+            raise ValueError(msg)
+        today = datetime.now(UTC).date()
+        if last and last > today:
+            msg = f"{'endDate' if self.end_date else 'startDate'} {last} is in the future; today is {today} in UTC"
             raise ValueError(msg)
         if not first and (self.symbols or self.timeframes):
             msg = "a rebuild of symbols or timeframes needs startDate"
@@ -435,7 +442,10 @@ def rebuild(transaction: Transaction, run: Run, params: RebuildParams, *, shard:
         progress: dict[str, datetime] = dict(
             cursor.execute(_statement("ohlcv/rebuilt_until.sql"), run.parameters).fetchall()
         )
-    chunks = list(_chunks(list(chunked(symbols, SYMBOLS_A_CHUNK))[shard::of], params, progress))
+        groups = [
+            (group, _range(cursor, params, group)) for group in list(chunked(symbols, SYMBOLS_A_CHUNK))[shard::of]
+        ]
+    chunks = list(_chunks(groups, params, progress))
     totals = Totals()
     for number, chunk in enumerate(chunks, start=1):
         totals += _rebuild_chunk(transaction, run, params, chunk)
@@ -445,12 +455,28 @@ def rebuild(transaction: Transaction, run: Run, params: RebuildParams, *, shard:
     return totals
 
 
+def _range(cursor: Cursor, params: RebuildParams, symbols: Sequence[str]) -> tuple[datetime, datetime]:
+    """The days of a rebuild for which symbols have anything to build: a start long ago is no work."""
+    start, end = params.range
+    if end - start <= LONG_REBUILD:
+        return start, end
+    given = {
+        "symbols": symbols,
+        "starts_at": start,
+        "ends_at": end,
+        "timeframes": list(params.timeframes or TIMEFRAMES),
+    }
+    ((first,),) = cursor.execute(_statement("ohlcv/rebuild_start.sql"), given).fetchall()
+    return first, end
+
+
 def _chunks(
-    groups: Iterable[Sequence[str]], params: RebuildParams, progress: Mapping[str, datetime]
+    groups: Iterable[tuple[Sequence[str], tuple[datetime, datetime]]],
+    params: RebuildParams,
+    progress: Mapping[str, datetime],
 ) -> Iterator[dict[str, Any]]:
     """What is left to build, the days of a group of symbols in order."""
-    start, end = params.range
-    for symbols in groups:
+    for symbols, (start, end) in groups:
         # Groups change when symbols are added. Building a window twice changes nothing.
         first = min(progress.get(symbol, start) for symbol in symbols)
         while first < end:

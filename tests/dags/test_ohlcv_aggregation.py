@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -268,10 +268,28 @@ def test_candles_that_are_not_aggregated_outlive_the_retention(dag, market, monk
 
 
 @pytest.mark.slow
+def test_rebuild_from_long_ago_begins_with_the_first_candle(dag, market, monkeypatch) -> None:
+    run(dag)
+    chunks = []
+    rebuild_chunk = ohlcv._rebuild_chunk
+
+    def kept(transaction: Any, run: Any, params: Any, chunk: Any) -> Any:
+        chunks.append((chunk["starts_at"], chunk["ends_at"]))
+        return rebuild_chunk(transaction, run, params, chunk)
+
+    monkeypatch.setattr(ohlcv, "_rebuild_chunk", kept)
+    done, _ = run(dag, run_id="manual", dryRun=False, startDate="0001-01-01", endDate="2026-03-20")
+    assert chunks == [(DAY, datetime(2026, 3, 21, tzinfo=UTC))]
+    assert done["unchanged"] == 2 * (96 + 24 + 6 + 1)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("params", "says"),
     [
         ({"startDate": "2026-03-09", "endDate": "2026-03-08"}, "startDate 2026-03-09 is after endDate 2026-03-08"),
+        ({"startDate": "2026-03-08", "endDate": "9999-12-31"}, "endDate 9999-12-31 is in the future"),
+        ({"startDate": "2100-01-01"}, "startDate 2100-01-01 is in the future"),
         ({"startDate": "soon"}, "startDate: a day is written YYYY-MM-DD"),
         ({"symbols": ["A"]}, "needs startDate"),
         ({"startDate": "2026-03-08", "timeframes": ["1m"]}, "timeframes.0"),

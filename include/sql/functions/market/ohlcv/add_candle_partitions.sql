@@ -15,10 +15,11 @@ declare
     added integer := 0;
 begin
     if (
-        p_from >= timestamptz '1900-01-01 00:00+00' and p_from <= p_to and p_to <= now() + interval '2 years'
+        least(p_from, p_to) >= timestamptz '1900-01-01 00:00+00'
+        and greatest(p_from, p_to) <= now() + interval '2 years'
     ) is not true then
-        raise exception 'There are no candles from % to %: the first moment has to be in 1900 or later and not after '
-            'the last one, which is at most 2 years ahead. No partition was added. Check the dates.', p_from, p_to
+        raise exception 'There are no candles from % to %: both have to be in 1900 or later, and at most 2 years ahead. '
+            'No partition was added. Check the dates.', p_from, p_to
             using errcode = 'invalid_parameter_value';
     end if;
     first_month := date_trunc('month', p_from at time zone 'UTC');
