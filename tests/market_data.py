@@ -15,7 +15,7 @@ from aggregator.settings import OhlcvSettings
 from tests.oracles import bars_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     import psycopg
 
@@ -52,19 +52,19 @@ def candles(symbol: str, base: str, start: datetime, end: datetime, **other: Any
     return [candle(symbol, base, start + number * STEPS[base], 10 + number, **other) for number in range(count)]
 
 
-def any_candles(symbols: dict[str, str], days: int) -> st.SearchStrategy[list[Candle]]:
-    """Candles of some symbols in the days from `DAY` on, in any order, with gaps; of equal keys the last one counts."""
+def any_candles(feeds: Sequence[tuple[str, str]], days: int) -> st.SearchStrategy[list[Candle]]:
+    """Candles of some feeds in the days from `DAY` on, in any order, with gaps; of equal keys the last one counts."""
 
-    def made(symbol: str, slot: int, cents: list[int], volume: int, trades: int | None) -> Candle:
+    def made(feed: tuple[str, str], slot: int, cents: list[int], volume: int, trades: int | None) -> Candle:
+        symbol, base = feed
         low, *between, high = sorted(cents)
-        base = symbols[symbol]
         ts = DAY + slot * (timedelta(days=days) // 480 // STEPS[base] * STEPS[base])
         prices = (between[0] / 100, high / 100, low / 100, between[1] / 100)
         return (symbol, base, ts, *prices, Decimal(volume) / 1000, trades)
 
     row = st.builds(
         made,
-        st.sampled_from(sorted(symbols)),
+        st.sampled_from(feeds),
         st.integers(0, 479),
         st.lists(st.integers(1, 10_000_000), min_size=4, max_size=4),
         st.integers(0, 10**9),
@@ -145,10 +145,23 @@ def expected(connection: psycopg.Connection, as_of: datetime, but: str = "") -> 
     rows = [
         (symbol, base, ts.astimezone(UTC), *values)
         for symbol, base, ts, *values in connection.execute(
-            f"select {COLUMNS} from ohlcv.candles where symbol <> %s", [but]
+            f"""
+            select {COLUMNS} from ohlcv.candles
+            where symbol <> %s and (
+                (symbol, timeframe) in (select symbol, base_timeframe from ohlcv.assets)
+                or symbol in (select symbol from ohlcv.former_base_timeframes)
+            )
+            """,
+            [but],
         )
     ]
-    return bars_of(rows, as_of - timedelta(seconds=30))
+    in_use = connection.execute(
+        """
+        select symbol, used.timeframe, greatest(used.starts_at, '1990-01-01+00'), least(used.ends_at, '2100-01-01+00')
+        from ohlcv.assets, ohlcv.base_timeframes(symbol, base_timeframe) as used
+        """
+    ).fetchall()
+    return bars_of(rows, as_of - timedelta(seconds=30), in_use)
 
 
 def versions(connection: psycopg.Connection) -> list[Any]:

@@ -220,45 +220,67 @@ def _ask(query: str, columns: Mapping[str, pa.DataType], rows: Events, **paramet
         return engine.execute(query, parameters).fetchall()
 
 
-def bars_of(candles: Iterable[Sequence[Any]], until: datetime) -> dict[tuple[str, str, datetime], tuple[Any, ...]]:
+def bars_of(
+    candles: Iterable[Sequence[Any]], until: datetime, in_use: Iterable[tuple[str, str, datetime, datetime]] = ()
+) -> dict[tuple[str, str, datetime], tuple[Any, ...]]:
     """The bars of all windows that are over at ``until``, each directly from the base candles (DuckDB).
 
     Args:
         candles: Symbol, base timeframe, moment, open, high, low, close (two decimals), volume (three) and trades.
         until: A moment.
+        in_use: Symbol, base timeframe, and from when to when it was in use. Each 5 minutes are taken from the timeframe
+            in use, or from another one where it has no candle. Without any, a symbol has one base timeframe.
 
     Returns:
         By symbol, timeframe and moment: open, high, low, close, volume, the sum of (high + low + close) times volume,
-        trades, candles and quality.
+        trades, candles and quality. Candles are counted in the finest timeframe of their window.
     """
     names = ("symbol", "step", "ts", "open", "high", "low", "close", "volume", "trades")
     types = [pa.string(), pa.int64(), pa.timestamp("us", "UTC"), *[pa.float64()] * 4, pa.decimal128(18, 3), pa.int64()]
-    rows = [(symbol, {"1m": 1, "5m": 5}[base], *values) for symbol, base, *values in candles]
-    columns = list(zip(*rows, strict=True)) or [()] * len(names)
-    table = pa.table({name: pa.array(column, type_) for name, column, type_ in zip(names, columns, types, strict=True)})
+    rows = [(symbol, _STEPS[base], *values) for symbol, base, *values in candles]
+    used = [(symbol, _STEPS[base], *range_) for symbol, base, *range_ in in_use]
     with duckdb.connect() as engine:
         engine.execute("set timezone = 'UTC'")
-        engine.register("candles", table)
+        engine.register("candles", _table(names, types, rows))
+        engine.register("in_use", _table(("symbol", "step", "begins", "ends"), [*types[:3], types[2]], used))
         found = engine.execute(
             """
-            with windows as (
+            with judged as (
+                select candles.*, coalesce(candles.step = in_use.step, true) as preferred,
+                    bool_or(coalesce(candles.step = in_use.step, true)) over (
+                        partition by candles.symbol, epoch_us(ts) // 300000000
+                    ) as has_preferred
+                from candles
+                left join in_use on candles.symbol = in_use.symbol and ts >= begins and ts < ends
+            ),
+            windows as (
                 select *, epoch_us(ts) // (minutes * 60000000) * minutes * 60000000 as begins
-                from candles,
+                from judged,
                     (values ('15m', 15::bigint), ('1h', 60), ('4h', 240), ('1d', 1440)) as t(timeframe, minutes)
+                where preferred or not has_preferred
             )
             select symbol, timeframe, make_timestamptz(begins), arg_min(open, ts), max(high), min(low),
                 arg_max(close, ts), sum(volume),
-                sum((high + low + close)::decimal(18, 2) * volume), sum(trades)::bigint, count(*),
+                sum((high + low + close)::decimal(18, 2) * volume), sum(trades)::bigint,
+                (sum(step) // min(step))::bigint,
                 case
-                    when count(*) * step = minutes then 2
-                    when 5 * count(*) * step >= 4 * minutes then 1
-                    when 5 * count(*) * step >= 3 * minutes then 0
+                    when sum(step) = minutes then 2
+                    when 5 * sum(step) >= 4 * minutes then 1
+                    when 5 * sum(step) >= 3 * minutes then 0
                     else -1
                 end
             from windows
             where begins + minutes * 60000000 <= epoch_us($until::timestamptz)
-            group by symbol, timeframe, minutes, step, begins
+            group by symbol, timeframe, minutes, begins
             """,
             {"until": until},
         ).fetchall()
     return {(symbol, timeframe, ts.astimezone(UTC)): tuple(values) for symbol, timeframe, ts, *values in found}
+
+
+_STEPS = {"1m": 1, "5m": 5}
+
+
+def _table(names: Sequence[str], types: Sequence[pa.DataType], rows: Rows) -> pa.Table:
+    columns = list(zip(*rows, strict=True)) or [()] * len(names)
+    return pa.table({name: pa.array(column, type_) for name, column, type_ in zip(names, columns, types, strict=True)})

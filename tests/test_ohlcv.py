@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager, nullcontext
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 HOUR = 60 * MINUTE
 SYMBOLS = {"EURUSD": "1m", 'O\'Neil "B"': "5m"}
+FEEDS = [*SYMBOLS.items(), ("EURUSD", "5m")]
 EMPTY = "delete from ohlcv.candles; delete from ohlcv.assets; delete from ohlcv.bars; " + "".join(
     f"truncate {table} cascade;"
     for table in (
@@ -102,7 +103,7 @@ def test_sums_of_prices_are_exact_to_fifteen_digits_whatever_the_prices(market) 
 class World:
     """A feed, a second feed whose transaction may stay open, and ticks; hypothesis says what happens next."""
 
-    ACTIONS = ("ingest", "begin", "commit", "roll_back", "delete", "tick", "two_ticks")
+    ACTIONS = ("ingest", "begin", "commit", "roll_back", "delete", "tick", "two_ticks", "change_base")
 
     def __init__(self, draw: Any, first: psycopg.Connection, second: psycopg.Connection) -> None:
         self.draw = draw
@@ -113,12 +114,12 @@ class World:
 
     def ingest(self) -> None:
         if not self.is_open:  # it would wait for the other feed
-            ingest(self.first, self.draw(any_candles(SYMBOLS, 2)))
+            ingest(self.first, self.draw(any_candles(FEEDS, 2)))
 
     def begin(self) -> None:
         if not self.is_open:
             self.second.execute("begin")
-            ingest(self.second, self.draw(any_candles(SYMBOLS, 2)))
+            ingest(self.second, self.draw(any_candles(FEEDS, 2)))
             self.is_open = True
 
     def commit(self, how: str = "commit") -> None:
@@ -133,6 +134,11 @@ class World:
         if not self.is_open:
             share = self.draw(st.integers(1, 3))
             self.first.execute("delete from ohlcv.candles where extract(minute from ts)::int %% 4 = %s", [share])
+
+    def change_base(self) -> None:
+        """The feed may have sent candles of the other timeframe before, and may go on with the former one."""
+        other = "case base_timeframe when '1m' then '5m' else '1m' end"
+        self.first.execute(f"update ohlcv.assets set base_timeframe = {other} where symbol = 'EURUSD'")
 
     def tick(self) -> None:
         tick(self.first, self._next_run())
@@ -236,6 +242,200 @@ def test_late_candles_build_exactly_their_windows_again(market) -> None:
         ("A", frame) for frame in ("15m", "1d", "1h", "4h")
     ]
     assert (done["updated"], done["inserted"]) == (4, 0)
+
+
+def rebuild(connection: psycopg.Connection, moment: datetime) -> dict[str, Any]:
+    """A rebuild of everything, by the functions of the DAG."""
+    for timeframe in ohlcv.TIMEFRAMES:
+        connection.execute("select ohlcv.mark_stale(null, %s, %s, %s)", [timeframe, DAY - 48 * HOUR, DAY + 48 * HOUR])
+    return tick(connection, run_of(moment))
+
+
+def qualities(connection: psycopg.Connection, timeframe: str) -> list[tuple[Any, ...]]:
+    query = "select ts, candles, expected_candles, quality from ohlcv.bars where timeframe = %s order by ts"
+    return connection.execute(query, [timeframe]).fetchall()
+
+
+@pytest.mark.slow
+class TestChangedBaseTimeframe:
+    """The base timeframe of a symbol changes at noon, and everything before it was built."""
+
+    NOON = DAY + 12 * HOUR
+    END = DAY + 24 * HOUR
+
+    def change(self, market, before: str, after: str) -> None:
+        register(market, {"A": before})
+        ingest(market, candles("A", before, DAY, self.NOON))
+        tick(market, run_of(self.NOON + MINUTE))
+        market.execute("update ohlcv.assets set base_timeframe = %s", [after])
+
+    def test_complete_candles_before_and_after_make_complete_bars_also_in_a_rebuild(self, market) -> None:
+        self.change(market, "5m", "1m")
+        ingest(market, candles("A", "1m", self.NOON, self.END))
+        tick(market, run_of(self.END + MINUTE))
+        assert qualities(market, "1d") == [(DAY, 1440, 1440, 2)]
+        assert [bar[1:] for bar in qualities(market, "4h")] == [(48, 48, 2)] * 3 + [(240, 240, 2)] * 3
+        assert stored(market) == expected(market, self.END + MINUTE)
+        before = versions(market)
+        assert rebuild(market, self.END + 6 * MINUTE)["unchanged"] == 96 + 24 + 6 + 1
+        assert versions(market) == before
+
+    def test_sparse_candles_of_a_coarser_timeframe_do_not_make_the_day_complete(self, market) -> None:
+        self.change(market, "1m", "5m")
+        ingest(market, [candle("A", "5m", self.NOON + hour * HOUR) for hour in range(12)])
+        tick(market, run_of(self.END + MINUTE))
+        assert qualities(market, "1d") == [(DAY, 720 + 60, 1440, -1)]
+        assert [bar[1:] for bar in qualities(market, "1h")] == [(60, 60, 2)] * 12 + [(1, 12, -1)] * 12
+        assert stored(market) == expected(market, self.END + MINUTE)
+
+    def test_corrected_and_deleted_candles_of_the_former_timeframe_are_taken(self, market) -> None:
+        self.change(market, "5m", "1m")
+        ingest(market, candles("A", "1m", self.NOON, self.END))
+        tick(market, run_of(self.END + MINUTE))
+        ingest(market, [candle("A", "5m", DAY + 2 * HOUR, 500.0)])
+        market.execute("delete from ohlcv.candles where timeframe = '5m' and ts >= %s", [DAY + 11 * HOUR])
+        totals = tick(market, run_of(self.END + 6 * MINUTE))
+        assert (totals["updated"], totals["deleted"]) == (1 + 1 + 2 + 1, 4 + 1)
+        assert stored(market) == expected(market, self.END + 6 * MINUTE)
+        assert stored(market)["A", "4h", DAY][1] == 501
+
+    def test_feed_that_changes_in_the_middle_of_a_window_loses_no_candle(self, market) -> None:
+        register(market, {"A": "5m"})
+        changes = self.NOON + 5 * MINUTE
+        ingest(market, candles("A", "5m", DAY, changes))
+        tick(market, run_of(changes + MINUTE))
+        market.execute("update ohlcv.assets set base_timeframe = '1m'")
+        ingest(market, candles("A", "1m", changes, self.END))
+        tick(market, run_of(self.END + MINUTE))
+        assert stored(market) == expected(market, self.END + MINUTE)
+        ((_, *window),) = [bar for bar in qualities(market, "15m") if bar[0] == self.NOON]
+        assert window == [15, 15, 2]
+
+    def test_feed_that_changes_after_the_registry_loses_no_candle(self, market) -> None:
+        self.change(market, "5m", "1m")
+        tick(market, run_of(self.NOON + 6 * MINUTE))
+        changes = self.NOON + 3 * HOUR
+        ingest(market, candles("A", "5m", self.NOON, changes))
+        ingest(market, candles("A", "1m", changes, self.END))
+        tick(market, run_of(self.END + MINUTE))
+        assert qualities(market, "1d") == [(DAY, 1440, 1440, 2)]
+        assert stored(market) == expected(market, self.END + MINUTE)
+
+    @pytest.mark.parametrize(("before", "after"), [("5m", "1m"), ("1m", "5m")])
+    def test_feeds_of_both_timeframes_are_not_counted_twice(self, market, before: str, after: str) -> None:
+        register(market, {"A": before})
+        for base in (before, after):
+            ingest(market, candles("A", base, DAY, self.NOON))
+        tick(market, run_of(self.NOON + MINUTE))
+        built = stored(market)
+        market.execute("update ohlcv.assets set base_timeframe = %s", [after])
+        tick(market, run_of(self.NOON + 6 * MINUTE))
+        for base in (before, after):
+            ingest(market, candles("A", base, self.NOON, self.END))
+        tick(market, run_of(self.END + MINUTE))
+        assert stored(market).items() >= {key: bar for key, bar in built.items() if key[1] != "1d"}.items()
+        assert stored(market) == expected(market, self.END + MINUTE)
+        volumes = market.execute("select sum(volume), sum(candles) from ohlcv.bars where timeframe = '15m'").fetchone()
+        assert volumes == ((144 + 720) * Decimal("1.5"), 144 + 720)
+
+    def test_change_that_is_taken_back_keeps_what_was_built(self, market) -> None:
+        self.change(market, "5m", "1m")
+        tick(market, run_of(self.NOON + 6 * MINUTE))
+        market.execute("update ohlcv.assets set base_timeframe = '5m'")
+        ingest(market, candles("A", "5m", self.NOON, self.END))
+        tick(market, run_of(self.END + MINUTE))
+        assert qualities(market, "1d") == [(DAY, 288, 288, 2)]
+        assert rebuild(market, self.END + 6 * MINUTE)["unchanged"] == 96 + 24 + 6 + 1
+
+    def test_change_of_a_few_minutes_keeps_the_bars_that_it_made(self, market) -> None:
+        self.change(market, "1m", "5m")
+        ingest(market, [candle("A", "5m", DAY - HOUR)])
+        tick(market, run_of(self.NOON + 6 * MINUTE))
+        market.execute("update ohlcv.assets set base_timeframe = '1m'")
+        ingest(market, candles("A", "1m", self.NOON, self.END))
+        ingest(market, [candle("A", "5m", DAY - 2 * HOUR)])
+        tick(market, run_of(self.END + MINUTE))
+        assert stored(market) == expected(market, self.END + MINUTE)
+        assert [bar[1:] for bar in qualities(market, "1d")] == [(2, 288, -1), (1440, 1440, 2)]
+
+    def test_candles_of_a_timeframe_that_was_never_in_use_make_no_bars(self, market) -> None:
+        register(market, {"A": "1m"})
+        ingest(market, candles("A", "5m", DAY, self.NOON))
+        tick(market, run_of(self.NOON + MINUTE))
+        assert stored(market) == {}
+
+    def test_candle_dated_in_the_future_does_not_keep_the_former_timeframe_in_use(self, market) -> None:
+        register(market, {"A": "5m"})
+        ingest(market, candles("A", "5m", DAY, self.NOON))
+        tick(market, run_of(self.NOON + MINUTE))
+        ahead = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) + timedelta(days=20)
+        market.execute("select ohlcv.add_candle_partitions(now(), %s)", [ahead])
+        ingest(market, [candle("A", "5m", ahead)])
+        market.execute("update ohlcv.assets set base_timeframe = '1m'")
+        ingest(market, candles("A", "1m", self.NOON, self.END))
+        tick(market, run_of(self.END + MINUTE))
+        assert market.execute("select ends_at from ohlcv.former_base_timeframes").fetchall() == [(self.NOON,)]
+        assert qualities(market, "1d") == [(DAY, 1440, 1440, 2)]
+
+
+@pytest.mark.slow
+class TestStart:
+    """Symbols with ``starts_at``."""
+
+    START = DAY + 12 * HOUR
+    END = DAY + 24 * HOUR
+
+    @pytest.fixture(autouse=True)
+    def built(self, market) -> None:
+        register(market, {"A": "5m"}, starts_at=self.START)
+        ingest(market, candles("A", "5m", DAY - 24 * HOUR, self.END))
+        tick(market, run_of(self.END + MINUTE))
+
+    def test_rebuild_stores_no_bar_before_the_start(self, market) -> None:
+        before = versions(market)
+        rebuild(market, self.END + 6 * MINUTE)
+        assert versions(market) == before
+        assert min(ts for _, frame, ts in stored(market) if frame != "1d") == self.START
+
+    def test_windows_marked_before_a_start_that_is_later_now_are_not_built(self, market) -> None:
+        ingest(market, [candle("A", "5m", self.START + HOUR, 99.0), candle("A", "5m", self.END - HOUR, 99.0)])
+        market.execute("select ohlcv.drain_candle_changes()")
+        market.execute("update ohlcv.assets set starts_at = %s", [self.START + 6 * HOUR])
+        totals = tick(market, run_of(self.END + 6 * MINUTE))
+        assert totals["updated"] == 1 + 1 + 1 + 1, "one window of each timeframe"
+        assert stored(market)["A", "15m", self.START + HOUR][1] != 100
+        assert market.execute("select from ohlcv.stale_windows").fetchall() == []
+
+    @pytest.mark.parametrize("start", [DAY, DAY - 5 * HOUR, DAY - timedelta(days=9999), None])
+    def test_earlier_start_builds_the_time_before(self, market, start: datetime | None) -> None:
+        market.execute("update ohlcv.assets set starts_at = %s", [start])
+        tick(market, run_of(self.END + 6 * MINUTE))
+        right = expected(market, self.END + 6 * MINUTE)
+        if start == DAY - 5 * HOUR:
+            right = {key: bar for key, bar in right.items() if key[2] >= start and key[1] not in {"4h", "1d"}}
+            found = {key: bar for key, bar in stored(market).items() if key[1] not in {"4h", "1d"}}
+            assert found == right
+        else:
+            assert stored(market) == {key: bar for key, bar in right.items() if start is None or key[2] >= start}
+
+    def test_earlier_start_is_built_in_steps_of_the_limit(self, market) -> None:
+        market.execute("update ohlcv.assets set starts_at = %s", [DAY])
+        built = []
+        for number in range(6):
+            moment = self.END + 6 * MINUTE + number * 5 * MINUTE
+            built.append(tick(market, run_of(moment, max_windows_per_task=10))["inserted"])
+        assert built[0] == 10 + 3 + 1, "ten windows, and the bars that they are in"
+        assert stored(market) == {key: bar for key, bar in expected(market, self.END + MINUTE).items() if key[2] >= DAY}
+
+    def test_start_in_the_future_is_not_the_cursor(self, market) -> None:
+        register(market, {"B": "5m"}, starts_at=self.END + timedelta(days=9999))
+        ingest(market, candles("B", "5m", DAY, self.END))
+        tick(market, run_of(self.END + 6 * MINUTE))
+        market.execute("update ohlcv.assets set starts_at = %s", [DAY])
+        as_of = self.END + 11 * MINUTE
+        tick(market, run_of(as_of))
+        assert stored(market) == {key: bar for key, bar in expected(market, as_of).items() if key[2] >= DAY}
+        assert tasks(market, "cursor", "symbol = 'B' and timeframe = '15m'") == [(self.END,)]
 
 
 @pytest.mark.slow

@@ -16,10 +16,10 @@ declare
 begin
     if (
         least(p_from, p_to) >= timestamptz '1900-01-01 00:00+00'
-        and greatest(p_from, p_to) <= now() + interval '2 years'
+        and greatest(p_from, p_to) < timestamptz '2200-01-01 00:00+00'
     ) is not true then
-        raise exception 'There are no candles from % to %: both have to be in 1900 or later, and at most 2 years ahead. '
-            'No partition was added. Check the dates.', p_from, p_to
+        raise exception 'There are no candles from % to %: both have to be from 1900 to 2199. No partition was added. '
+            'Check the dates.', p_from, p_to
             using errcode = 'invalid_parameter_value';
     end if;
     first_month := date_trunc('month', p_from at time zone 'UTC');

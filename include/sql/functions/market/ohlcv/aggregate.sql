@@ -20,6 +20,7 @@ set plan_cache_mode = force_generic_plan
 as $$
 declare
     held text[];
+    base_changed boolean;
 begin
     -- To the end of the transaction: a lock that is old by then is not taken over under a worker that still works.
     select coalesce(array_agg(task.symbol), '{}')
@@ -31,6 +32,9 @@ begin
         order by symbol
         for no key update
     ) as task;
+    base_changed := exists (
+        select from ohlcv.former_base_timeframes as former where former.symbol = any(held)
+    );
 
     return query
     with claimed as materialized (
@@ -39,10 +43,12 @@ begin
             task.source_timeframe,
             task.size,
             source.size as source_size,
-            (extract(epoch from task.size) / extract(epoch from base.size))::integer as expected_candles,
+            source.is_base,
             task.built_until,
             finer.owner is not distinct from p_owner and finer.status = 'running' as finer_has_more,
-            coalesce(task.cursor, date_bin(task.size, task.starts_at, timestamptz '2000-01-01 00:00+00')) as cursor,
+            task.cursor as stored_cursor,
+            edge.begins_at,
+            greatest(task.cursor, edge.begins_at) as cursor,
             case
                 when p_as_of is not null
                     then least(
@@ -59,29 +65,73 @@ begin
             end as horizon
         from ohlcv.tasks as task
         inner join ohlcv.timeframes as source on task.source_timeframe = source.timeframe
-        inner join ohlcv.assets as asset on task.symbol = asset.symbol
-        inner join ohlcv.timeframes as base on asset.base_timeframe = base.timeframe
         left join ohlcv.tasks as finer on task.symbol = finer.symbol and task.source_timeframe = finer.timeframe
+        cross join lateral (
+            select date_bin(task.size, task.starts_at, timestamptz '2000-01-01 00:00+00') as begins_at
+        ) as edge
         where task.symbol = any(held) and task.timeframe = p_timeframe
     ),
 
+    -- What is not built yet is built anyway, and from here on with these candles; before its start, a task has no bars.
     noted as (
         select
             claimed.*,
-            stale.window_start,
             stale.ends_at,
             stale.empties,
             stale.ctid as place,
-            dense_rank() over (partition by stale.symbol order by stale.window_start) as position
+            greatest(stale.window_start, claimed.begins_at) as first,
+            case when claimed.stored_cursor is not null then least(stale.ends_at, claimed.cursor) end as last
         from claimed
         inner join ohlcv.stale_windows as stale on claimed.symbol = stale.symbol and stale.timeframe = p_timeframe
+    ),
+
+    -- Where the limit is reached: a row may be many windows, and a window may be in many rows.
+    full_at as (
+        select
+            part.symbol,
+            lower(part.windows) + (p_max_windows - part.before) * part.size as stops_at
+        from (
+            select
+                counted.*,
+                sum(counted.many) over (partition by counted.symbol order by counted.windows)::float8
+                - counted.many as before
+            from (
+                select
+                    merged.*,
+                    (
+                        extract(epoch from upper(merged.windows) - lower(merged.windows))
+                        / extract(epoch from merged.size)
+                    )::float8 as many
+                from (
+                    select noted.symbol, noted.size, unnest(range_agg(tstzrange(noted.first, noted.last))) as windows
+                    from noted
+                    where noted.first < noted.last
+                    group by noted.symbol, noted.size
+                ) as merged
+            ) as counted
+        ) as part
+        where part.before <= p_max_windows and part.before + part.many > p_max_windows
     ),
 
     taken as (
         delete from ohlcv.stale_windows as stale
         using noted
-        where stale.ctid = noted.place and noted.position <= p_max_windows
-        returning noted.*
+        left join full_at on noted.symbol = full_at.symbol
+        where
+            stale.ctid = noted.place
+            and (
+                (noted.first < noted.last) is not true
+                or full_at.stops_at is null
+                or noted.first < full_at.stops_at
+            )
+        returning noted.*, full_at.stops_at
+    ),
+
+    left_over as (
+        insert into ohlcv.stale_windows (symbol, timeframe, window_start, ends_at, empties)
+        select taken.symbol, p_timeframe, taken.stops_at, taken.ends_at, taken.empties
+        from taken
+        where taken.first < taken.last and taken.stops_at < taken.last
     ),
 
     planned as materialized (
@@ -120,41 +170,66 @@ begin
             symbol,
             source_timeframe,
             source_size,
+            is_base,
             cursor,
             built_until,
-            expected_candles,
             coalesce(range_agg(windows) filter (where empties), '{}') as changed,
             coalesce(range_agg(windows) filter (where not empties), '{}') as asked_for
         from taken
+        cross join lateral (select tstzrange(taken.first, least(taken.last, taken.stops_at)) as windows) as part
+        where taken.first < taken.last
+        group by symbol, source_timeframe, source_size, is_base, cursor, built_until
+    ),
+
+    wanted as (
+        select
+            symbol,
+            source_timeframe,
+            source_size,
+            is_base,
+            cursor,
+            built_until,
+            lower(part.windows) as starts_at,
+            upper(part.windows) as ends_at,
+            true as is_stale,
+            part.empties
+        from stale
         cross join lateral (
-            -- What is not built yet is built anyway, and from here on with these candles.
-            select tstzrange(taken.window_start, least(taken.ends_at, taken.cursor)) as windows
+            select unnest(stale.changed) as windows, true as empties
+            union all
+            select unnest(stale.asked_for - stale.changed), false
         ) as part
-        where window_start < cursor
-        group by symbol, source_timeframe, source_size, cursor, built_until, expected_candles
+        union all
+        select symbol, source_timeframe, source_size, is_base, cursor, built_until, starts_at, ends_at, false, false
+        from planned
+        where starts_at < ends_at
     ),
 
     ranges as (
-        select array_agg(range) as ranges
-        from (
-            select row(
-                symbol, source_timeframe, lower(part.windows), upper(part.windows), true, source_size, cursor,
-                built_until, expected_candles, part.empties
-            )::ohlcv.source_range as range
-            from stale
-            cross join lateral (
-                select unnest(stale.changed) as windows, true as empties
-                union all
-                select unnest(stale.asked_for - stale.changed), false
-            ) as part
-            union all
-            select row(
-                symbol, source_timeframe, starts_at, ends_at, false, source_size, cursor, built_until,
-                expected_candles, false
+        select array_agg(
+            row(
+                wanted.symbol,
+                coalesce(in_use.timeframe, wanted.source_timeframe),
+                greatest(wanted.starts_at, in_use.starts_at),
+                least(wanted.ends_at, in_use.ends_at),
+                wanted.is_stale,
+                coalesce(in_use.size, wanted.source_size),
+                wanted.cursor,
+                wanted.built_until,
+                wanted.empties,
+                in_use.fallback_timeframe
             )::ohlcv.source_range
-            from planned
-            where starts_at < ends_at
-        ) as every
+        ) as ranges
+        from wanted
+        left join lateral (
+            select used.timeframe, used.size, used.starts_at, used.ends_at, used.fallback_timeframe
+            from ohlcv.base_timeframes(wanted.symbol, wanted.source_timeframe) as used
+            where
+                base_changed
+                and wanted.is_base
+                and used.starts_at < wanted.ends_at
+                and used.ends_at > wanted.starts_at
+        ) as in_use on true
     ),
 
     built as materialized (
@@ -168,7 +243,9 @@ begin
         select
             planned.*,
             case
-                when built.bad_window is not null then greatest(planned.cursor, built.bad_window)
+                when built.bad_window is not null then greatest(planned.stored_cursor, built.bad_window)
+                -- Nothing is over yet, or nothing was asked: a start in the future is no cursor.
+                when planned.starts_at is null then planned.stored_cursor
                 when planned.starts_at >= planned.ends_at and planned.cursor is null then null
                 when planned.starts_at >= planned.ends_at then greatest(planned.cursor, planned.horizon)
                 when
@@ -200,8 +277,11 @@ begin
         reached.inserted + reached.updated + reached.unchanged,
         reached.poor_bars,
         coalesce(
-            extract(epoch from reached.reached_cursor - coalesce(reached.cursor, reached.starts_at))
-            / extract(epoch from reached.size) - reached.new_bars,
+            case
+                when reached.starts_at is not null
+                    then extract(epoch from reached.reached_cursor - coalesce(reached.cursor, reached.starts_at))
+                        / extract(epoch from reached.size) - reached.new_bars
+            end,
             0
         )::integer,
         reached.inserted,
@@ -223,7 +303,7 @@ begin
         and (
             coalesce(reached.reached_cursor = reached.ends_at and reached.ends_at < reached.horizon, false)
             or coalesce(reached.finer_has_more, false)
-            or reached.symbol in (select noted.symbol from noted where noted.position > p_max_windows)
+            or reached.symbol in (select full_at.symbol from full_at)
         )
     from reached;
 end

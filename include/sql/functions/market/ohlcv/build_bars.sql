@@ -7,6 +7,10 @@
 -- A cast of double precision to numeric prints and parses its 15 digits, which takes longer than all the rest of a
 -- candle. With at most six decimals, a whole number of millionths is the same number: candles are summed in millionths.
 --
+-- Where a symbol's base timeframe was changed, each 5 minutes are taken from the timeframe of the range if it has
+-- candles there, else from the other one. Candles are counted in the finest timeframe of their window, of which a bar's
+-- expected_candles tell: a bar of 15 of them is made of 1m, one of 3 of 5m.
+--
 -- Values that make no bar stop their symbol, from the window on in which they are. Nothing else is decided here.
 create or replace function ohlcv.build_bars(
     p_timeframe text, p_ranges ohlcv.source_range[], p_derivation_version integer
@@ -35,6 +39,9 @@ declare
     frame ohlcv.timeframes;
     coarser ohlcv.timeframes;
     source text;
+    other_ranges text := '';
+    candles text := 'sum(source.candles)::integer';
+    expected_candles text := 'range.expected_candles';
     price_unit numeric := 1;
     first_moment timestamptz;
     last_moment timestamptz;
@@ -65,8 +72,61 @@ begin
         price_unit := 0.000001;
         -- Candles that retention has dropped say nothing about their bars.
         select coalesce(min(starts_at), '-infinity') into oldest_candle from ohlcv.candle_partitions();
+        if exists (select from unnest(p_ranges) as range where range.fallback_timeframe is not null) then
+            other_ranges := format($statement$
+                where range.fallback_timeframe is null
+                union all
+                select range.symbol, range.source_timeframe, range.cursor, range.built_until, range.has_bars, grouped.*
+                from source_range as range
+                cross join lateral (
+                    select
+                        source.window_start as ts,
+                        (array_agg(source.open order by source.ts))[1] as open,
+                        (array_agg(source.close order by source.ts desc))[1] as close,
+                        min(source.ts) as first_ts,
+                        max(source.ts) as last_ts,
+                        max(source.high) as high,
+                        min(source.low) as low,
+                        sum(source.volume) as volume,
+                        sum(source.price_volume) * $8 as price_volume,
+                        sum(source.trades)::bigint as trades,
+                        (sum(source.minutes) / min(source.minutes))::integer as candles,
+                        (%2$s / min(source.minutes))::integer as expected_candles,
+                        bool_and(source.is_valid) as is_valid
+                    from (
+                        select
+                            row.*,
+                            date_bin($2, row.ts, timestamptz '2000-01-01 00:00+00') as window_start,
+                            (extract(epoch from own.size) / 60)::integer as minutes,
+                            row.timeframe = range.source_timeframe as is_preferred,
+                            bool_or(row.timeframe = range.source_timeframe) over (
+                                partition by date_bin('5 minutes', row.ts, timestamptz '2000-01-01 00:00+00')
+                            ) as has_preferred
+                        from %1$s as row
+                        join ohlcv.timeframes as own on row.timeframe = own.timeframe
+                        where
+                            row.symbol = range.symbol
+                            and row.timeframe in (range.source_timeframe, range.fallback_timeframe)
+                            and row.ts >= range.starts_at
+                            and row.ts < range.ends_at
+                            and row.ts >= $9
+                            and row.ts < $10
+                    ) as source
+                    where source.is_preferred or not source.has_preferred
+                    group by source.window_start
+                ) as grouped
+                where range.fallback_timeframe is not null
+                $statement$,
+                source, extract(epoch from frame.size)::integer / 60
+            );
+        end if;
     else
-        source := '(select *, true as is_valid from ohlcv.bars)';
+        source := format(
+            '(select *, true as is_valid, greatest(%s / expected_candles, 1) as unit from ohlcv.bars)',
+            (select extract(epoch from size)::integer / 60 from ohlcv.timeframes where timeframe = frame.source_timeframe)
+        );
+        candles := '(sum(source.candles * source.unit) / min(source.unit))::integer';
+        expected_candles := format('(%s / min(source.unit))::integer', extract(epoch from frame.size)::integer / 60);
     end if;
 
     return query execute format(
@@ -82,7 +142,8 @@ begin
                 range.empties,
                 range.cursor,
                 range.built_until,
-                range.expected_candles,
+                range.fallback_timeframe collate "C" as fallback_timeframe,
+                (extract(epoch from $2) / extract(epoch from range.source_size))::integer as expected_candles,
                 -- One look for a range, so that there need be none for each of its bars.
                 exists(
                     select
@@ -103,7 +164,6 @@ begin
                 range.source_timeframe,
                 range.cursor,
                 range.built_until,
-                range.expected_candles,
                 range.has_bars,
                 grouped.*
             from source_range as range
@@ -119,7 +179,8 @@ begin
                     sum(source.volume) as volume,
                     sum(source.price_volume) * $8 as price_volume,
                     sum(source.trades)::bigint as trades,
-                    sum(source.candles)::integer as candles,
+                    %2$s as candles,
+                    %3$s as expected_candles,
                     bool_and(source.is_valid) as is_valid
                 from (
                     select *, date_bin($2, row.ts, timestamptz '2000-01-01 00:00+00') as window_start
@@ -136,6 +197,7 @@ begin
                 ) as source
                 group by source.window_start
             ) as grouped
+            %4$s
         ),
         first_bad as (
             select built.symbol, min(built.ts) as ts from built where not built.is_valid group by built.symbol
@@ -309,7 +371,7 @@ begin
         left join emptied_counted on touched.symbol = emptied_counted.symbol
         left join first_bad on touched.symbol = first_bad.symbol
         $statement$,
-        source
+        source, candles, expected_candles, other_ranges
     )
     using
         p_ranges, frame.size, p_timeframe, p_derivation_version, oldest_candle, coarser.timeframe, coarser.size,

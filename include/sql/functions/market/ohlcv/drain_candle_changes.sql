@@ -29,10 +29,14 @@ begin
     insert into ohlcv.stale_windows (symbol, timeframe, window_start, ends_at)
     select distinct drained.symbol, task.timeframe, drained.window_start, drained.window_start + task.size
     from drained
-    inner join ohlcv.tasks as task
-        on drained.symbol = task.symbol and task.timeframe = '15m' and drained.timeframe = task.source_timeframe
+    inner join ohlcv.tasks as task on drained.symbol = task.symbol and task.timeframe = '15m'
     where
-        (drained.window_start < task.built_until or task.status = 'running')
+        (
+            drained.timeframe = task.source_timeframe
+            -- Of such a symbol both base timeframes are in use.
+            or drained.symbol in (select former.symbol from ohlcv.former_base_timeframes as former)
+        )
+        and (drained.window_start < task.built_until or task.status = 'running')
         and (
             task.starts_at is null
             or drained.window_start >= date_bin(task.size, task.starts_at, timestamptz '2000-01-01 00:00+00')

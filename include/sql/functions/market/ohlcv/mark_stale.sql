@@ -18,13 +18,30 @@ begin
     from ohlcv.tasks as task
     cross join lateral (
         select
-            date_bin(
-                task.size, p_from + task.size - interval '1 microsecond', timestamptz '2000-01-01 00:00+00'
+            greatest(
+                date_bin(
+                    task.size, p_from + task.size - interval '1 microsecond', timestamptz '2000-01-01 00:00+00'
+                ),
+                date_bin(task.size, task.starts_at, timestamptz '2000-01-01 00:00+00')
             ) as first,
             least(
                 date_bin(task.size, p_to + task.size - interval '1 microsecond', timestamptz '2000-01-01 00:00+00'),
                 task.cursor
             ) as last
+    ) as given
+    cross join lateral (
+        select
+            case
+                -- Years, maybe, in which there is nothing to build.
+                when given.first < given.last - 1000 * task.size
+                    then date_bin(
+                        task.size,
+                        ohlcv.next_source_row(task.symbol, task.source_timeframe, given.first),
+                        timestamptz '2000-01-01 00:00+00'
+                    )
+                else given.first
+            end as first,
+            given.last
     ) as edge
     where
         task.timeframe = p_timeframe

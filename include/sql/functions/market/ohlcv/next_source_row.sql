@@ -12,11 +12,25 @@ begin
     if (select frame.is_base from ohlcv.timeframes as frame where frame.timeframe = p_source_timeframe collate "C") then
         return (
             select min(candle.ts)
-            from ohlcv.candles as candle
-            where
-                candle.symbol = p_symbol collate "C"
-                and candle.timeframe = p_source_timeframe collate "C"
-                and candle.ts >= p_from
+            from (
+                select p_source_timeframe collate "C" as timeframe
+                union
+                select frame.timeframe
+                from ohlcv.timeframes as frame
+                where
+                    frame.is_base
+                    and exists (
+                        select from ohlcv.former_base_timeframes as former where former.symbol = p_symbol collate "C"
+                    )
+            ) as source
+            cross join lateral (
+                select min(row.ts) as ts
+                from ohlcv.candles as row
+                where
+                    row.symbol = p_symbol collate "C"
+                    and row.timeframe = source.timeframe
+                    and row.ts >= p_from
+            ) as candle
         );
     end if;
     return (
@@ -31,5 +45,6 @@ end
 $$;
 
 comment on function ohlcv.next_source_row(text, text, timestamptz) is
-'When the first candle or bar of a symbol and timeframe at or after a moment starts; null if there is none';
+'When the first candle or bar of a symbol and timeframe at or after a moment starts, of both base timeframes if the '
+'symbol has had both; null if there is none';
 revoke all on function ohlcv.next_source_row(text, text, timestamptz) from public;

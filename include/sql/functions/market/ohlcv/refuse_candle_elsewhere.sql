@@ -3,6 +3,8 @@ create or replace function ohlcv.refuse_candle_elsewhere() returns trigger
 language plpgsql
 volatile
 set search_path = ''
+set datestyle = 'ISO, MDY'
+set timezone = 'UTC'
 as $$
 begin
     raise exception 'There is no partition for a candle of %: %. Nothing was stored.',

@@ -4,6 +4,8 @@ create or replace function ohlcv.refuse_rename() returns trigger
 language plpgsql
 volatile
 set search_path = ''
+set datestyle = 'ISO, MDY'
+set timezone = 'UTC'
 as $$
 begin
     if exists (select from ohlcv.tasks as task where task.symbol = old.symbol) then

@@ -9,6 +9,7 @@ as $$
 declare
     corrected integer;
     added integer;
+    changed ohlcv.tasks[];
 begin
     -- Locked in the order of ohlcv.aggregate, which may be at work on the same tasks.
     with different as (
@@ -18,7 +19,8 @@ begin
             coalesce(frame.source_timeframe, asset.base_timeframe) as source_timeframe,
             asset.mandatory,
             asset.priority,
-            asset.starts_at
+            asset.starts_at,
+            task as former
         from ohlcv.tasks as task
         inner join ohlcv.assets as asset on task.symbol = asset.symbol
         inner join ohlcv.timeframes as frame on task.timeframe = frame.timeframe
@@ -28,17 +30,26 @@ begin
             )
         order by task.size, task.symbol
         for no key update of task
+    ),
+
+    updated as (
+        update ohlcv.tasks as task
+        set
+            source_timeframe = different.source_timeframe,
+            mandatory = different.mandatory,
+            priority = different.priority,
+            starts_at = different.starts_at
+        from different
+        where task.symbol = different.symbol and task.timeframe = different.timeframe
+        returning different.former
     )
 
-    update ohlcv.tasks as task
-    set
-        source_timeframe = different.source_timeframe,
-        mandatory = different.mandatory,
-        priority = different.priority,
-        starts_at = different.starts_at
-    from different
-    where task.symbol = different.symbol and task.timeframe = different.timeframe;
-    get diagnostics corrected = row_count;
+    select count(*), array_agg(updated.former) filter (where (updated.former).timeframe = '15m')
+    into corrected, changed
+    from updated;
+    if changed is not null then
+        perform ohlcv.follow_changes(changed);
+    end if;
 
     insert into ohlcv.tasks (symbol, timeframe, source_timeframe, size, mandatory, priority, starts_at)
     select

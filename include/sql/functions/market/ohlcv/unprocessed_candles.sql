@@ -6,6 +6,8 @@ returns table (symbol text, timeframe text, first_ts timestamptz, last_ts timest
 language sql
 stable
 set search_path = ''
+set datestyle = 'ISO, MDY'
+set timezone = 'UTC'
 set jit = off
 as $$
     with recursive pair as (
@@ -31,7 +33,6 @@ as $$
         select
             pair.symbol,
             pair.timeframe,
-            asset.base_timeframe,
             case
                 when asset.symbol is null and alike.symbol is not null
                     then format(
@@ -42,7 +43,12 @@ as $$
                 when asset.symbol is null then 'The symbol is not registered. Insert it into ohlcv.assets.'
                 when not (asset.active or (asset.test_active and upper(p_env_name) in ('DEV', 'TEST')))
                     then format('The asset is not active in %s. Set active in ohlcv.assets.', upper(p_env_name))
-                when pair.timeframe <> asset.base_timeframe
+                when
+                    pair.timeframe <> asset.base_timeframe
+                    -- Of such a symbol both base timeframes are in use.
+                    and not exists (
+                        select from ohlcv.former_base_timeframes as former where former.symbol = asset.symbol
+                    )
                     then format(
                         'The base timeframe of the asset is %s. Correct the feed, or base_timeframe in ohlcv.assets.',
                         asset.base_timeframe
@@ -86,18 +92,7 @@ as $$
         from ohlcv.candles as candle
         where candle.symbol = judged.symbol and candle.timeframe = judged.timeframe
     ) as edge
-    where
-        judged.reason is not null
-        -- Before the base timeframe was changed, its candles were processed.
-        and not exists (
-            select
-            from ohlcv.candles as candle
-            where
-                judged.timeframe <> judged.base_timeframe
-                and candle.symbol = judged.symbol
-                and candle.timeframe = judged.base_timeframe
-                and candle.ts > edge.last_ts
-        )
+    where judged.reason is not null
     union all
     select
         future.symbol,

@@ -1,0 +1,30 @@
+-- Called by ohlcv.aggregate for symbols whose base timeframe was changed.
+create or replace function ohlcv.base_timeframes(p_symbol text, p_base_timeframe text)
+returns table (
+    timeframe text, size interval, starts_at timestamptz, ends_at timestamptz, fallback_timeframe text
+)
+language sql
+stable
+set search_path = ''
+set datestyle = 'ISO, MDY'
+set timezone = 'UTC'
+as $$
+    select in_use.timeframe, own.size, in_use.starts_at, in_use.ends_at, other.timeframe
+    from (
+        select former.timeframe, former.starts_at, former.ends_at
+        from ohlcv.former_base_timeframes as former
+        where former.symbol = p_symbol collate "C"
+        union all
+        select p_base_timeframe collate "C", max(former.ends_at), 'infinity'
+        from ohlcv.former_base_timeframes as former
+        where former.symbol = p_symbol collate "C"
+        having count(*) > 0
+    ) as in_use
+    inner join ohlcv.timeframes as own on in_use.timeframe = own.timeframe
+    inner join ohlcv.timeframes as other on other.is_base and in_use.timeframe <> other.timeframe
+$$;
+
+comment on function ohlcv.base_timeframes(text, text) is
+'The base timeframes of a symbol, each with the time in which it is in use, and the one whose candles fill its gaps; '
+'none if the symbol has always had the one that is given';
+revoke all on function ohlcv.base_timeframes(text, text) from public;

@@ -1,0 +1,78 @@
+-- Called by ohlcv.sync_tasks with the rows that tasks of 15m had before the registry changed them. Windows that were
+-- built stay as they are, unless the change has candles for them: those are built again by the next run.
+create or replace function ohlcv.follow_changes(p_former ohlcv.tasks[]) returns void
+language plpgsql
+volatile
+set search_path = ''
+set datestyle = 'ISO, MDY'
+set timezone = 'UTC'
+as $$
+begin
+    -- A former base timeframe was in use as far as bars were built of it, or as it has candles by now.
+    insert into ohlcv.former_base_timeframes (symbol, timeframe, starts_at, ends_at)
+    select former.symbol, former.source_timeframe, before.ends_at, edge.ends_at
+    from unnest(p_former) as former
+    inner join ohlcv.tasks as task on former.symbol = task.symbol and former.timeframe = task.timeframe
+    inner join ohlcv.timeframes as base on former.source_timeframe = base.timeframe
+    cross join lateral (
+        select coalesce(max(earlier.ends_at), '-infinity') as ends_at
+        from ohlcv.former_base_timeframes as earlier
+        where earlier.symbol = former.symbol
+    ) as before
+    cross join lateral (
+        select max(candle.ts) + base.size as ends_at
+        from ohlcv.candles as candle
+        where candle.symbol = former.symbol and candle.timeframe = former.source_timeframe and candle.ts <= now()
+    ) as newest
+    cross join lateral (
+        select greatest(
+            former.cursor, date_bin(former.size, newest.ends_at, timestamptz '2000-01-01 00:00+00')
+        ) as ends_at
+    ) as edge
+    where task.source_timeframe <> former.source_timeframe and edge.ends_at > before.ends_at;
+
+    -- Candles of the new base timeframe that came before it was in use.
+    insert into ohlcv.stale_windows (symbol, timeframe, window_start, ends_at, empties)
+    select former.symbol, former.timeframe, first.window_start, former.cursor, false
+    from unnest(p_former) as former
+    inner join ohlcv.tasks as task on former.symbol = task.symbol and former.timeframe = task.timeframe
+    cross join lateral (
+        select date_bin(task.size, min(candle.ts), timestamptz '2000-01-01 00:00+00') as window_start
+        from ohlcv.candles as candle
+        where candle.symbol = task.symbol and candle.timeframe = task.source_timeframe
+    ) as first
+    where task.source_timeframe <> former.source_timeframe and first.window_start < former.cursor;
+
+    -- A start that is earlier now: candles of the time before were left alone.
+    insert into ohlcv.stale_windows (symbol, timeframe, window_start, ends_at, empties)
+    select former.symbol, former.timeframe, first.window_start, edge.ends_at, false
+    from unnest(p_former) as former
+    inner join ohlcv.tasks as task on former.symbol = task.symbol and former.timeframe = task.timeframe
+    cross join lateral (
+        select date_bin(
+            task.size,
+            ohlcv.next_source_row(
+                task.symbol,
+                task.source_timeframe,
+                coalesce(
+                    date_bin(task.size, task.starts_at, timestamptz '2000-01-01 00:00+00'), '-infinity'
+                )
+            ),
+            timestamptz '2000-01-01 00:00+00'
+        ) as window_start
+    ) as first
+    cross join lateral (
+        select least(
+            former.cursor, date_bin(task.size, former.starts_at, timestamptz '2000-01-01 00:00+00')
+        ) as ends_at
+    ) as edge
+    where
+        coalesce(task.starts_at, '-infinity') < former.starts_at
+        and former.cursor is not null
+        and first.window_start < edge.ends_at;
+end
+$$;
+
+comment on function ohlcv.follow_changes(ohlcv.tasks[]) is
+'Notes what base timeframe symbols had until now, and has windows built again for which there are other candles now';
+revoke all on function ohlcv.follow_changes(ohlcv.tasks[]) from public;
