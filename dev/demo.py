@@ -60,6 +60,9 @@ PREVIEWS = {
 }
 """Heading → query of a few of the rows that the DAGs wrote."""
 
+TOTALS = {"bars", "processed"}
+"""Counts that are sums of others."""
+
 SLOW = 900
 """Seconds that a run may take on a busy machine."""
 
@@ -198,6 +201,7 @@ def _counts(result: dict[str, Any]) -> Iterator[str]:
         if isinstance(value, dict):
             yield from _counts(value)
         elif isinstance(value, int) and not isinstance(value, bool) and value:
-            yield f"{value} {name.replace('_', ' ')}"
+            if name not in TOTALS:
+                yield f"{name.replace('_', ' ')} {value}"
         elif isinstance(value, list) and value and name in {"errors", "problems"}:
-            yield f"{len(value)} {name}"
+            yield f"{name} {len(value)}"

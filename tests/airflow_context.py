@@ -34,6 +34,7 @@ def context(
     )
     failed = [{"task_id": task_id, "map_index": -1, "state": "failed"} for task_id in failed_tasks]
     instance = SimpleNamespace(
+        task=task,
         dag_id=task.dag_id,
         task_id=task.task_id,
         run_id=run.run_id,
