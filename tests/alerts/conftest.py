@@ -98,6 +98,7 @@ class AirflowRuns:
         from airflow.models.xcom import XComModel  # noqa: PLC0415
         from airflow.providers.standard.operators.empty import EmptyOperator  # noqa: PLC0415
         from airflow.sdk import DAG  # noqa: PLC0415
+        from sqlalchemy.orm import Session  # noqa: PLC0415
 
         task = EmptyOperator(task_id=task_id, dag=DAG(run.dag_id, schedule=None))
         instance = TaskInstance(task, dag_version_id=uuid4(), run_id=run.run_id, state=state)
@@ -106,17 +107,9 @@ class AirflowRuns:
         instance.end_date = ended or run.end_date
         self._add(instance)
         if error is not None:
-            self._add(
-                XComModel(
-                    dag_run_id=run.id,
-                    dag_id=run.dag_id,
-                    run_id=run.run_id,
-                    task_id=task_id,
-                    map_index=-1,
-                    key="error",
-                    value=error,
-                )
-            )
+            with Session(self._engine) as session:
+                XComModel.set("error", error, dag_id=run.dag_id, task_id=task_id, run_id=run.run_id, session=session)
+                session.commit()
 
     def audit(self, run: Any, event: str, body: dict[str, Any], *, when: datetime, single: bool = True) -> None:
         """An entry of the audit log, as Airflow's API writes one for each request."""
