@@ -1012,4 +1012,5 @@ def test_tick_does_not_handle_more_rows_when_the_history_grows(market) -> None:
         handled_rows.append(handled(market, lambda explained, end=end: tick(explained, run_of(end + 16 * MINUTE))))
         begin = end + 15 * MINUTE
     few, many = handled_rows
-    assert many < 1.1 * few
+    # The history grows twelvefold. ANALYZE samples at random, so the plan, and with it the count, varies by a third.
+    assert many < 2 * few
