@@ -40,7 +40,7 @@ with probe("probe_late"):
 
 with probe("probe_failed"):
 
-    @task(retries=1, retry_policy=TransientOnlyRetryPolicy())
+    @task(retries=3, retry_delay=timedelta(seconds=1), retry_policy=TransientOnlyRetryPolicy())
     def fail() -> None:
         if not (FOLDER / "mended").exists():
             msg = "The probe is not fixed. Create the file."
