@@ -179,7 +179,7 @@ def _prepare(data: Path) -> None:
         os.chown(data, account.pw_uid, account.pw_gid)
     # A umask of 077, or pytest, closes them.
     for folder in (*data.parents, *PROGRAMS.parents):
-        _allow(folder, stat.S_IXOTH)
+        _allow(folder, stat.S_IXGRP | stat.S_IXOTH)
     for file in _files_of_the_wheel():
         _allow(file, stat.S_IROTH | (stat.S_IXOTH if file.stat().st_mode & stat.S_IXUSR else 0))
 

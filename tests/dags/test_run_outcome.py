@@ -15,6 +15,7 @@ from airflow.utils.state import DagRunState
 
 from dev.n8n.app import Workflow
 from dev.n8n.fixtures import KEY
+from tests.bundles import use_bundle
 from tests.kpi_data import entry
 from tests.market_data import DAY, candles, ingest, register, stored
 
@@ -38,12 +39,7 @@ def _metadata() -> None:
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch, repository: Path) -> Callable[[str, datetime], tuple[Any, dict[str, str]]]:
     """Runs a DAG for a date, each time as the same run; returns its state and those of its tasks."""
-    bundle = {
-        "name": "shipped",
-        "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
-        "kwargs": {"path": str(tmp_path)},
-    }
-    monkeypatch.setenv("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST", json.dumps([bundle]))
+    use_bundle(monkeypatch, "shipped", tmp_path)
 
     def run(dag_id: str, date: datetime) -> tuple[Any, dict[str, str]]:
         # `dag.test` of Airflow 3.3 cannot end a run with a deadline.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import pendulum
@@ -26,6 +25,8 @@ from airflow.utils.types import DagRunTriggeredByType
 from fastapi.testclient import TestClient
 from sqlalchemy import select
 
+from tests.bundles import use_bundle
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
@@ -34,7 +35,13 @@ if TYPE_CHECKING:
     import psycopg
     from airflow.sdk import DAG
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    # Airflow 3.4 does not close the asynchronous connection of its API server.
+    pytest.mark.filterwarnings(
+        "ignore:Exception ignored in. <function Connection.__del__:pytest.PytestUnraisableExceptionWarning"
+    ),
+]
 
 DAG_FILE = """
 from datetime import timedelta
@@ -93,12 +100,7 @@ def _metadata() -> None:
 
 @pytest.fixture
 def deployment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Deployment:
-    bundle = {
-        "name": "job",
-        "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
-        "kwargs": {"path": str(tmp_path)},
-    }
-    monkeypatch.setenv("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST", json.dumps([bundle]))
+    use_bundle(monkeypatch, "job", tmp_path)
     return Deployment(tmp_path.name, tmp_path)
 
 
