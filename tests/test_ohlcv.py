@@ -358,6 +358,19 @@ class TestChangedBaseTimeframe:
         assert stored(market) == expected(market, self.END + MINUTE)
         assert [bar[1:] for bar in qualities(market, "1d")] == [(2, 288, -1), (1440, 1440, 2)]
 
+    def test_candles_of_the_former_timeframe_that_are_not_built_outlive_the_retention(self, market) -> None:
+        register(market, {"A": "5m"})
+        ingest(market, candles("A", "5m", DAY, self.NOON))
+        tick(market, run_of(self.NOON + MINUTE, max_windows_per_task=3))
+        market.execute("update ohlcv.assets set base_timeframe = '1m'")
+        market.execute("select ohlcv.sync_tasks()")
+        drop = "select ohlcv.drop_candle_partitions('2026-04-01 00:00+00')"
+        assert market.execute(drop).fetchone() == (["candles_202602"],)
+        tick(market, run_of(DAY + timedelta(days=30) + MINUTE))
+        ingest(market, [candle("A", "1m", DAY + timedelta(days=30))])
+        tick(market, run_of(DAY + timedelta(days=31) + MINUTE))
+        assert market.execute(drop).fetchone() == (["candles_202603"],)
+
     def test_candles_of_a_timeframe_that_was_never_in_use_make_no_bars(self, market) -> None:
         register(market, {"A": "1m"})
         ingest(market, candles("A", "5m", DAY, self.NOON))

@@ -21,9 +21,15 @@ begin
             from ohlcv.assets as asset
             left join ohlcv.tasks as task
                 on asset.symbol = task.symbol and asset.base_timeframe = task.source_timeframe
+            inner join ohlcv.timeframes as base on
+                base.is_base
+                and (
+                    base.timeframe = asset.base_timeframe
+                    or asset.symbol in (select former.symbol from ohlcv.former_base_timeframes as former)
+                )
             inner join ohlcv.candles as candle on
                 candle.symbol = asset.symbol
-                and candle.timeframe = asset.base_timeframe
+                and candle.timeframe = base.timeframe
                 and candle.ts >= coalesce(task.cursor, '-infinity')
                 and candle.ts < old.ends_at
             where
