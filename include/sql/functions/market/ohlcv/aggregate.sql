@@ -222,14 +222,12 @@ begin
         ) as ranges
         from wanted
         left join lateral (
-            select used.timeframe, used.size, used.starts_at, used.ends_at, used.fallback_timeframe
+            select used.*
             from ohlcv.base_timeframes(wanted.symbol, wanted.source_timeframe) as used
-            where
-                base_changed
-                and wanted.is_base
-                and used.starts_at < wanted.ends_at
-                and used.ends_at > wanted.starts_at
-        ) as in_use on true
+            where base_changed and wanted.is_base
+            -- A subquery of its own, which calls the function for nobody else.
+            offset 0
+        ) as in_use on wanted.starts_at < in_use.ends_at and wanted.ends_at > in_use.starts_at
     ),
 
     built as materialized (
