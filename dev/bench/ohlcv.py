@@ -77,7 +77,7 @@ where random() > 0.005
 """
 _EMPTY = """
 truncate ohlcv.bars, ohlcv.tasks, ohlcv.stale_windows, ohlcv.candle_changes, ops.ops_runlog, ops.ops_runlog_tasks,
-    ops.ops_issues, peer.bars, original.bars, original.tasks
+    ops.ops_runlog_progress, ops.ops_issues, peer.bars, original.bars, original.tasks
 """
 _INGESTED = """
 insert into ohlcv.candle_changes
