@@ -12,7 +12,8 @@ as $$
         month.starts_at at time zone 'UTC',
         (month.starts_at + interval '1 month') at time zone 'UTC'
     from pg_inherits
-    inner join pg_class as class on pg_inherits.inhrelid = class.oid
+    -- Without a join, for which the planner may read all of pg_class.
+    cross join lateral (select split_part(pg_inherits.inhrelid::regclass::text, '.', 2) as relname) as class
     cross join lateral (
         select make_date(left(right(class.relname, 6), 4)::integer, right(class.relname, 2)::integer, 1)::timestamp
     ) as month (starts_at)
