@@ -119,7 +119,7 @@ select coalesce(sum(length), 0) from (
 _RELEASE = """
 select ohlcv.finish_tasks(%(job_name)s, %(run_id)s, array_agg(
     row(
-        task.symbol, task.timeframe, new.cursor, new.cursor, 1, 0, 0, 1, 0, 0, 0, null, 'success', null
+        task.symbol, task.timeframe, new.cursor, new.cursor, 1, 0, 0, 1, 0, 0, 0, null, 'success', null, false
     )::ohlcv.task_result
 ), %(max_hard_fails)s)
 from ohlcv.tasks as task
