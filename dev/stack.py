@@ -49,6 +49,10 @@ PRODUCTS = ("market", "clicks", "analytics", "telemetry", "kpi", "ops")
 
 _PORTS = 65_536
 
+_MB = 1_000_000
+NEEDED = 500 * _MB
+"""Bytes on the disk that a stack needs: most of it is PostgreSQL's."""
+
 DATABASES = ("airflow", "products")
 """What the stack creates on its PostgreSQL server."""
 
@@ -460,7 +464,7 @@ def make_writable(folder: Path) -> None:
         folder: Which.
 
     Raises:
-        StackError: Nothing can be written there.
+        StackError: Nothing can be written there, or too little.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -468,6 +472,9 @@ def make_writable(folder: Path) -> None:
     except OSError as error:
         msg = f"Nothing can be written to {folder}: {error.strerror}. Make it yours and writable, or remove it."
         raise StackError(msg) from None
+    if (free := shutil.disk_usage(folder).free) < NEEDED:
+        msg = f"The disk of {folder} has {free // _MB} MB left, and a stack needs {NEEDED // _MB} MB. Free some space."
+        raise StackError(msg)
 
 
 def dag_ids() -> set[str]:

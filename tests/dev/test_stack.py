@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -85,6 +86,12 @@ def test_home_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     home.parent.touch()
     with pytest.raises(StackError, match=f"Nothing can be written to {home}: Not a directory. Make it yours"):
         make_writable(home)
+
+
+def test_full_disk_is_named(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=60_000_000))
+    with pytest.raises(StackError, match=f"The disk of {tmp_path} has 60 MB left, and a stack needs 500 MB"):
+        make_writable(tmp_path)
 
 
 def test_dags_are_those_of_the_repository(repository: Path) -> None:
