@@ -36,9 +36,7 @@ MAILS = [
 ]
 TYPES = [*MAILS, "email_", "EMAIL_SENT", "page_view", "", "ü" * 92, "y" * 93, "y" * 99 + "z", "y" * 100]
 
-examples = settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+examples = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 def moments(start: datetime, end: datetime) -> st.SearchStrategy[datetime]:

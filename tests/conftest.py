@@ -23,6 +23,7 @@ os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 
 import psycopg  # noqa: E402
 import pytest  # noqa: E402
+from hypothesis import settings  # noqa: E402
 from psycopg import sql  # noqa: E402
 
 from aggregator.migrations import migrate  # noqa: E402
@@ -32,6 +33,10 @@ from dev.analytics_engine.fixtures import analytics_engine, analytics_engine_pro
 from dev.n8n.fixtures import n8n, n8n_process  # noqa: E402
 
 __all__ = ["analytics_engine", "analytics_engine_process", "n8n", "n8n_process"]
+
+# Its deadline for an example would make tests depend on the machine.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

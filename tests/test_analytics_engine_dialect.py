@@ -327,7 +327,7 @@ WORDS = st.sampled_from([*_WORDS.split(), "\n"])
 
 
 @pytest.mark.slow
-@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=600, suppress_health_check=[HealthCheck.too_slow])
 @given(st.one_of(st.lists(WORDS, max_size=30).map(" ".join), st.lists(WORDS, max_size=12).map("".join), st.text()))
 def test_any_text_passes_or_is_refused_and_nothing_else(sql: str) -> None:
     for text in (sql, f"SELECT {sql} FORMAT JSON", f"SELECT count() AS n FROM t WHERE {sql} FORMAT JSON"):
@@ -470,7 +470,7 @@ hostile = st.text(
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=texts | hostile)
 def test_a_bound_text_is_that_text_to_the_parser_the_gate_and_clickhouse(
     text: str, clickhouse: Callable[[str], Any]
@@ -483,7 +483,7 @@ def test_a_bound_text_is_that_text_to_the_parser_the_gate_and_clickhouse(
 
 
 @pytest.mark.slow
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(number=st.integers(-(2**63), 2**63 - 1) | st.floats(1e-15, 1e15) | st.floats(-1e15, -1e-15))
 def test_a_bound_number_is_that_number_to_clickhouse(number: float, clickhouse: Callable[[str], Any]) -> None:
     literal = bind("%(number)s", {"number": number})
@@ -492,7 +492,7 @@ def test_a_bound_number_is_that_number_to_clickhouse(number: float, clickhouse: 
 
 
 @pytest.mark.slow
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(moment=st.datetimes(datetime(1970, 1, 1), datetime(2106, 2, 7), timezones=st.just(UTC)))
 def test_a_bound_time_is_that_time_to_clickhouse(moment: datetime, clickhouse: Callable[[str], Any]) -> None:
     moment = moment.replace(microsecond=0)

@@ -169,9 +169,7 @@ class World:
 
 
 @pytest.mark.slow
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(actions=st.lists(st.sampled_from(World.ACTIONS), max_size=14), data=st.data())
 def test_any_interleaving_of_ingest_and_ticks_ends_with_the_bars_of_an_independent_engine(
     market, other, actions, data

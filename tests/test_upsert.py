@@ -355,7 +355,7 @@ ROWS = st.lists(st.tuples(KEYS, st.sampled_from([None, 0, 1, 2])), max_size=12)
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(batches=st.lists(ROWS, min_size=1, max_size=4))
 def test_agrees_with_a_model(batches: list[Any], connection: psycopg.Connection) -> None:
     connection.execute(
@@ -484,7 +484,7 @@ def test_refused_groups_stand_alone_and_the_rest_is_stored(database_url: str, co
 
 
 @pytest.mark.slow
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.sampled_from(["a", "b", "c", "d", "evil 1", "evil 2", "evil 3"]), st.integers(-1, 2))))
 def test_isolation_accounts_for_every_row(
     database_url: str, connection: psycopg.Connection, rows: list[tuple[str, int]]

@@ -89,7 +89,7 @@ def test_age_is_that_at_the_end_of_the_day(task, connection) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.booleans(), st.integers(-2, 33 * 86400)), max_size=12))
 def test_any_domains_are_those_of_an_independent_engine(task, connection, given_domains) -> None:
     domains = [

@@ -126,7 +126,7 @@ ROWS = st.lists(
 
 
 @pytest.mark.slow
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=ROWS, ids=st.randoms(use_true_random=False), days=st.permutations([date(2024, 2, 29), date(2024, 3, 1)]))
 def test_any_days_in_any_order_are_those_of_an_independent_engine(task, connection, rows, ids, days) -> None:
     connection.execute("truncate public.telemetry, public.telemetry_daily")

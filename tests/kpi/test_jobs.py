@@ -524,7 +524,7 @@ def expected_status(kpis: list[tuple[str, bool]]) -> str:
 SETTLED = sorted(set(Status) - {Status.SENDING})
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(kpis=st.lists(st.tuples(st.sampled_from(SETTLED), st.booleans()), max_size=4))
 def test_status_of_a_job_follows_from_its_kpis(kpi_db, kpis: list[tuple[str, bool]]) -> None:
     kpi_db.execute("delete from kpi.jobs")

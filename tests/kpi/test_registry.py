@@ -284,7 +284,7 @@ JSON = st.recursive(
 
 
 @pytest.mark.slow
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(entries=st.lists(JSON | st.fixed_dictionaries({name: JSON | st.just(value) for name, value in entry().items()})))
 def test_whatever_is_accepted_can_be_stored_and_the_rest_is_dropped(kpi_db, entries: list[Any]) -> None:
     try:

@@ -138,7 +138,7 @@ def test_enrichment_that_has_seen_most_stays(apply, without_keys) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from([None, "", "email"]), st.integers(0, 3)), max_size=30))
 def test_every_row_is_either_kept_or_in_the_archive(apply, connection, replayed) -> None:
     connection.execute("drop schema if exists analytics, scoring, lead_intelligence, migrations cascade")

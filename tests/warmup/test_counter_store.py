@@ -85,7 +85,7 @@ class TestPostgres:
         assert self.counted(connection) == kept
         assert store.reset_daily_counters(asked, MIDNIGHT) == ResetReport(reset=0, kept=2)
 
-    @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(
         counted=st.sets(
             st.tuples(
