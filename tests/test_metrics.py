@@ -64,6 +64,12 @@ def test_run_with_the_param_dry_run_counts_nothing(sent) -> None:
     assert sent == [("aggregator.task.duration", TAGS)]
 
 
+def test_result_that_says_it_is_no_dry_run_is_counted_whatever_the_param(sent) -> None:
+    """OHLCV's param is true by default, and means nothing in an ordinary run."""
+    metrics.report(context(dryRun=True), {**RESULT, "dry_run": False})
+    assert ("aggregator.rows.inserted", 2, TAGS) in sent
+
+
 def test_bars_are_counted_by_the_tasks_that_build_them_alone(dag_bag: DagBag) -> None:
     dag = dag_bag.dags["ohlcv_aggregation"]
     assert dag.get_task("aggregate").partial_kwargs["post_execute"] is metrics.report

@@ -39,13 +39,15 @@ COUNTERS: Final = {
 def report(context: Context, result: Any) -> None:
     """Report the figures of a task that has done its work: the ``post_execute`` of every task.
 
-    Those of a dry run are logged and not counted: a result with ``dry_run``, or a run with the param ``dryRun``.
+    Those of a dry run are logged and not counted. The result's ``dry_run`` says so; without it, the param ``dryRun``.
 
     Args:
         context: Airflow's context of the task.
         result: What the task returned; the counts in it that :data:`COUNTERS` names are reported.
     """
-    is_dry_run = (isinstance(result, Mapping) and result.get("dry_run")) or context["params"].get("dryRun")
+    is_dry_run = context["params"].get("dryRun", False)
+    if isinstance(result, Mapping):
+        is_dry_run = result.get("dry_run", is_dry_run)
     _report(context, result, counted=not is_dry_run)
 
 

@@ -70,7 +70,7 @@ def test_tick_builds_what_was_over_a_minute_after_its_interval(dag, market) -> N
     done, instances = run(dag)
     assert stored(market) == expected(market, END + MINUTE)
     assert done["inserted"] == len(stored(market)) == 2 * (96 + 24 + 6 + 1)
-    assert [(instance["tasks"], "dry_run" in instance) for instance in instances] == [(8, False)]
+    assert [(instance["tasks"], instance["dry_run"]) for instance in instances] == [(8, False)]
     status = "status, totals ->> 'inserted', run_id, finished_at is not null"
     assert market.execute(f"select {status} from ops.ops_runlog").fetchall() == [
         ("success", str(done["inserted"]), f"scheduled__{END.isoformat()}", True)

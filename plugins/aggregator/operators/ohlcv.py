@@ -95,7 +95,7 @@ class OhlcvAggregateOperator(BaseOperator):
         """Build the bars, or with days in the params rebuild those of the days.
 
         Returns:
-            What was done, by count; of a rebuild, also whether it was a ``dry_run``.
+            What was done, by count, and whether it was a ``dry_run``.
 
         Raises:
             HardError: PostgreSQL refused a statement for what it says; nothing of that shard is stored, of a rebuild
@@ -117,10 +117,10 @@ class OhlcvAggregateOperator(BaseOperator):
             return ohlcv.aggregate(group.transaction, run, **shard)
 
         totals = sum(group.run(build, self.shards), ohlcv.Totals())
-        if not params.wanted:
-            return asdict(totals)
-        self.log.info("%s: %s", "Dry run, rolled back" if params.dry_run else "Rebuilt", asdict(totals))
-        return {**asdict(totals), "dry_run": params.dry_run}
+        if params.wanted:
+            self.log.info("%s: %s", "Dry run, rolled back" if params.dry_run else "Rebuilt", asdict(totals))
+        # The param is for rebuilds, and true by default: metrics count what the result says.
+        return {**asdict(totals), "dry_run": params.wanted and params.dry_run}
 
     def on_kill(self) -> None:
         """Cancel the statements that run, and let nothing commit anymore: Airflow calls this at SIGTERM."""
