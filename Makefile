@@ -74,10 +74,11 @@ test-airflow: setup ## All but the end-to-end tests on another Airflow, VERSION=
 	@.local/airflow-$(VERSION)/bin/python -m pytest -n 2 --dist loadfile -m "not e2e"
 
 .PHONY: lint
-lint: setup ## Check style, types and SQL
+lint: setup ## Check style, types, imports and SQL
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
+	@.venv/bin/lint-imports --no-logo --no-cache
 	@.venv/bin/sqlfluff lint --disable-progress-bar --nocolor include/sql
 
 .PHONY: format

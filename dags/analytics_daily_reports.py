@@ -28,8 +28,9 @@ from datetime import timedelta
 
 from airflow.sdk import DAG
 
-from aggregator.defaults import Tag, analytics_args, analytics_dag_args, schedule
-from aggregator.operators.sql_upsert import SqlUpsertOperator
+from aggregator.core.catalog import Tag
+from aggregator.postgres.operators import SqlUpsertOperator
+from aggregator.wiring import analytics_args, analytics_dag_args, schedule
 
 with DAG(
     dag_id="analytics_daily_reports",
@@ -44,10 +45,10 @@ with DAG(
     SqlUpsertOperator(
         task_id="report_campaigns",
         conn_id="analytics_db",
-        sql="analytics/campaign_daily_stats.sql",
-        stored="analytics/stored_campaign_daily_stats.sql",
+        sql="analytics/queries/campaign_daily_stats.sql",
+        stored="analytics/queries/stored_campaign_daily_stats.sql",
         table="analytics.campaign_daily_stats",
         key=["campaign_id", "organization_id", "date"],
         isolate_by="organization_id",
-        groups="analytics/organizations_with_activity.sql",
+        groups="analytics/queries/organizations_with_activity.sql",
     )

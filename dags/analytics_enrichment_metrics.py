@@ -30,8 +30,9 @@ from datetime import timedelta
 
 from airflow.sdk import DAG
 
-from aggregator.defaults import Tag, analytics_args, analytics_dag_args, schedule
-from aggregator.operators.sql_upsert import SqlUpsertOperator
+from aggregator.core.catalog import Tag
+from aggregator.postgres.operators import SqlUpsertOperator
+from aggregator.wiring import analytics_args, analytics_dag_args, schedule
 
 with DAG(
     dag_id="analytics_enrichment_metrics",
@@ -46,10 +47,10 @@ with DAG(
     SqlUpsertOperator(
         task_id="measure_enrichment",
         conn_id="analytics_db",
-        sql="analytics/enrichment_metrics.sql",
-        stored="analytics/stored_enrichment_metrics.sql",
+        sql="analytics/queries/enrichment_metrics.sql",
+        stored="analytics/queries/stored_enrichment_metrics.sql",
         table="analytics.enrichment_metrics",
         key=["organization_id", "date"],
         isolate_by="organization_id",
-        groups="analytics/organizations_with_jobs.sql",
+        groups="analytics/queries/organizations_with_jobs.sql",
     )

@@ -31,8 +31,9 @@ from datetime import timedelta
 
 from airflow.sdk import DAG
 
-from aggregator.defaults import Tag, analytics_args, analytics_dag_args, schedule
-from aggregator.operators.sql_upsert import SqlUpsertOperator
+from aggregator.core.catalog import Tag
+from aggregator.postgres.operators import SqlUpsertOperator
+from aggregator.wiring import analytics_args, analytics_dag_args, schedule
 
 with DAG(
     dag_id="analytics_hourly_aggregation",
@@ -47,10 +48,10 @@ with DAG(
     SqlUpsertOperator(
         task_id="aggregate_events",
         conn_id="analytics_db",
-        sql="analytics/event_aggregates.sql",
-        stored="analytics/stored_event_aggregates.sql",
+        sql="analytics/queries/event_aggregates.sql",
+        stored="analytics/queries/stored_event_aggregates.sql",
         table="analytics.event_aggregates",
         key=["organization_id", "date", "event_type", "channel"],
         isolate_by="organization_id",
-        groups="analytics/organizations_with_activity.sql",
+        groups="analytics/queries/organizations_with_activity.sql",
     )

@@ -29,8 +29,9 @@ from datetime import timedelta
 
 from airflow.sdk import DAG
 
-from aggregator.defaults import Tag, analytics_args, analytics_dag_args, schedule
-from aggregator.operators.sql_upsert import SqlUpsertOperator
+from aggregator.core.catalog import Tag
+from aggregator.postgres.operators import SqlUpsertOperator
+from aggregator.wiring import analytics_args, analytics_dag_args, schedule
 
 with DAG(
     dag_id="analytics_score_distribution",
@@ -45,10 +46,10 @@ with DAG(
     SqlUpsertOperator(
         task_id="snapshot_scores",
         conn_id="analytics_db",
-        sql="analytics/score_distribution.sql",
-        stored="analytics/stored_score_distribution.sql",
+        sql="analytics/queries/score_distribution.sql",
+        stored="analytics/queries/stored_score_distribution.sql",
         table="analytics.daily_score_distribution",
         key=["organization_id", "date"],
         isolate_by="organization_id",
-        groups="analytics/organizations_with_scores.sql",
+        groups="analytics/queries/organizations_with_scores.sql",
     )

@@ -27,8 +27,9 @@ from datetime import timedelta
 
 from airflow.sdk import DAG
 
-from aggregator.defaults import Tag, analytics_args, analytics_dag_args, schedule
-from aggregator.operators.warmup import WarmupResetOperator
+from aggregator.core.catalog import Tag
+from aggregator.warmup.operators import WarmupResetOperator
+from aggregator.wiring import analytics_args, analytics_dag_args, schedule
 
 with DAG(
     dag_id="analytics_warmup_reset",
@@ -40,4 +41,6 @@ with DAG(
     tags=[Tag.ANALYTICS],
     **analytics_dag_args("analytics_warmup_reset"),
 ):
-    WarmupResetOperator(task_id="reset_warmup_counters", sql="analytics/warming_domains.sql", conn_id="analytics_db")
+    WarmupResetOperator(
+        task_id="reset_warmup_counters", sql="warmup/queries/warming_domains.sql", conn_id="analytics_db"
+    )

@@ -31,8 +31,9 @@ from datetime import timedelta
 
 from airflow.sdk import DAG
 
-from aggregator.defaults import Owner, Tag, dag_args, default_args, schedule
-from aggregator.operators.analytics_engine_to_postgres import AnalyticsEngineToPostgresOperator
+from aggregator.analytics_engine.transfer import AnalyticsEngineToPostgresOperator
+from aggregator.core.catalog import Owner, Tag
+from aggregator.wiring import dag_args, default_args, schedule
 
 with DAG(
     dag_id="click_rollups",
@@ -46,10 +47,10 @@ with DAG(
 ):
     AnalyticsEngineToPostgresOperator(
         task_id="roll_up_clicks",
-        sql="clicks/analytics_engine/clicks_per_hire.sql",
-        select="clicks/rollups.sql",
-        skipped="clicks/unknown_hires.sql",
-        stored="clicks/stored_rollups.sql",
+        sql="clicks/queries/analytics_engine/clicks_per_hire.sql",
+        select="clicks/queries/rollups.sql",
+        skipped="clicks/queries/unknown_hires.sql",
+        stored="clicks/queries/stored_rollups.sql",
         postgres_conn_id="clicks_db",
         table="public.click_rollups",
         key=["day", "hire_id"],

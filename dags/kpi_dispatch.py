@@ -26,13 +26,14 @@ from __future__ import annotations
 
 from airflow.sdk import DAG, Param
 
-from aggregator.defaults import Owner, Tag, dag_args, default_args, trigger
-from aggregator.operators.kpi import (
+from aggregator.core.catalog import Owner, Tag
+from aggregator.kpi.operators import (
     CreateKpiJobOperator,
     ReadKpiRegistryOperator,
     SettleKpiJobOperator,
     TriggerKpiOperator,
 )
+from aggregator.wiring import dag_args, default_args, trigger
 
 with DAG(
     dag_id="kpi_dispatch",

@@ -30,9 +30,10 @@ from datetime import timedelta
 
 from airflow.sdk import DAG, Param
 
-from aggregator import metrics
-from aggregator.defaults import Owner, Tag, dag_args, default_args, schedule
-from aggregator.operators.ohlcv import OhlcvAggregateOperator, OhlcvFinishOperator, OhlcvPlanOperator
+from aggregator.core import metrics
+from aggregator.core.catalog import Owner, Tag
+from aggregator.ohlcv.operators import OhlcvAggregateOperator, OhlcvFinishOperator, OhlcvPlanOperator
+from aggregator.wiring import dag_args, default_args, schedule
 
 DATE = {"type": ["null", "string"], "format": "date"}
 

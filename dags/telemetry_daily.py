@@ -28,8 +28,9 @@ from datetime import timedelta
 
 from airflow.sdk import DAG, Param
 
-from aggregator.defaults import Owner, Tag, dag_args, default_args, schedule
-from aggregator.operators.telemetry import TelemetryDailyOperator
+from aggregator.core.catalog import Owner, Tag
+from aggregator.telemetry.operators import TelemetryDailyOperator
+from aggregator.wiring import dag_args, default_args, schedule
 
 with DAG(
     dag_id="telemetry_daily",
@@ -49,8 +50,8 @@ with DAG(
     TelemetryDailyOperator(
         task_id="roll_up_telemetry",
         conn_id="telemetry_db",
-        sql="telemetry/daily_rollups.sql",
-        event_types="telemetry/event_types.sql",
-        stored="telemetry/stored_rollups.sql",
+        sql="telemetry/queries/daily_rollups.sql",
+        event_types="telemetry/queries/event_types.sql",
+        stored="telemetry/queries/stored_rollups.sql",
         table="public.telemetry_daily",
     )

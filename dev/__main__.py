@@ -133,12 +133,12 @@ def migrate(_: Console) -> int:
     """Migrate the databases of the connections that the environment names, or else those of the running stack."""
     ours = any(name.startswith("AIRFLOW_CONN_") and name.endswith("_DB") for name in os.environ)
     environment = {**os.environ, "PYTHONPATH": "plugins"} if ours else running_stack().environment()
-    return subprocess.call([sys.executable, "-m", "aggregator.migrations"], env=environment, cwd=REPOSITORY)
+    return subprocess.call([sys.executable, "-m", "aggregator.postgres.migrations"], env=environment, cwd=REPOSITORY)
 
 
 def dead_letters(_: Console) -> int:
     """List the dead letters of the running stack."""
-    command = [sys.executable, "-m", "aggregator.dead_letters", "list"]
+    command = [sys.executable, "-m", "aggregator.alerts.dead_letters", "list"]
     return subprocess.call(command, env=running_stack().environment(), cwd=REPOSITORY)
 
 

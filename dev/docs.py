@@ -8,10 +8,10 @@ import re
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from aggregator import settings
-from aggregator.defaults import DEADLINES
+from aggregator.core import settings
+from aggregator.core.catalog import DEADLINES
+from aggregator.core.metrics import COUNTERS, DURATION
 from aggregator.kpi.registry import json_schema
-from aggregator.metrics import COUNTERS, DURATION
 from dev.stack import REPOSITORY
 
 if TYPE_CHECKING:

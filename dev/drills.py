@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from aggregator.metrics import COUNTERS, DURATION
+from aggregator.core.metrics import COUNTERS, DURATION
 from dev.airflow_api import NotYetError, wait
 from dev.alerts_receiver import AlertsReceiver
 from dev.demo import TRIGGERED

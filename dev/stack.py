@@ -27,7 +27,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from aggregator.kpi.registry import VARIABLE
-from aggregator.migrations import databases, migrate
+from aggregator.postgres.migrations import databases, migrate
 from dev import postgres as embedded
 from dev.airflow_api import AirflowApi
 from dev.analytics_engine.client import TOKEN, AnalyticsEngineControl
@@ -39,7 +39,7 @@ from dev.supervisor import Supervisor
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from aggregator.migrations import Report
+    from aggregator.postgres.migrations import Report
     from dev.postgres import Postgres
 
 REPOSITORY = Path(__file__).parents[1]

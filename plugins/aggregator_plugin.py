@@ -6,9 +6,11 @@ from airflow.plugins_manager import AirflowPlugin
 
 from aggregator.alerts import dags_test
 from aggregator.alerts.deadline import DagRunDue
-from aggregator.api import freshness, health, kpi, telemetry
-from aggregator.api.mount import AnswerWithoutSlash
-from aggregator.timetables.offset_cron import OffsetCronTimetable
+from aggregator.core.timetable import OffsetCronTimetable
+from aggregator.kpi import api as kpi
+from aggregator.telemetry import api as telemetry
+from aggregator.web import freshness, health
+from aggregator.web.mount import AnswerWithoutSlash
 
 
 class AggregatorPlugin(AirflowPlugin):

@@ -26,7 +26,7 @@ import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 from psycopg import sql  # noqa: E402
 
-from aggregator.migrations import migrate  # noqa: E402
+from aggregator.postgres.migrations import migrate  # noqa: E402
 from dev import pgbouncer  # noqa: E402
 from dev import postgres as embedded  # noqa: E402
 from dev.analytics_engine.fixtures import analytics_engine, analytics_engine_process  # noqa: E402

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowSkipException
 
-from aggregator.errors import AggregatorError
+from aggregator.core.errors import AggregatorError
 from aggregator.kpi import jobs
 from aggregator.kpi.registry import Kpi
 from aggregator.kpi.trace_id import trace_id_of

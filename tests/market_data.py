@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from hypothesis import strategies as st
 
-from aggregator import ohlcv
-from aggregator.settings import OhlcvSettings
+from aggregator.core.settings import OhlcvSettings
+from aggregator.ohlcv import aggregation as ohlcv
 from tests.oracles import bars_of
 
 if TYPE_CHECKING:

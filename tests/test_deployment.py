@@ -13,7 +13,8 @@ import pytest
 import yaml
 from airflow.configuration import conf
 
-from aggregator import settings
+from aggregator.core import settings
+from aggregator.postgres.migrations import databases
 from dev.stack import PRODUCTS
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def test_airflow_starts_after_the_migrations_and_as_nobody_special(services, rep
         "triggerer",
         "worker",
     }
-    assert services["migrate"]["command"][-1] == "airflow db migrate && python -m aggregator.migrations"
+    assert services["migrate"]["command"][-1] == "airflow db migrate && python -m aggregator.postgres.migrations"
     for name in airflow.keys() - ONE_SHOT:
         assert airflow[name]["depends_on"]["migrate"] == {"condition": "service_completed_successfully"}, name
         assert airflow[name]["cap_drop"] == ["ALL"], name
@@ -160,7 +161,7 @@ def test_every_setting_reaches_every_container_and_nothing_else_does(environment
 def test_connections_are_those_that_code_uses(environment, airflow_settings, syntax_trees, repository: Path) -> None:
     table = (repository / "docs" / "configuration.md").read_text().split("## Connections")[1].split("## Settings")[0]
     documented = set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE))
-    migrated = {f"{folder.name}_db" for folder in (repository / "include" / "sql" / "migrations").iterdir()}
+    migrated = {f"{database}_db" for database in databases()}
     used = named(syntax_trees, r"(?i)(conn_id|^default_conn_name|^connection)$") | migrated
     assert used - documented == set()
     assert documented - used - {text for tree in syntax_trees for text in texts(tree)} == set()

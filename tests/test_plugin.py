@@ -9,7 +9,7 @@ from pathlib import Path
 from airflow import plugins_manager
 
 from aggregator.alerts.deadline import DagRunDue
-from aggregator.timetables.offset_cron import OffsetCronTimetable
+from aggregator.core.timetable import OffsetCronTimetable
 from aggregator_plugin import AggregatorPlugin
 
 PLUGINS = Path(__file__).parents[1] / "plugins"
@@ -35,7 +35,7 @@ def test_only_the_entry_file_is_a_plugin() -> None:
 
 def test_the_timetable_is_registered() -> None:
     assert plugins_manager.get_timetables_plugins() == {
-        "aggregator.timetables.offset_cron.OffsetCronTimetable": OffsetCronTimetable
+        "aggregator.core.timetable.OffsetCronTimetable": OffsetCronTimetable
     }
 
 

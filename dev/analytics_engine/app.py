@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from starlette.background import BackgroundTask
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 
-from aggregator import analytics_engine_dialect as dialect
+from aggregator.analytics_engine import dialect
 from dev.analytics_engine.store import DATASET_NAME, DATASETS, TIME_ZONES, QueryError, Store
 from dev.stand_in.faults import Cut, Fault, Faults, with_close
 

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 import psycopg
 from rich.table import Table
 
-from aggregator.migrations import migrate
-from aggregator.paths import SQL
-from aggregator.upsert import Upsert
+from aggregator.core.paths import SQL
+from aggregator.postgres.migrations import migrate
+from aggregator.postgres.upsert import Upsert
 from dev.postgres import PROGRAMS
 
 if TYPE_CHECKING:

@@ -13,14 +13,15 @@ from airflow.sdk.exceptions import AirflowSkipException
 from airflow.triggers.base import BaseTrigger, StartTriggerArgs, TaskSkippedEvent, TaskSuccessEvent, TriggerEvent
 from asgiref.sync import sync_to_async
 
-from aggregator.defaults import Owner, default_args
-from aggregator.errors import AggregatorError, HardError, TransientError
-from aggregator.operators.kpi import (
+from aggregator.core.catalog import Owner
+from aggregator.core.errors import AggregatorError, PermanentError, TransientError
+from aggregator.kpi.operators import (
     CreateKpiJobOperator,
     ReadKpiRegistryOperator,
     SettleKpiJobOperator,
     TriggerKpiOperator,
 )
+from aggregator.wiring import default_args
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -66,7 +67,7 @@ class TriggerKpiFromTriggerOperator(TriggerKpiOperator):
 
     def fail(self, context: Context, event: dict[str, Any]) -> NoReturn:  # noqa: ARG002 - Airflow passes it
         """Fail on a worker, where the policy of retries is asked."""
-        raise (TransientError if event["transient"] else HardError)(event["error"])
+        raise (TransientError if event["transient"] else PermanentError)(event["error"])
 
 
 with DAG(

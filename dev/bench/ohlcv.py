@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from rich.table import Table
 
-from aggregator import ohlcv
-from aggregator.migrations import migrate
-from aggregator.settings import OhlcvSettings
+from aggregator.core.settings import OhlcvSettings
+from aggregator.ohlcv import aggregation as ohlcv
+from aggregator.postgres.migrations import migrate
 from dev.bench import ohlcv_peers as peers
 
 if TYPE_CHECKING:

@@ -34,8 +34,8 @@ _TRANSFER = """
 import json, resource, sys, time
 from datetime import datetime, timedelta
 from airflow.sdk import DAG
-from aggregator.operators.analytics_engine_to_postgres import AnalyticsEngineToPostgresOperator
-from aggregator.timetables.offset_cron import OffsetCronTimetable
+from aggregator.analytics_engine.transfer import AnalyticsEngineToPostgresOperator
+from aggregator.core.timetable import OffsetCronTimetable
 from dev.bench.transfer import OPERATOR
 from tests.airflow_context import context
 

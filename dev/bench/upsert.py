@@ -15,7 +15,7 @@ import psycopg
 from airflow.providers.postgres.hooks.postgres import PostgresHook
 from rich.table import Table
 
-from aggregator.upsert import Upsert
+from aggregator.postgres.upsert import Upsert
 
 if TYPE_CHECKING:
     from collections.abc import Callable

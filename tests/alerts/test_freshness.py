@@ -9,9 +9,9 @@ import pendulum
 import pytest
 
 from aggregator.alerts.freshness import TARGETS, Freshness, Lag, State, look
-from aggregator.defaults import DEADLINES
-from aggregator.migrations import databases
-from aggregator.timetables.offset_cron import OffsetCronTimetable
+from aggregator.core.catalog import DEADLINES
+from aggregator.core.timetable import OffsetCronTimetable
+from aggregator.postgres.migrations import databases
 
 if TYPE_CHECKING:
     import psycopg

@@ -14,11 +14,11 @@ import pytest
 from airflow.sdk import DAG, BaseOperator, Connection
 from werkzeug import Response
 
-from aggregator import failures
 from aggregator.alerts import notifier
 from aggregator.alerts.notifier import deliver, notify_failed, tell, webhook_url
 from aggregator.alerts.store import Alert, Kind, open_alerts, raise_alert, settle
-from aggregator.errors import AggregatorError, HardError, TransientError, WrongParamsError
+from aggregator.core import failures
+from aggregator.core.errors import AggregatorError, PermanentError, TransientError, WrongParamsError
 from tests.alerts.conftest import PATH
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ def test_address_of_the_receiver(connection: dict[str, Any], url: str) -> None:
     ("host", "said"), [(None, "alerts_webhook has no host"), ("https://chat:port/x", "alerts_webhook is no address")]
 )
 def test_connection_without_a_host_is_named(host: str | None, said: str) -> None:
-    with pytest.raises(HardError, match=said):
+    with pytest.raises(PermanentError, match=said):
         webhook_url(Connection(conn_id="alerts_webhook", conn_type="http", host=host))
 
 
@@ -210,7 +210,7 @@ LINK = "/dags/job/runs/scheduled__2026-11-16T01%3A00%3A00%2B00%3A00"
 
 
 def failed_run(
-    states: dict[str, str], noted: dict[tuple[str, int], HardError | TransientError], **different: Any
+    states: dict[str, str], noted: dict[tuple[str, int], PermanentError | TransientError], **different: Any
 ) -> Any:
     """What Airflow gives the callback of a run, after plan, three times work, and finish."""
     with DAG("job", schedule=None) as dag:
@@ -255,8 +255,8 @@ CLEAR = f"Fix the cause, then clear run {RUN}, due 2026-11-16 01:00 UTC."
         (
             {"plan": "failed", "work": "upstream_failed", "finish": "failed"},
             {
-                ("plan", -1): HardError("Connection 'market_db' is unknown. Create it in Airflow."),
-                ("finish", -1): HardError("A task of this run failed."),
+                ("plan", -1): PermanentError("Connection 'market_db' is unknown. Create it in Airflow."),
+                ("finish", -1): PermanentError("A task of this run failed."),
             },
             "Task plan failed and is not retried, the error is permanent: Connection 'market_db' is unknown.",
         ),

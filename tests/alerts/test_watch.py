@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from aggregator.alerts import freshness, watch
+from aggregator.alerts.dead_letters import TOO_MANY
 from aggregator.alerts.freshness import TARGETS, Freshness, Lag, State
+from aggregator.alerts.messages import stale
 from aggregator.alerts.notifier import notify_failed
 from aggregator.alerts.store import Alert, Kind, OpenAlert, open_alerts, raise_alert, settle
-from aggregator.alerts.wording import stale
-from aggregator.dead_letters import TOO_MANY
-from aggregator.errors import AggregatorError
-from aggregator.migrations import databases
+from aggregator.core.errors import AggregatorError
+from aggregator.postgres.migrations import databases
 from tests.alerts.test_store import SINCE, messages
 
 if TYPE_CHECKING:
@@ -391,7 +391,7 @@ def test_too_many_dead_letters_are_told_of_until_there_are_fewer(ops) -> None:
     watch.watch_dead_letters(open_alerts())
     assert kinds(ops) == [("dead_letters", True)]
     assert messages(ops) == [
-        "DEAD LETTERS: 10 runs failed and wait for a replay: python -m aggregator.dead_letters list",
+        "DEAD LETTERS: 10 runs failed and wait for a replay: python -m aggregator.alerts.dead_letters list",
         "RECOVERED: fewer than 10 dead letters are open.",
     ]
 

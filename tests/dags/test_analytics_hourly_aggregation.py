@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aggregator.errors import HardError
+from aggregator.core.errors import PermanentError
 from tests import analytics_data as data
 from tests.analytics_data import CONTACTS, ORGANIZATIONS, examples, run, run_twice, store
 from tests.oracles import event_aggregates_of
@@ -138,7 +138,7 @@ def test_refused_organisation_does_not_stop_the_others(task, analytics_db) -> No
     analytics_db.execute(f"alter table {WRITTEN} add constraint picky check (organization_id <> '{refused}')")
     store(analytics_db, ACTIVITY, [event(DAY), event(DAY, organization_id=accepted)])
 
-    with pytest.raises(HardError, match=refused):
+    with pytest.raises(PermanentError, match=refused):
         run(task, DAY, DAY + HOUR)
 
     assert stored(analytics_db, DAY) == [(accepted, "page_view", 1, 1)]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from aggregator.errors import HardError
+from aggregator.core.errors import PermanentError
 from tests import analytics_data as data
 from tests.analytics_data import ORGANIZATIONS, examples, run_day, run_twice, store
 from tests.oracles import score_distribution_of
@@ -109,6 +109,6 @@ def test_contacts_without_a_score_do_not_count(task, analytics_db, yesterday) ->
 
 def test_average_that_does_not_fit_is_refused_for_its_organisation_alone(task, analytics_db, yesterday) -> None:
     store(analytics_db, SCORES, scores_of(1000) + scores_of(20, organization=ORGANIZATIONS[1]))
-    with pytest.raises(HardError, match=ORGANIZATIONS[0]):
+    with pytest.raises(PermanentError, match=ORGANIZATIONS[0]):
         run_day(task, yesterday)
     assert [row[0] for row in stored(analytics_db)] == [ORGANIZATIONS[1]]

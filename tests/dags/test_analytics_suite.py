@@ -8,10 +8,11 @@ from uuid import UUID
 
 import pytest
 
-from aggregator import dead_letters
-from aggregator.analytics import MESSAGES
-from aggregator.defaults import Owner, check_params_and_pause
-from aggregator.errors import HardError
+from aggregator.alerts import dead_letters
+from aggregator.analytics.suite import MESSAGES
+from aggregator.core.catalog import Owner
+from aggregator.core.errors import PermanentError
+from aggregator.wiring import check_params_and_pause
 from tests.analytics_data import ORGANIZATIONS, run
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def test_organization_that_cannot_be_computed_is_named_after_the_others_are_stor
     bad, good, also_good = (str(UUID(int=number)) for number in (2, 1, 3))
     analytics_db.execute(arrange.format(poison=bad, good=good, also_good=also_good, day=day, overflow=OVERFLOW))
 
-    with pytest.raises(HardError, match=rf"refused 1 of the groups .*'{bad}' \(cannot be computed\): {error}"):
+    with pytest.raises(PermanentError, match=rf"refused 1 of the groups .*'{bad}' \(cannot be computed\): {error}"):
         run(task, day, day + timedelta(days=1))
 
     rows = analytics_db.execute(f"select organization_id::text from analytics.{table} order by 1").fetchall()

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aggregator.errors import HardError, TransientError
+from aggregator.core.errors import PermanentError, TransientError
 from aggregator.warmup import counter_store
 from aggregator.warmup.counter_store import ResetReport
 from dev.sample import warmup
@@ -135,7 +135,7 @@ def test_adopts_the_products_table_whatever_its_time_zone(task, connection) -> N
     assert run(task)["domains"] == 1
 
 
-@pytest.mark.parametrize(("code", "error"), [("AccessDenied", HardError), ("SlowDown", TransientError)])
+@pytest.mark.parametrize(("code", "error"), [("AccessDenied", PermanentError), ("SlowDown", TransientError)])
 def test_failures_of_the_r2_store_fail_the_task(task, monkeypatch, code: str, error: type[Exception]) -> None:
     monkeypatch.setenv("WARMUP_COUNTER_STORE", "r2")
 
@@ -152,6 +152,6 @@ def test_failures_of_the_r2_store_fail_the_task(task, monkeypatch, code: str, er
 def test_unknown_store_is_refused_before_anything_is_reset(task, connection, monkeypatch) -> None:
     monkeypatch.setenv("WARMUP_COUNTER_STORE", "redis")
     arrange(connection, [("young.example", True, MIDNIGHT - SECOND)])
-    with pytest.raises(HardError, match="WARMUP_COUNTER_STORE"):
+    with pytest.raises(PermanentError, match="WARMUP_COUNTER_STORE"):
         run(task)
     assert left(connection) == {"young.example"}

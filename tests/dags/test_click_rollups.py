@@ -17,9 +17,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aggregator.errors import AggregatorError, HardError, TransientError
-from aggregator.hooks.analytics_engine import AnalyticsEngineHook
-from aggregator.migrations import migrate
+from aggregator.analytics_engine.hook import AnalyticsEngineHook
+from aggregator.core.errors import AggregatorError, PermanentError, TransientError
+from aggregator.postgres.migrations import migrate
 from dev.airflow_api import NotYetError, wait
 from dev.sample import clicks
 from dev.stand_in.faults import Fault
@@ -202,22 +202,22 @@ def test_empty_source_never_erases_what_is_stored(
 
 def test_window_older_than_retention_is_refused_before_anything_is_asked(task, connection, analytics_engine) -> None:
     asked = len(analytics_engine.requests())
-    with pytest.raises(HardError, match="keeps three months"):
+    with pytest.raises(PermanentError, match="keeps three months"):
         run(task, date(2024, 2, 29))
     assert len(analytics_engine.requests()) == asked
 
 
 ALWAYS = {"times": None}
 FAULTS = {
-    "400": (Fault(status=400, body="Bad Request", **ALWAYS), HardError),
-    "403 plain": (Fault(status=403, body="Authorization error", **ALWAYS), HardError),
-    "403 JSON": (Fault(status=403, body='{"success":false,"errors":[{"code":10000}]}', **ALWAYS), HardError),
-    "422": (Fault(status=422, body="Input was invalid: no such column", **ALWAYS), HardError),
+    "400": (Fault(status=400, body="Bad Request", **ALWAYS), PermanentError),
+    "403 plain": (Fault(status=403, body="Authorization error", **ALWAYS), PermanentError),
+    "403 JSON": (Fault(status=403, body='{"success":false,"errors":[{"code":10000}]}', **ALWAYS), PermanentError),
+    "422": (Fault(status=422, body="Input was invalid: no such column", **ALWAYS), PermanentError),
     "429 seconds": (Fault(status=429, headers={"Retry-After": "1"}, body="slow down", **ALWAYS), TransientError),
-    "429 too heavy": (Fault(status=429, body="query used too much memory", **ALWAYS), HardError),
+    "429 too heavy": (Fault(status=429, body="query used too much memory", **ALWAYS), PermanentError),
     "500": (Fault(status=500, body="oops", **ALWAYS), TransientError),
     "503": (Fault(status=503, body="oops", **ALWAYS), TransientError),
-    "504 for ever": (Fault(status=504, body="oops", **ALWAYS), HardError),
+    "504 for ever": (Fault(status=504, body="oops", **ALWAYS), PermanentError),
     "half a body": (Fault(truncate_after_bytes=700, **ALWAYS), TransientError),
     "no answer": (Fault(truncate_after_bytes=0, **ALWAYS), TransientError),
     "not JSON": (Fault(status=200, body="<html>", **ALWAYS), TransientError),
@@ -230,7 +230,7 @@ FAULTS = {
             '{"hire_id":"hire-002","valid_clicks":"many","invalid_clicks":1}],"rows":2}',
             **ALWAYS,
         ),
-        HardError,
+        PermanentError,
     ),
 }
 
@@ -280,7 +280,7 @@ def test_hire_with_more_clicks_than_the_column_holds_is_named_after_the_others_a
     events = [click("huge", _sample_interval=2**31)]
     analytics_engine.write("clicks", events)
 
-    with pytest.raises(HardError, match=r"refused 1 of the groups of .* by hire_id: 'huge' \(1 rows\): 22003"):
+    with pytest.raises(PermanentError, match=r"refused 1 of the groups of .* by hire_id: 'huge' \(1 rows\): 22003"):
         run(task)
 
     assert stored(connection) == [("a", 1, 0), ("z", 1, 0)]
@@ -292,7 +292,7 @@ def test_hire_with_more_clicks_than_the_column_holds_is_named_after_the_others_a
 
 def test_token_missing(task, monkeypatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_ANALYTICS_ENGINE", json.dumps({"conn_type": "http", "extra": {"account_id": "a"}}))
-    with pytest.raises(HardError, match="analytics_engine"):
+    with pytest.raises(PermanentError, match="analytics_engine"):
         run(task)
 
 

@@ -17,7 +17,7 @@ PROGRAM = """
 import sys, runpy, pathlib
 from airflow.sdk import DAG, BaseOperator, Param
 import airflow.providers.standard.operators.empty  # by Airflow, for every task that is mapped
-from aggregator.timetables import offset_cron  # the plugin's: every process of Airflow has it
+from aggregator.core import timetable as offset_cron  # the plugin's: every process of Airflow has it
 before = set(sys.modules)
 for path in pathlib.Path(sys.argv[1]).glob("*.py"):
     runpy.run_path(str(path))
@@ -29,7 +29,7 @@ print(*(set(sys.modules) - before))
 def test_dag_files_import_nothing_that_only_tasks_need(repository: Path) -> None:
     command = [sys.executable, "-c", PROGRAM, str(repository / "dags")]
     imported = set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
-    assert "aggregator.operators.sql_upsert" in imported
+    assert "aggregator.postgres.operators" in imported
     assert imported & NEEDED_BY_TASKS == set()
     providers = {".".join(module.split(".")[:3]) for module in imported if module.startswith("airflow.providers.")}
     assert providers <= {"airflow.providers.standard"}, "which Airflow imports itself where a task is mapped"

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from airflow.sdk.exceptions import AirflowSkipException, TaskDeferred
 
-from aggregator.errors import HardError, TransientError, WrongParamsError
-from aggregator.hooks.n8n import N8nHook, N8nUnknownError
+from aggregator.core.errors import PermanentError, TransientError, WrongParamsError
 from aggregator.kpi import jobs
+from aggregator.kpi.operators import pages
 from aggregator.kpi.registry import RegistryError
-from aggregator.operators.kpi import pages
+from aggregator.n8n.hook import N8nHook, N8nUnknownError
 from dev.n8n.app import Workflow
 from dev.n8n.faults import UNREGISTERED
 from dev.n8n.fixtures import KEY
@@ -150,7 +150,7 @@ class TestRun:
         run = Run(dag)
         with pytest.raises(RegistryError):
             run.plan()
-        with pytest.raises(HardError, match="There is no job"):
+        with pytest.raises(PermanentError, match="There is no job"):
             run.settle()
         assert kpi_db.execute("select count(*) from kpi.jobs").fetchone() == (0,)
 
@@ -202,7 +202,7 @@ class TestExactlyOnce:
         run = Run(dag)
         run.plan()
         run.send()
-        with pytest.raises(HardError, match=r"is partial: bad is failed \(.*answered 422: No"):
+        with pytest.raises(PermanentError, match=r"is partial: bad is failed \(.*answered 422: No"):
             run.settle()
         assert run.xcoms["settle_job", "return_value"]["kpis"] == {"failed": 1, "triggered": 1}
         run.clear()
@@ -244,7 +244,7 @@ class TestExactlyOnce:
         for _ in range(2):
             assert "may have been sent by an earlier try" in str(run.send()["btc"])
         assert executed(n8n) == {"btc": 1}
-        with pytest.raises(HardError, match="btc is unknown"):
+        with pytest.raises(PermanentError, match="btc is unknown"):
             run.settle()
 
     @pytest.mark.parametrize("fault", [Fault(truncate_after_bytes=0), Fault(delay_seconds=2)], ids=["dropped", "slow"])
@@ -255,7 +255,7 @@ class TestExactlyOnce:
         run.plan()
         assert isinstance(run.send()["btc"], N8nUnknownError)
         run.clears += 1
-        assert isinstance(run.send()["btc"], HardError)
+        assert isinstance(run.send()["btc"], PermanentError)
         assert executed(n8n) == {"btc": 1}
         assert statuses(kpi_db) == {"btc": "unknown"}
 
@@ -292,7 +292,7 @@ class TestExactlyOnce:
         first, second = Run(dag), Run(dag, NOON + timedelta(hours=3), name="manual")
         first.plan()
         first.send()
-        with pytest.raises(HardError, match="bad is failed"):
+        with pytest.raises(PermanentError, match="bad is failed"):
             first.settle()
         assert second.plan() == ["bad"]
         second.send()
@@ -338,7 +338,7 @@ class TestExactlyOnce:
         run = Run(dag, resend=True)
         run.plan()
         run.send()
-        with pytest.raises(HardError, match="a clear does not send them"):
+        with pytest.raises(PermanentError, match="a clear does not send them"):
             run.settle()
         run.clear()
         assert run.plan() == ["lost", "bad", "good"]
@@ -459,7 +459,7 @@ def test_ten_ways_to_fail_stop_none_of_the_forty_others(dag, registry, n8n, kpi_
     assert [kpi for kpi, text in words.items() if text not in errors[kpi]] == []
     counts = dict(kpi_db.execute("select kpi_id, retry_count from kpi.job_kpis where retry_count > 0").fetchall())
     assert counts == {"booting": 2, "busy": 1, "limited": 1, "dns": 3, "refused": 3, "inactive": 3}
-    with pytest.raises(HardError) as caught:
+    with pytest.raises(PermanentError) as caught:
         run.settle()
     assert [kpi for kpi, text in words.items() if f"{kpi} is " not in str(caught.value)] == []
     assert KEY not in str(caught.value)
@@ -493,7 +493,7 @@ def test_reports_are_awaited_until_they_are_too_late(dag, registry, n8n, kpi_db)
     with pytest.raises(TaskDeferred):
         run.settle()
     kpi_db.execute("update kpi.job_kpis set sent_at = sent_at - interval '31 minutes'")
-    with pytest.raises(HardError, match=r"slow is timeout \(n8n did not report back within 30 minutes"):
+    with pytest.raises(PermanentError, match=r"slow is timeout \(n8n did not report back within 30 minutes"):
         run.settle()
     assert statuses(kpi_db) == {"quick": "triggered", "slow": "timeout", "done": "completed"}
 
@@ -504,7 +504,7 @@ def test_kpi_that_left_the_registry_is_not_sent(dag, registry, n8n) -> None:
     run.plan()
     registry("a")
     assert "b is not in the registry any more" in str(run.send()["b"])
-    with pytest.raises(HardError, match=r"is partial: b is pending\. "):
+    with pytest.raises(PermanentError, match=r"is partial: b is pending\. "):
         run.settle()
     assert executed(n8n) == {"a": 1}
 
@@ -515,7 +515,7 @@ def test_kpi_that_failed_and_left_the_registry_is_no_problem_of_a_cleared_run(da
     run = Run(dag)
     run.plan()
     run.send()
-    with pytest.raises(HardError, match="b is failed"):
+    with pytest.raises(PermanentError, match="b is failed"):
         run.settle()
     registry("a")
     run.clear()

@@ -14,9 +14,9 @@ import pytest
 import time_machine
 from airflow.sdk.exceptions import AirflowTaskTimeout
 
-from aggregator import ohlcv
-from aggregator.errors import HardError, TransientError
-from aggregator.migrations import migrate
+from aggregator.core.errors import PermanentError, TransientError
+from aggregator.ohlcv import aggregation as ohlcv
+from aggregator.postgres.migrations import migrate
 from tests.airflow_context import context
 from tests.market_data import DAY, MINUTE, candle, candles, expected, ingest, register, stored, tasks, versions
 
@@ -162,7 +162,7 @@ def test_rebuild_that_stopped_continues_where_it_stopped(dag, market, monkeypatc
     with pytest.raises(TransientError):
         run(dag, END, **rebuilding)
     if how == "cleared":
-        with pytest.raises(HardError, match="Clear this run to continue the rebuild where it stopped"):
+        with pytest.raises(PermanentError, match="Clear this run to continue the rebuild where it stopped"):
             run(dag, END, failed="aggregate", **rebuilding)
     monkeypatch.setattr(ohlcv, "_rebuild_chunk", rebuild_chunk)
     register(market, {"AA": "5m"})
@@ -194,7 +194,7 @@ def test_rebuild_that_stopped_between_chunks_of_days_continues_with_the_next(dag
     rebuilding = {"run_id": "manual__1", "dryRun": False, "startDate": "2026-03-06", "endDate": "2026-03-09"}
     with pytest.raises(TransientError):
         run(dag, END, **rebuilding)
-    with pytest.raises(HardError):
+    with pytest.raises(PermanentError):
         run(dag, END, failed="aggregate", **rebuilding)
     run(dag, END, **rebuilding)
     assert [start.day for start in starts] == [6, 7, 8, 8, 9]
@@ -298,14 +298,16 @@ def test_rebuild_from_long_ago_begins_with_the_first_candle(dag, market, monkeyp
     ],
 )
 def test_wrong_params_are_named_and_nothing_is_built(dag, market, params: dict[str, Any], says: str) -> None:
-    with pytest.raises(HardError, match=says):
+    with pytest.raises(PermanentError, match=says):
         run(dag, **params)
     assert stored(market) == {}
 
 
 @pytest.mark.slow
 def test_failed_aggregation_fails_the_run_and_the_next_one_does_its_work(dag, market) -> None:
-    with pytest.raises(HardError, match=r"Task aggregate of this run failed: .* the next run builds what is missing"):
+    with pytest.raises(
+        PermanentError, match=r"Task aggregate of this run failed: .* the next run builds what is missing"
+    ):
         run(dag, failed="aggregate")
     assert market.execute("select status, error from ops.ops_runlog").fetchall() == [
         (
@@ -328,7 +330,7 @@ def test_failed_aggregation_fails_the_run_and_the_next_one_does_its_work(dag, ma
     ],
 )
 def test_finish_of_a_failed_run_says_what_to_do(dag, failed: str, params: dict[str, Any], says: str) -> None:
-    with pytest.raises(HardError, match=f"Task {failed} of this run failed: see its log. .*{says}"):
+    with pytest.raises(PermanentError, match=f"Task {failed} of this run failed: see its log. .*{says}"):
         run(dag, failed=failed, **params)
 
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg.types.json import Jsonb
 
-from aggregator.errors import HardError, TransientError
+from aggregator.core.errors import PermanentError, TransientError
 from dev.sample.load import load_telemetry
 from tests.airflow_context import context
 from tests.oracles import telemetry_of
@@ -51,7 +51,7 @@ def run(task: Any, day: date = DAY, **params: Any) -> dict[str, Any]:
     given["ti"].xcom_push = pushed.__setitem__
     try:
         return task.execute(given)
-    except HardError as error:
+    except PermanentError as error:
         error.add_note(repr(pushed))
         raise FailedError(str(error), pushed.get("return_value")) from error
 

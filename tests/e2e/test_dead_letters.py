@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 DAG = "analytics_warmup_reset"
 TASK = "reset_warmup_counters"
-COMMAND = (sys.executable, "-m", "aggregator.dead_letters")
+COMMAND = (sys.executable, "-m", "aggregator.alerts.dead_letters")
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_failed_run_leaves_one_letter_that_a_later_success_settles(stack: Stack,
 
         ((type_, correlation_id, error, tasks, scheduled_for, settled_at),) = letters(products)
         assert (type_, correlation_id, tasks) == ("analytics.warmup-daily-reset", f"{DAG}/{run_id}", [TASK])
-        assert error.startswith("HardError: PostgreSQL refused a statement on connection analytics_db: 42P01")
+        assert error.startswith("PermanentError: PostgreSQL refused a statement on connection analytics_db: 42P01")
         assert scheduled_for == datetime.fromisoformat(stack.airflow.get(f"dags/{DAG}/dagRuns/{run_id}")["run_after"])
         assert settled_at is None
         assert "analytics.warmup-daily-reset" in stack.run(*COMMAND, "list")

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from aggregator.alerts.freshness import TARGETS
-from aggregator.metrics import COUNTERS, DURATION
+from aggregator.core.metrics import COUNTERS, DURATION
 from dev.airflow_api import NotYetError, wait
 from dev.demo import TRIGGERED
 from dev.sample import kpis

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aggregator.errors import HardError
+from aggregator.core.errors import PermanentError
 from aggregator.kpi import jobs
 from aggregator.kpi.jobs import Claim, Report, Status
 from tests.kpi_data import RUN, TRACE, create, kpi, send
@@ -291,11 +291,11 @@ class TestClaim:
     @pytest.mark.parametrize(("trace_id", "kpi_id"), [(TRACE, "b"), ("trace_20250814_120000_00000000", "a")])
     def test_what_is_not_there_is_a_hard_error(self, kpi_db, trace_id: str, kpi_id: str) -> None:
         create(kpi_db, "a")
-        with pytest.raises(HardError, match="Clear the run"):
+        with pytest.raises(PermanentError, match="Clear the run"):
             jobs.claim(kpi_db, trace_id, kpi_id, "me")
-        with pytest.raises(HardError, match="Clear the run"):
+        with pytest.raises(PermanentError, match="Clear the run"):
             jobs.record(kpi_db, trace_id, kpi_id, "me", "triggered")
-        with pytest.raises(HardError, match="Clear the run"):
+        with pytest.raises(PermanentError, match="Clear the run"):
             jobs.settle(kpi_db, "trace_20250814_120000_00000000")
 
     @pytest.mark.slow

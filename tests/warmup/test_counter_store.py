@@ -15,8 +15,8 @@ from moto.core import DEFAULT_ACCOUNT_ID
 from moto.s3 import s3_backends
 from moto.server import ThreadedMotoServer
 
-from aggregator.errors import HardError, TransientError
-from aggregator.hooks.postgres import PostgresTransactionHook
+from aggregator.core.errors import PermanentError, TransientError
+from aggregator.postgres.hook import PostgresTransactionHook
 from aggregator.warmup.counter_store import (
     PREFIX,
     PostgresCounterStore,
@@ -231,12 +231,12 @@ class TestS3:
 
     def test_missing_bucket_is_a_hard_error(self, url: str, monkeypatch) -> None:
         connect(monkeypatch, url, bucket="nowhere")
-        with pytest.raises(HardError, match="warmup_r2 refused to list its counters: 404 NoSuchBucket"):
+        with pytest.raises(PermanentError, match="warmup_r2 refused to list its counters: 404 NoSuchBucket"):
             S3CounterStore().reset_daily_counters(domains("a.example"), self.over)
 
     def test_connection_without_a_bucket_says_what_to_add(self, monkeypatch) -> None:
         connect(monkeypatch, "http://127.0.0.1:1", bucket=None)
-        with pytest.raises(HardError, match=r"warmup_r2 names no bucket. Add .*bucket_name"):
+        with pytest.raises(PermanentError, match=r"warmup_r2 names no bucket. Add .*bucket_name"):
             S3CounterStore().reset_daily_counters(domains("a.example"), self.over)
 
     def test_secrets_backend_that_does_not_answer_is_transient(self, no_metadata_database, monkeypatch) -> None:

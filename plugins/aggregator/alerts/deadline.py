@@ -9,9 +9,9 @@ from airflow import __version__
 from airflow.sdk.definitions.callback import AsyncCallback
 from airflow.sdk.definitions.deadline import BaseDeadlineReference, DeadlineAlert
 
+from aggregator.alerts.messages import late
 from aggregator.alerts.notifier import tell
 from aggregator.alerts.store import Alert, Kind
-from aggregator.alerts.wording import late
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,10 +13,10 @@ from enum import StrEnum
 from typing import Any
 
 from aggregator.alerts.store import hook
-from aggregator.defaults import deadline_of
-from aggregator.errors import AggregatorError, UnknownConnectionError
-from aggregator.paths import SQL
-from aggregator.settings import AnalyticsSettings, OhlcvSettings
+from aggregator.core.catalog import deadline_of
+from aggregator.core.errors import AggregatorError, UnknownConnectionError
+from aggregator.core.paths import SQL
+from aggregator.core.settings import AnalyticsSettings, OhlcvSettings
 
 log = logging.getLogger(__name__)
 
@@ -60,54 +60,52 @@ _HOUR = timedelta(hours=1)
 _DAY = timedelta(days=1)
 
 TARGETS = (
-    Target(
-        "ohlcv.bars", "ohlcv_aggregation", _MARKET, "freshness/ohlcv_aggregation.sql", due=timedelta(minutes=15 + 1)
-    ),
-    Target("public.click_rollups", "click_rollups", "clicks_db", "freshness/click_rollups.sql", due=_DAY + _HOUR),
+    Target("ohlcv.bars", "ohlcv_aggregation", _MARKET, "ohlcv/queries/freshness.sql", due=timedelta(minutes=15 + 1)),
+    Target("public.click_rollups", "click_rollups", "clicks_db", "clicks/queries/freshness.sql", due=_DAY + _HOUR),
     Target(
         "public.telemetry_daily",
         "telemetry_daily",
         "telemetry_db",
-        "freshness/telemetry_daily.sql",
+        "telemetry/queries/freshness.sql",
         due=_DAY + 2 * _HOUR,
     ),
-    Target("kpi.jobs", "kpi_dispatch", "kpi_db", "freshness/kpi_dispatch.sql", due=_DAY),
+    Target("kpi.jobs", "kpi_dispatch", "kpi_db", "kpi/queries/freshness.sql", due=_DAY),
     Target(
         "analytics.event_aggregates",
         "analytics_hourly_aggregation",
         _ANALYTICS,
-        "freshness/analytics_hourly_aggregation.sql",
+        "analytics/queries/freshness_of_hourly_aggregation.sql",
         due=_HOUR,
     ),
     Target(
         "analytics.campaign_daily_stats",
         "analytics_daily_reports",
         _ANALYTICS,
-        "freshness/analytics_daily_reports.sql",
+        "analytics/queries/freshness_of_daily_reports.sql",
         due=_DAY + 2 * _HOUR,
     ),
     Target(
         "analytics.event_aggregates (months)",
         "analytics_monthly_usage",
         _ANALYTICS,
-        "freshness/analytics_monthly_usage.sql",
+        "analytics/queries/freshness_of_monthly_usage.sql",
         due=31 * _DAY + 3 * _HOUR,
     ),
     Target(
         "analytics.daily_score_distribution",
         "analytics_score_distribution",
         _ANALYTICS,
-        "freshness/analytics_score_distribution.sql",
+        "analytics/queries/freshness_of_score_distribution.sql",
         due=_DAY + 4 * _HOUR,
     ),
     Target(
         "analytics.enrichment_metrics",
         "analytics_enrichment_metrics",
         _ANALYTICS,
-        "freshness/analytics_enrichment_metrics.sql",
+        "analytics/queries/freshness_of_enrichment_metrics.sql",
         due=_DAY + 5 * _HOUR,
     ),
-    Target("ohlcv.candles", "ohlcv_aggregation", _MARKET, "freshness/candles.sql", due=None),
+    Target("ohlcv.candles", "ohlcv_aggregation", _MARKET, "ohlcv/queries/candle_freshness.sql", due=None),
 )
 """The candles, which bars are made of, and every table that a DAG writes; ``analytics_warmup_reset`` only deletes."""
 

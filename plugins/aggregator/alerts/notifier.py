@@ -10,11 +10,11 @@ import logging
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from aggregator import connections, failures
+from aggregator.alerts.messages import failed
 from aggregator.alerts.store import TIMEOUT, Alert, Kind, hook, raise_alert
-from aggregator.alerts.wording import failed
-from aggregator.errors import AggregatorError, HardError, UnknownConnectionError
-from aggregator.paths import SQL
+from aggregator.core import connections, failures
+from aggregator.core.errors import AggregatorError, PermanentError, UnknownConnectionError
+from aggregator.core.paths import SQL
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection, Context
@@ -99,8 +99,8 @@ def deliver() -> int:
     sent = 0
     if (url := _url()) is None:
         return sent
-    next_message = (SQL / "ops/alerts/next_message.sql").read_text()
-    note_attempt = (SQL / "ops/alerts/note_attempt.sql").read_text()
+    next_message = (SQL / "alerts/queries/next_message.sql").read_text()
+    note_attempt = (SQL / "alerts/queries/note_attempt.sql").read_text()
     while True:
         with hook().transaction(timeout=TIMEOUT, application_name="aggregator/alerts") as cursor:
             message = cursor.execute(next_message).fetchone()
@@ -140,13 +140,13 @@ def webhook_url(connection: Connection) -> str:
         The address: a secret, as whoever has it may write to the channel.
 
     Raises:
-        HardError: The connection has no host, or one that is none.
+        PermanentError: The connection has no host, or one that is none.
     """
     import httpx
 
     if not connection.host:
         msg = f"The connection {WEBHOOK} has no host: alerts are stored and not sent. Set its host and its password."
-        raise HardError(msg)
+        raise PermanentError(msg)
     protocols = {"http", "https"}
     schema, path = connection.schema or "", (connection.password or "").strip()
     if schema and schema not in protocols:
@@ -157,7 +157,7 @@ def webhook_url(connection: Connection) -> str:
         base = url.copy_with(port=connection.port or url.port)
     except httpx.InvalidURL:
         msg = f"The host of the connection {WEBHOOK} is no address: alerts are stored and not sent. Correct it."
-        raise HardError(msg) from None
+        raise PermanentError(msg) from None
     return f"{str(base).rstrip('/')}/{path.lstrip('/')}"
 
 
@@ -165,7 +165,7 @@ def _post(url: str, text: str) -> str | None:
     """Why the receiver did not accept a message: a status or the class of an error, whose text may hold the URL."""
     import requests
 
-    from aggregator.hooks.n8n import STARTING_UP
+    from aggregator.n8n.hook import STARTING_UP
 
     body = {"text": html.escape(text, quote=False)}
     try:

@@ -15,10 +15,10 @@ from airflow.utils.session import create_session
 from sqlalchemy import func, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from aggregator import failures
 from aggregator.alerts.deadline import AT_WORK
-from aggregator.errors import AggregatorError
-from aggregator.failures import Failure
+from aggregator.core import failures
+from aggregator.core.errors import AggregatorError
+from aggregator.core.failures import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator

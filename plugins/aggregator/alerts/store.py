@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from aggregator.hooks.postgres import PostgresTransactionHook
+    from aggregator.postgres.hook import PostgresTransactionHook
 
 CONNECTION = "ops_db"
 
@@ -82,7 +82,7 @@ def raise_alert(alert: Alert) -> bool:
     Raises:
         AggregatorError: It could not be stored.
     """
-    return bool(execute("ops/alerts/raise.sql", {**asdict(alert), "members": list(alert.members)}))
+    return bool(execute("alerts/queries/raise.sql", {**asdict(alert), "members": list(alert.members)}))
 
 
 def open_alerts() -> list[OpenAlert]:
@@ -93,7 +93,7 @@ def open_alerts() -> list[OpenAlert]:
     """
     return [
         OpenAlert(id_, Kind(kind), subject, tuple(members), since)
-        for id_, kind, subject, members, since in execute("ops/alerts/open.sql", {})
+        for id_, kind, subject, members, since in execute("alerts/queries/open.sql", {})
     ]
 
 
@@ -110,19 +110,19 @@ def settle(alert: OpenAlert, text: str | None) -> bool:
     Raises:
         AggregatorError: It could not be stored.
     """
-    return bool(execute("ops/alerts/settle.sql", {"id": alert.id, "members": list(alert.members), "text": text}))
+    return bool(execute("alerts/queries/resolve.sql", {"id": alert.id, "members": list(alert.members), "text": text}))
 
 
 def hook(conn_id: str = CONNECTION) -> PostgresTransactionHook:
     """The hook of a database."""
     # DAG files import this module all the time, and need no database.
-    from aggregator.hooks.postgres import PostgresTransactionHook
+    from aggregator.postgres.hook import PostgresTransactionHook
 
     return PostgresTransactionHook(conn_id)
 
 
 def execute(file: str, parameters: Mapping[str, Any], conn_id: str = CONNECTION) -> list[tuple[Any, ...]]:
-    """Execute one statement as :func:`aggregator.hooks.postgres.execute` does, in the time that alerts have.
+    """Execute one statement as :func:`aggregator.postgres.hook.execute` does, in the time that alerts have.
 
     Args:
         file: Of the statement, below ``include/sql``.
@@ -135,6 +135,6 @@ def execute(file: str, parameters: Mapping[str, Any], conn_id: str = CONNECTION)
     Raises:
         AggregatorError: It was not executed.
     """
-    from aggregator.hooks import postgres
+    from aggregator.postgres import hook as postgres
 
     return postgres.execute(file, parameters, conn_id, timeout=TIMEOUT, application_name="aggregator/alerts")

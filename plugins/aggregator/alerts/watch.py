@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aggregator.alerts import freshness, runs
+from aggregator.alerts.dead_letters import TOO_MANY
 from aggregator.alerts.freshness import State
+from aggregator.alerts.messages import Outcome, failed, late, minute, recovered, redone_by_next, stale
 from aggregator.alerts.notifier import deliver
 from aggregator.alerts.store import Alert, Kind, OpenAlert, execute, open_alerts, raise_alert, settle
-from aggregator.alerts.wording import Outcome, failed, late, minute, recovered, redone_by_next, stale
-from aggregator.dead_letters import TOO_MANY
-from aggregator.defaults import DEADLINES
-from aggregator.errors import AggregatorError, UnknownConnectionError
-from aggregator.failures import is_of_params
+from aggregator.core.catalog import DEADLINES
+from aggregator.core.errors import AggregatorError, UnknownConnectionError
+from aggregator.core.failures import is_of_params
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -92,12 +92,12 @@ def raise_missing(alerts: Iterable[OpenAlert]) -> None:  # noqa: ARG001 - those 
         AggregatorError: The runs could not be read, or the alerts not be read or written.
     """
     until = datetime.now(UTC) - GRACE
-    ((begin,),) = execute("ops/alerts/begin.sql", {})
+    ((begin,),) = execute("alerts/queries/begin.sql", {})
     since = max(until - LOOK_BACK, begin)
     dag_ids = list(DEADLINES)
     reported: dict[tuple[str, str, str], datetime | None] = {
         (kind, dag_id, run_id): settled
-        for kind, dag_id, run_id, settled in execute("ops/alerts/reported_runs.sql", {"since": since})
+        for kind, dag_id, run_id, settled in execute("alerts/queries/reported_runs.sql", {"since": since})
     }
     redone = Redone()
     missing = [
@@ -222,9 +222,9 @@ def watch_dead_letters(alerts: Iterable[OpenAlert]) -> None:
     Raises:
         AggregatorError: The letters could not be read, or the alerts not be written.
     """
-    ((depth, since),) = execute("ops/alerts/dead_letter_depth.sql", {})
+    ((depth, since),) = execute("alerts/queries/dead_letter_depth.sql", {})
     if depth >= TOO_MANY:
-        text = f"DEAD LETTERS: {depth} runs failed and wait for a replay: python -m aggregator.dead_letters list"
+        text = f"DEAD LETTERS: {depth} runs failed and wait for a replay: python -m aggregator.alerts.dead_letters list"
         raise_alert(Alert(Kind.DEAD_LETTERS, "ops.dead_letters", since, text))
         return
     for alert in _of(alerts, Kind.DEAD_LETTERS):
@@ -241,8 +241,8 @@ def watch_disabled_tasks(alerts: Iterable[OpenAlert]) -> None:
         AggregatorError: The tasks could not be read, or the alerts not be written.
     """
     try:
-        ((there,),) = execute("ops/alerts/has_ohlcv_tasks.sql", {}, _MARKET)
-        tasks = execute("ops/alerts/disabled_tasks.sql", {}, _MARKET) if there else []
+        ((there,),) = execute("alerts/queries/has_ohlcv_tasks.sql", {}, _MARKET)
+        tasks = execute("alerts/queries/disabled_tasks.sql", {}, _MARKET) if there else []
     except UnknownConnectionError:
         return
     if tasks:

@@ -1,6 +1,6 @@
 """Job records: what became of each KPI of a run (spec: KPI dispatch; ``docs/adr/0007-kpi-states.md``).
 
-Thin: the SQL of ``include/sql/functions/kpi`` and ``include/sql/kpi`` does the work, in the caller's transaction, and
+Thin: the SQL of ``include/sql/kpi`` does the work, in the caller's transaction, and
 a trigger refuses transitions that do not exist. One request per KPI: commit :func:`claim` before it, :func:`record`
 after.
 """
@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal, LiteralString
 
 from psycopg.types.json import Jsonb
 
-from aggregator.errors import HardError
-from aggregator.json_input import replace_surrogates
-from aggregator.paths import SQL
+from aggregator.core.errors import PermanentError
+from aggregator.core.json_input import replace_surrogates
+from aggregator.core.paths import SQL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -160,7 +160,7 @@ def claim(
         Whether to send.
 
     Raises:
-        HardError: The job has no such KPI.
+        PermanentError: The job has no such KPI.
     """
     statement: LiteralString = "select kpi.claim_kpi(%s, %s, %s, %s, %s)"
     return Claim(_one(connection, statement, trace_id, kpi_id, owner, retry_group, resend))
@@ -178,10 +178,10 @@ def idempotency_key(connection: Connection, trace_id: str, kpi_id: str) -> str:
         Trace id, number of the request if it is not the first one, and KPI id. Retries have the same.
 
     Raises:
-        HardError: The job has no such KPI.
+        PermanentError: The job has no such KPI.
     """
     given = {"trace_id": trace_id, "kpi_id": kpi_id}
-    (key,) = connection.execute(_statement("kpi/idempotency_key.sql"), given).fetchone() or (None,)
+    (key,) = connection.execute(_statement("kpi/queries/idempotency_key.sql"), given).fetchone() or (None,)
     if key is None:
         raise _not_there(trace_id)
     return str(key)
@@ -212,7 +212,7 @@ def record(
         The KPI's status now. It is not the outcome where n8n's report came first, or a later owner has claimed the KPI.
 
     Raises:
-        HardError: The job has no such KPI.
+        PermanentError: The job has no such KPI.
     """
     text = _storable(error)
     statement: LiteralString = "select kpi.record_outcome(%s, %s, %s, %s, %s, %s)"
@@ -259,11 +259,11 @@ def settle(connection: Connection, trace_id: str) -> Summary:
         What came of it so far.
 
     Raises:
-        HardError: There is no such job.
+        PermanentError: There is no such job.
     """
     if not _one(connection, "select kpi.settle_job(%s)", trace_id):
         msg = f"There is no job {trace_id}: the task that creates it has not succeeded. Clear the run."
-        raise HardError(msg)
+        raise PermanentError(msg)
     return summary(connection, trace_id)
 
 
@@ -275,13 +275,13 @@ def summary(connection: Connection, trace_id: str) -> Summary:
         trace_id: The job.
 
     Raises:
-        HardError: There is no such job.
+        PermanentError: There is no such job.
     """
     given = {"trace_id": trace_id, "at_most": PROBLEMS_AT_MOST}
-    counts = connection.execute(_statement("kpi/summary.sql"), given).fetchall()
+    counts = connection.execute(_statement("kpi/queries/summary.sql"), given).fetchall()
     if not counts:
         raise _not_there(trace_id)
-    problems = connection.execute(_statement("kpi/problems.sql"), given).fetchall()
+    problems = connection.execute(_statement("kpi/queries/problems.sql"), given).fetchall()
     return Summary(
         trace_id,
         status=counts[0][0],
@@ -299,7 +299,7 @@ def awaited(connection: Connection, trace_id: str, timeout_minutes: float) -> in
         timeout_minutes: As for :func:`expire`.
     """
     given = {"trace_id": trace_id, "timeout": timedelta(minutes=timeout_minutes)}
-    (kpis,) = connection.execute(_statement("kpi/awaited.sql"), given).fetchone() or (0,)
+    (kpis,) = connection.execute(_statement("kpi/queries/awaited.sql"), given).fetchone() or (0,)
     return int(kpis)
 
 
@@ -336,8 +336,10 @@ def _one(connection: Connection, statement: LiteralString, *parameters: Any) -> 
     return value
 
 
-def _not_there(trace_id: str) -> HardError:
-    return HardError(f"There is no job {trace_id}, or this KPI is not in it. Clear the run: it creates its job again.")
+def _not_there(trace_id: str) -> PermanentError:
+    return PermanentError(
+        f"There is no job {trace_id}, or this KPI is not in it. Clear the run: it creates its job again."
+    )
 
 
 def _storable(text: str | None) -> str | None:

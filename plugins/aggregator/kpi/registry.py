@@ -28,8 +28,8 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
-from aggregator.errors import AggregatorError, HardError
-from aggregator.json_input import MAX_DEPTH, SURROGATE, TOO_DEEP, parse_leniently
+from aggregator.core.errors import AggregatorError, PermanentError
+from aggregator.core.json_input import MAX_DEPTH, SURROGATE, TOO_DEEP, parse_leniently
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +43,7 @@ MAX_BYTES = 4 * 1024 * 1024
 _URL = TypeAdapter(HttpUrl)
 
 
-class RegistryError(HardError):
+class RegistryError(PermanentError):
     """There is no registry that could be read; nothing was sent."""
 
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from more_itertools import chunked, partition
 
-from aggregator import connections
-from aggregator.errors import HardError, TransientError, is_transient_http_status
-from aggregator.paths import SQL
+from aggregator.core import connections
+from aggregator.core.errors import PermanentError, TransientError, is_transient_http_status
+from aggregator.core.paths import SQL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -84,7 +84,7 @@ class WarmupCounterStore(Protocol):
 
         Raises:
             TransientError: The store could not be reached or was busy; another try goes on where this one ended.
-            HardError: The store refused the whole request.
+            PermanentError: The store refused the whole request.
         """
         ...
 
@@ -106,7 +106,7 @@ class PostgresCounterStore:
             "domains": [domain.domain for domain in domains],
             "before": before,
         }
-        statement = (SQL / "analytics/reset_warmup_counters.sql").read_text()
+        statement = (SQL / "warmup/queries/reset_warmup_counters.sql").read_text()
         with self._transaction() as cursor:
             return ResetReport(*cursor.execute(statement, parameters).fetchone() or ())
 
@@ -136,7 +136,7 @@ class S3CounterStore:
             msg = (
                 f'Connection {self._conn_id} names no bucket. Add {{"service_config": {{"s3": {{"bucket_name": …}}}}}}.'
             )
-            raise HardError(msg)
+            raise PermanentError(msg)
         try:
             client = hook.get_conn()
             found = _find(client, bucket, {f"{PREFIX}{domain.organization_id}/{domain.domain}" for domain in domains})
@@ -146,11 +146,11 @@ class S3CounterStore:
         except ClientError as error:
             code, status = error.response["Error"]["Code"], error.response["ResponseMetadata"]["HTTPStatusCode"]
             msg = f"The bucket of connection {self._conn_id} refused to list its counters: {status} {code}."
-            raise (TransientError if is_transient_http_status(status) else HardError)(msg) from None
+            raise (TransientError if is_transient_http_status(status) else PermanentError)(msg) from None
         except BotoCoreError as error:
             msg = f"The bucket of connection {self._conn_id} cannot be asked ({type(error).__name__})."
             lost = isinstance(error, (ConnectionError, HTTPClientError))
-            raise (TransientError if lost else HardError)(msg) from None
+            raise (TransientError if lost else PermanentError)(msg) from None
         return ResetReport(len(keys) - failed.total(), sum(1 for _ in later), failed)
 
 

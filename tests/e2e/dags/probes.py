@@ -11,8 +11,8 @@ from airflow.sdk import DAG, get_current_context, task
 
 from aggregator.alerts.deadline import alert_after
 from aggregator.alerts.notifier import notify_failed
-from aggregator.errors import HardError
-from aggregator.retry_policy import TransientOnlyRetryPolicy
+from aggregator.core.errors import PermanentError
+from aggregator.core.retry_policy import TransientOnlyRetryPolicy
 
 FOLDER = Path(os.environ["PROBES"])
 DEADLINE = timedelta(seconds=60)
@@ -44,13 +44,13 @@ with probe("probe_failed"):
     def fail() -> None:
         if not (FOLDER / "mended").exists():
             msg = "The probe is not fixed. Create the file."
-            raise HardError(msg)
+            raise PermanentError(msg)
 
     @task(trigger_rule="all_done", retry_policy=TransientOnlyRetryPolicy())
     def finish() -> None:
         if not (FOLDER / "mended").exists():
             msg = "A task before this one failed."
-            raise HardError(msg)
+            raise PermanentError(msg)
 
     fail() >> finish()
 

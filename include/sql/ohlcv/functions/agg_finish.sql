@@ -1,0 +1,29 @@
+-- Called from psql with the row of ohlcv.catchup_aggregation_range, and by include/sql/ohlcv/queries/fail_task.sql
+-- with one that names an error. In psql, do both in one statement or transaction, so that bars and cursor are stored
+-- together:     select ohlcv.agg_finish('me', result)     from ohlcv.catchup_aggregation_range('EURUSD', '15m', 'me',
+-- now()) as result;
+create or replace function ohlcv.agg_finish(
+    p_owner text, p_result ohlcv.task_result, p_max_hard_fails integer default 3, p_job_name text default 'agg-master'
+)
+returns text
+language plpgsql
+volatile
+set search_path = ''
+set datestyle = 'ISO, MDY'
+set timezone = 'UTC'
+as $$
+begin
+    -- What is left is for the next claim.
+    p_result.has_more := false;
+    perform ohlcv.finish_tasks(p_job_name, p_owner, array[p_result], p_max_hard_fails);
+    return (
+        select task.status
+        from ohlcv.tasks as task
+        where task.symbol = p_result.symbol collate "C" and task.timeframe = p_result.timeframe collate "C"
+    );
+end
+$$;
+
+comment on function ohlcv.agg_finish(text, ohlcv.task_result, integer, text) is
+'Releases a task with its result (outcome success, transient or hard); returns its status. Refused without the lock';
+revoke all on function ohlcv.agg_finish(text, ohlcv.task_result, integer, text) from public;

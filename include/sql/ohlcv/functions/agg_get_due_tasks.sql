@@ -1,0 +1,57 @@
+-- Called by include/sql/ohlcv/queries/claim_due_tasks.sql, and from psql.
+create or replace function ohlcv.agg_get_due_tasks(p_env_name text, p_as_of timestamptz, p_limit integer default 20)
+returns table (
+    symbol text,
+    timeframe text,
+    source_timeframe text,
+    cursor timestamptz,
+    mandatory boolean,
+    priority integer,
+    next_run_at timestamptz
+)
+language sql
+stable
+set search_path = ''
+set datestyle = 'ISO, MDY'
+set timezone = 'UTC'
+set work_mem = '64MB'
+-- As in ohlcv.claim_tasks.
+set enable_nestloop = off
+-- The planner charges so much for a nested loop it cannot avoid that it would compile the statement.
+set jit = off
+as $$
+    with stale as (
+        select stale.symbol, min(noted.size) as size
+        from ohlcv.stale_windows as stale
+        inner join ohlcv.timeframes as noted on stale.timeframe = noted.timeframe
+        group by stale.symbol
+    )
+
+    select
+        task.symbol,
+        task.timeframe,
+        task.source_timeframe,
+        task.cursor,
+        task.mandatory,
+        task.priority,
+        task.next_run_at
+    from ohlcv.tasks as task
+    inner join ohlcv.assets as asset on task.symbol = asset.symbol
+    left join stale on task.symbol = stale.symbol
+    where
+        task.status = 'idle'
+        and task.enabled
+        and (asset.active or (asset.test_active and upper(p_env_name) in ('DEV', 'TEST')))
+        -- A stale window of a finer timeframe may make one of this one.
+        and (coalesce(task.next_run_at <= p_as_of, true) or stale.size <= task.size)
+    order by
+        task.mandatory desc,
+        task.size,
+        task.priority,
+        task.last_attempt_at nulls first
+    limit p_limit
+$$;
+
+comment on function ohlcv.agg_get_due_tasks(text, timestamptz, integer) is
+'Tasks that are idle, enabled, of assets active in the environment, and have something to do; the most urgent first';
+revoke all on function ohlcv.agg_get_due_tasks(text, timestamptz, integer) from public;

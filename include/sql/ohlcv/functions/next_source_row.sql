@@ -1,0 +1,51 @@
+-- Called by ohlcv.aggregate, for tasks whose windows may be empty, and by include/sql/ohlcv/queries/claimed_work.sql
+-- for those that were never built. In plpgsql: a statement without such tasks does not plan a search through all
+-- partitions.
+create or replace function ohlcv.next_source_row(p_symbol text, p_source_timeframe text, p_from timestamptz)
+returns timestamptz
+language plpgsql
+stable
+set search_path = ''
+set datestyle = 'ISO, MDY'
+set timezone = 'UTC'
+as $$
+begin
+    if (select frame.is_base from ohlcv.timeframes as frame where frame.timeframe = p_source_timeframe collate "C") then
+        return (
+            select min(candle.ts)
+            from (
+                select p_source_timeframe collate "C" as timeframe
+                union
+                select frame.timeframe
+                from ohlcv.timeframes as frame
+                where
+                    frame.is_base
+                    and exists (
+                        select from ohlcv.former_base_timeframes as former where former.symbol = p_symbol collate "C"
+                    )
+            ) as source
+            cross join lateral (
+                select min(row.ts) as ts
+                from ohlcv.candles as row
+                where
+                    row.symbol = p_symbol collate "C"
+                    and row.timeframe = source.timeframe
+                    and row.ts >= p_from
+            ) as candle
+        );
+    end if;
+    return (
+        select min(bar.ts)
+        from ohlcv.bars as bar
+        where
+            bar.symbol = p_symbol collate "C"
+            and bar.timeframe = p_source_timeframe collate "C"
+            and bar.ts >= p_from
+    );
+end
+$$;
+
+comment on function ohlcv.next_source_row(text, text, timestamptz) is
+'When the first candle or bar of a symbol and timeframe at or after a moment starts, of both base timeframes if the '
+'symbol has had both; null if there is none';
+revoke all on function ohlcv.next_source_row(text, text, timestamptz) from public;

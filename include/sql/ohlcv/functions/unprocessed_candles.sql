@@ -1,0 +1,110 @@
+-- Called by include/sql/ohlcv/queries/unprocessed_candles.sql, and from psql: candles are stored whatever a feed
+-- sends, so this is where its mistakes show. Goes from one pair of symbol and timeframe to the next by the primary
+-- key, and reads no other candles.
+create or replace function ohlcv.unprocessed_candles(p_env_name text default 'DEV')
+returns table (symbol text, timeframe text, first_ts timestamptz, last_ts timestamptz, reason text)
+language sql
+stable
+set search_path = ''
+set datestyle = 'ISO, MDY'
+set timezone = 'UTC'
+set jit = off
+as $$
+    with recursive pair as (
+        (
+            select candle.symbol, candle.timeframe
+            from ohlcv.candles as candle
+            order by candle.symbol, candle.timeframe
+            limit 1
+        )
+        union all
+        select following.symbol, following.timeframe
+        from pair
+        cross join lateral (
+            select candle.symbol, candle.timeframe
+            from ohlcv.candles as candle
+            where (candle.symbol, candle.timeframe) > (pair.symbol, pair.timeframe)
+            order by candle.symbol, candle.timeframe
+            limit 1
+        ) as following
+    ),
+
+    judged as (
+        select
+            pair.symbol,
+            pair.timeframe,
+            case
+                when asset.symbol is null and alike.symbol is not null
+                    then format(
+                        'The symbol is not registered; %L differs in case or blanks only. Correct the feed, then '
+                        'update ohlcv.candles set symbol = %L where symbol = %L.',
+                        alike.symbol, alike.symbol, pair.symbol
+                    )
+                when asset.symbol is null then 'The symbol is not registered. Insert it into ohlcv.assets.'
+                when not (asset.active or (asset.test_active and upper(p_env_name) in ('DEV', 'TEST')))
+                    then format('The asset is not active in %s. Set active in ohlcv.assets.', upper(p_env_name))
+                when
+                    pair.timeframe <> asset.base_timeframe
+                    -- Of such a symbol both base timeframes are in use.
+                    and not exists (
+                        select from ohlcv.former_base_timeframes as former where former.symbol = asset.symbol
+                    )
+                    then format(
+                        'The base timeframe of the asset is %s. Correct the feed, or base_timeframe in ohlcv.assets.',
+                        asset.base_timeframe
+                    )
+            end as reason
+        from pair
+        left join ohlcv.assets as asset on pair.symbol = asset.symbol
+        left join lateral (
+            select other.symbol
+            from ohlcv.assets as other
+            where asset.symbol is null and lower(btrim(other.symbol)) = lower(btrim(pair.symbol))
+            order by other.symbol
+            limit 1
+        ) as alike on true
+    ),
+
+    -- Timestamps that were read in the wrong time zone.
+    future as (
+        select
+            judged.symbol,
+            judged.timeframe,
+            min(candle.ts) as first_ts,
+            max(candle.ts) as last_ts
+        from judged
+        inner join ohlcv.candles as candle on judged.symbol = candle.symbol and judged.timeframe = candle.timeframe
+        where judged.reason is null and candle.ts > now()
+        group by judged.symbol, judged.timeframe
+    )
+
+    select
+        judged.symbol,
+        judged.timeframe,
+        edge.first_ts,
+        edge.last_ts,
+        judged.reason
+    from judged
+    cross join lateral (
+        select
+            min(candle.ts) as first_ts,
+            max(candle.ts) as last_ts
+        from ohlcv.candles as candle
+        where candle.symbol = judged.symbol and candle.timeframe = judged.timeframe
+    ) as edge
+    where judged.reason is not null
+    union all
+    select
+        future.symbol,
+        future.timeframe,
+        future.first_ts,
+        future.last_ts,
+        'Dated in the future: bars wait for that time. If it is wrong, the feed sends timestamps without an offset, and '
+        'its session is not in UTC (set timezone = ''UTC''), or its clock is wrong. Delete these candles.'
+    from future
+    order by last_ts desc, symbol, timeframe
+$$;
+
+comment on function ohlcv.unprocessed_candles(text) is
+'Candles that no task will process in an environment, and those dated in the future, with the reason and what to do';
+revoke all on function ohlcv.unprocessed_candles(text) from public;

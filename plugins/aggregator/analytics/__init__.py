@@ -1,0 +1,1 @@
+"""The analytics suite: what its six DAGs share."""

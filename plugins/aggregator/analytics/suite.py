@@ -1,0 +1,41 @@
+"""What the six DAGs of the analytics suite have in common (spec: analytics suite)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from airflow.sdk.exceptions import AirflowSkipException
+
+from aggregator.core.settings import AnalyticsSettings
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+MESSAGES: Final = {
+    "analytics_hourly_aggregation": "analytics.aggregate-hourly",
+    "analytics_daily_reports": "analytics.generate-daily-reports",
+    "analytics_warmup_reset": "analytics.warmup-daily-reset",
+    "analytics_monthly_usage": "analytics.monthly-usage-summary",
+    "analytics_score_distribution": "analytics.score-distribution",
+    "analytics_enrichment_metrics": "analytics.enrichment-metrics",
+}
+"""DAG → the queue's message that a run of it stands for: the type of its dead letters, named on its page."""
+
+_SCHEDULED = "scheduled"
+
+
+def skip_while_paused(context: Context) -> None:
+    """Skip a task of a scheduled run while ``ENABLE_ANALYTICS_CRON`` is false, before it touches anything.
+
+    Runs that somebody starts, by hand or by a backfill, go on. A run that was skipped does its work when it is cleared
+    after the pause.
+
+    Args:
+        context: Airflow's task context.
+
+    Raises:
+        AirflowSkipException: The run is paused; Airflow shows the task as skipped.
+    """
+    if context["dag_run"].run_type == _SCHEDULED and not AnalyticsSettings.load().enable_analytics_cron:
+        msg = "ENABLE_ANALYTICS_CRON is false: scheduled runs do nothing. Clear this run after the pause to catch up."
+        raise AirflowSkipException(msg)

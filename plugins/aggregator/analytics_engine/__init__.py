@@ -1,0 +1,1 @@
+"""Cloudflare Analytics Engine: hook, SQL dialect, results, and the operators that query it."""

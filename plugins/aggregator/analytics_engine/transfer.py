@@ -1,0 +1,157 @@
+"""Carries the answer of an Analytics Engine query into a PostgreSQL table."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+
+from aggregator.analytics_engine.operators import window_parameters
+from aggregator.core.data_interval import data_interval
+from aggregator.postgres.operators import refuse_incomplete
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import psycopg
+    from airflow.sdk import Context
+    from psycopg.rows import TupleRow
+
+NAMED_AT_MOST = 20
+"""Skipped rows that the log names."""
+
+LONGEST_NAME = 80
+"""Characters of each that it shows."""
+
+
+class AnalyticsEngineToPostgresOperator(BaseOperator):
+    """Upsert what Analytics Engine answers, however large, in constant memory and one transaction (spec: shared parts).
+
+    The answer is streamed through COPY into the temporary table ``pg_temp.analytics_engine_answer``, whose columns are
+    those of the query. ``select`` makes the target's rows of it, and
+    :class:`aggregator.postgres.upsert.Upsert` writes them: all of a window's rows are stored, or none, unless
+    ``isolate_by`` says otherwise. An answer without rows never erases what is stored: where ``stored`` finds rows, the
+    window is reported as suspicious and left alone.
+
+    Every query may use ``%(data_interval_start)s`` and ``%(data_interval_end)s``, the run's window.
+
+    Args:
+        sql: The query for Analytics Engine, one statement that ends with ``FORMAT JSON`` in any case, or its file.
+        select: SELECT from ``pg_temp.analytics_engine_answer`` whose columns are the target's, or its file.
+        stored: SELECT of one number, how many rows the target has for the window, or its file.
+        table: Target, as ``schema.table``.
+        key: Columns of a unique index of the target.
+        skipped: SELECT of the rows of the answer that ``select`` leaves out, or its file; the first column names them
+            in the log.
+        touch: Columns of the target set to the transaction's time in rows that are new or really change, such as
+            ``updated_at``; none by default, as for ``SqlUpsertOperator``.
+        isolate_by: A column of the key whose values divide the rows of ``select`` into groups. A group that a trigger,
+            a constraint or a value makes PostgreSQL refuse does not stop the others: they are stored and committed, and
+            then the task fails with a permanent error that names the refused ones. Leave casts to the target's types
+            out of ``select``: a value that cannot be cast there fails the whole query.
+        analytics_engine_conn_id: Connection of Analytics Engine.
+        postgres_conn_id: Connection of the target's database.
+    """
+
+    template_fields: Sequence[str] = ("sql", "select", "stored", "skipped")
+    template_ext: Sequence[str] = (".sql",)
+    template_fields_renderers = dict.fromkeys(("sql", "select", "stored", "skipped"), "sql")
+    ui_color = "#fbe3c4"
+
+    def __init__(
+        self,
+        *,
+        sql: str,
+        select: str,
+        stored: str,
+        table: str,
+        key: Sequence[str],
+        postgres_conn_id: str,
+        skipped: str | None = None,
+        touch: Sequence[str] = (),
+        isolate_by: str | None = None,
+        analytics_engine_conn_id: str = "analytics_engine",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if isolate_by is not None and isolate_by not in key:
+            msg = f"Task {self.task_id} can isolate rows by a column of `key` only."
+            raise ValueError(msg)
+        self.sql = sql
+        self.select = select
+        self.stored = stored
+        self.table = table
+        self.key = key
+        self.postgres_conn_id = postgres_conn_id
+        self.skipped = skipped
+        self.touch = touch
+        self.isolate_by = isolate_by
+        self.analytics_engine_conn_id = analytics_engine_conn_id
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Read the run's window and store it.
+
+        Returns:
+            How many ``requests`` were sent, how many rows were ``read`` and ``skipped``, what became of the others
+            (``inserted``, ``updated``, ``unchanged``, ``duplicates``), and whether the window is ``suspicious``.
+
+        Raises:
+            AggregatorError: Nothing of the window was stored, or, with ``isolate_by``, everything but the groups that
+                the text names; transient or permanent as its class says.
+        """
+        from aggregator.analytics_engine.copy import copy_answer
+        from aggregator.analytics_engine.hook import AnalyticsEngineHook
+        from aggregator.postgres.hook import PostgresTransactionHook
+        from aggregator.postgres.upsert import IsolatedUpsert, Upsert
+
+        window = data_interval(context)
+        parameters = {"data_interval_start": window.start, "data_interval_end": window.end}
+        analytics_engine = AnalyticsEngineHook(self.analytics_engine_conn_id)
+        analytics_engine.require_retained(window.start)
+        postgres = PostgresTransactionHook(self.postgres_conn_id)
+        # The query first: no transaction is open while it is being computed.
+        with (
+            analytics_engine.stream(self.sql, window_parameters(self.sql, *window)) as answer,
+            postgres.task_transaction(context) as cursor,
+        ):
+            read = copy_answer(cursor, answer) if answer.columns else 0
+            if read == 0:
+                suspicious = self._suspicious(cursor, parameters)
+                return {"requests": analytics_engine.requests_sent, "read": 0, "suspicious": suspicious}
+            skipped = self._log_skipped(cursor, parameters)
+            upsert = Upsert(self.table, self.key, touch=self.touch)
+            if self.isolate_by is None:
+                outcome = IsolatedUpsert(upsert.from_select(cursor, self.select, parameters))
+            else:
+                outcome = upsert.isolated_select(cursor, self.select, parameters, by=self.isolate_by)
+        result = {
+            "requests": analytics_engine.requests_sent,
+            "read": read,
+            "skipped": skipped,
+            **asdict(outcome.counts),
+            "suspicious": False,
+        }
+        self.log.info("Stored %s – %s in %s: %s", window.start, window.end, self.table, result)
+        if self.isolate_by is not None:
+            refuse_incomplete(self.table, self.isolate_by, outcome)
+        return result
+
+    def _suspicious(self, cursor: psycopg.Cursor[TupleRow], parameters: Mapping[str, Any]) -> bool:
+        from aggregator.postgres.empty_source import is_suspicious
+
+        return is_suspicious(cursor, self.stored, parameters, source="Analytics Engine", table=self.table, log=self.log)
+
+    def _log_skipped(self, cursor: psycopg.Cursor[TupleRow], parameters: Mapping[str, Any]) -> int:
+        if self.skipped is None:
+            return 0
+        from aggregator.analytics_engine.copy import count_and_first
+
+        skipped, first = count_and_first(cursor, self.skipped, parameters, limit=NAMED_AT_MOST)
+        if not skipped:
+            return 0
+        # As literals: a name may hold whatever a caller of the product's API put there, line ends included.
+        names = ", ".join(repr(str(name)[:LONGEST_NAME]) for name in first)
+        more = f" and {skipped - len(first)} more" if skipped > len(first) else ""
+        self.log.warning("Skipped %d rows of the answer: %s%s", skipped, names, more)
+        return skipped

@@ -1,1 +1,0 @@
-"""What the plugin adds to Airflow's API server."""

@@ -1,0 +1,63 @@
+"""Reads Airflow connections, and names what is wrong with one (spec: shared parts)."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from aggregator.core.errors import PermanentError, UnknownConnectionError
+from aggregator.core.secrets_backends import require_answers
+
+if TYPE_CHECKING:
+    from airflow.sdk import Connection
+    from airflow.sdk.bases.secrets_backend import BaseSecretsBackend
+
+PERCENT_ENCODE = "If it is a URI, percent-encode its password: / is %2F, # is %23, ? is %3F, @ is %40, % is %25."
+
+
+def get(conn_id: str) -> Connection:
+    """The connection, with an extra that is a JSON object or empty.
+
+    Args:
+        conn_id: Airflow connection.
+
+    Raises:
+        UnknownConnectionError: There is none.
+        TransientError: What Airflow keeps connections in does not answer.
+        PermanentError: The connection cannot be read. The text does not quote it.
+    """
+    from airflow.sdk import BaseHook  # noqa: PLC0415 - slow, and every DAG file imports this module's callers
+    from airflow.sdk.exceptions import AirflowNotFoundException  # noqa: PLC0415
+
+    try:
+        connection = BaseHook.get_connection(conn_id)
+    except AirflowNotFoundException:
+        require_answers(lambda backend: _ask(backend, conn_id))
+        raise UnknownConnectionError(conn_id) from None
+    except ValueError:
+        raise _malformed(conn_id) from None
+    if "@" in (connection.schema or ""):
+        # What a slash in the password makes of a URI: the rest of the password, and the host.
+        raise _malformed(conn_id)
+    if connection.extra:
+        extra: Any = None
+        with suppress(ValueError):
+            extra = json.loads(connection.extra)
+        if not isinstance(extra, dict):
+            msg = f'The extra of connection {conn_id!r} is not a JSON object. Set it to an object: {{"name": "value"}}.'
+            raise PermanentError(msg)
+    return connection
+
+
+def _ask(backend: BaseSecretsBackend, conn_id: str) -> object:
+    try:
+        return backend.get_connection(conn_id=conn_id)
+    except ValueError:
+        raise _malformed(conn_id) from None
+
+
+def _malformed(conn_id: str) -> PermanentError:
+    return PermanentError(
+        f"Connection {conn_id!r} is malformed: it is neither a URI nor a JSON object. {PERCENT_ENCODE}"
+    )

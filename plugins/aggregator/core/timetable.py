@@ -1,0 +1,268 @@
+"""The one timetable of this repository (spec: time; the reasons are in ``docs/adr/0002-time.md``)."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import pendulum
+from airflow.exceptions import AirflowTimetableInvalid
+from airflow.timetables.base import DagRunInfo, DataInterval, TimeRestriction
+from airflow.timetables.interval import CronDataIntervalTimetable
+
+if TYPE_CHECKING:
+    from airflow.models.dagrun import DagRun
+    from pendulum import DateTime
+
+_SUMMARIES: Final = {
+    "0 * * * *": "Hourly at :{0:%M}, for the hour before",
+    "0 0 * * *": "Daily at {0:%H:%M} UTC, for the UTC day before",
+    "0 0 1 * *": "Monthly on day {0.day} at {0:%H:%M} UTC, for the UTC month before",
+}
+_SAMPLE_BOUNDARY: Final = pendulum.datetime(2024, 1, 1)
+"""Every cron expression of ``_SUMMARIES`` has a boundary here."""
+
+
+_FORM_OPEN: Final = timedelta(hours=1)
+"""How long the trigger form may be open before it is submitted."""
+
+_CLOCK_DIFFERENCE: Final = timedelta(minutes=1)
+"""By how much a browser's clock may be ahead."""
+
+
+class OffsetCronTimetable(CronDataIntervalTimetable):
+    """Data intervals from a cron expression in UTC; a run fires ``offset`` after the end of its interval.
+
+    The logical date of a run is the start of its interval, whoever starts the run. Without a start date, a DAG that
+    declares ``catchup=True`` begins with the latest interval, or with ``start``, and leaves none out from there on; for
+    Airflow to accept the two together, its ``default_args`` have to say ``{"start_date": None}``.
+    """
+
+    def __init__(
+        self, cron: str, *, offset: timedelta, start: datetime | None = None, start_error: str | None = None
+    ) -> None:
+        """Describe the schedule; ``validate`` judges it.
+
+        Args:
+            cron: Where intervals begin and end: five fields or a preset such as ``@daily``, read in UTC.
+            offset: Time from the end of an interval to its run; not negative.
+            start: The scheduler makes no run of an interval that starts earlier; backfills and manual runs may.
+            start_error: Why the start is not known. The scheduler makes no first run then, so that no interval is left
+                out; a DAG that has runs continues.
+        """
+        super().__init__(cron, "UTC")
+        self._offset = offset
+        self._start = None if start is None else _utc(start)
+        self._start_error = start_error
+        self._cron_in_words = self.description
+        later = f"{self._offset_in_words} after" if offset else "at"
+        self.description = (
+            f"The data interval follows cron {self._expression} in UTC; its start is the run's logical date. "
+            f"The run is due {later} the interval's end."
+        )
+        if start_error:
+            self.description += f" {start_error} A DAG that has never run does not start until then."
+
+    @property
+    def offset(self) -> timedelta:
+        """Time from the end of an interval to its run."""
+        return self._offset
+
+    @property
+    def _offset_in_words(self) -> str:
+        return pendulum.duration(seconds=self._offset.total_seconds()).in_words(locale="en")
+
+    @property
+    def summary(self) -> str:
+        """The schedule as the UI's list of DAGs shows it; ``description`` is its tooltip."""
+        return f"{self._summary} (start date unknown: see the tooltip)" if self._start_error else self._summary
+
+    @property
+    def _summary(self) -> str:
+        due = _SAMPLE_BOUNDARY + self._offset
+        if self._expression in _SUMMARIES and due < self._get_next(_SAMPLE_BOUNDARY):
+            return _SUMMARIES[self._expression].format(due)
+        if self._offset:
+            return f"{self._cron_in_words}, {self._offset_in_words} after the interval's end"
+        return f"{self._cron_in_words}, at the interval's end"
+
+    def __eq__(self, other: object) -> bool:
+        """Equal in all arguments."""
+        if not isinstance(other, OffsetCronTimetable):
+            return NotImplemented
+        return self.serialize() == other.serialize()
+
+    def __hash__(self) -> int:
+        """Of cron expression and offset."""
+        return hash((self._expression, self._offset))
+
+    def validate(self) -> None:
+        """Check the schedule when its DAG is loaded.
+
+        Raises:
+            AirflowTimetableInvalid: The cron expression cannot be read, or the offset is negative.
+        """
+        super().validate()
+        if self._offset < timedelta():
+            msg = f"offset is {self._offset}: a run cannot be due before the end of its interval; use 0 or more."
+            raise AirflowTimetableInvalid(msg)
+
+    def serialize(self) -> dict[str, Any]:
+        """The arguments of this timetable, for the serialized DAG; the offset in seconds."""
+        start = self._start and self._start.isoformat()
+        return {"expression": self._expression, "offset": self._offset.total_seconds(), "start": start} | (
+            {"start_error": self._start_error} if self._start_error else {}
+        )
+
+    @classmethod
+    def deserialize(cls, data: dict[str, Any]) -> Self:
+        """The timetable that ``serialize`` described."""
+        start = data["start"] and datetime.fromisoformat(data["start"])
+        return cls(
+            data["expression"],
+            offset=timedelta(seconds=data["offset"]),
+            start=start,
+            start_error=data.get("start_error"),
+        )
+
+    def interval_from(self, logical_date: datetime) -> DataInterval | None:
+        """The interval that a logical date names (spec: time).
+
+        Args:
+            logical_date: A moment; a naive one is read as UTC.
+
+        Returns:
+            The interval that starts exactly there, over or not; None between two boundaries.
+        """
+        start = _utc(logical_date)
+        return DataInterval(start, self._get_next(start)) if self._align_to_prev(start) == start else None
+
+    def latest_interval(self, moment: datetime) -> DataInterval:
+        """The latest interval that is over and past its offset at a moment; the clock has no part in it.
+
+        Args:
+            moment: A moment; a naive one is read as UTC.
+
+        Returns:
+            The interval whose run was the last to become due, at ``moment`` or before.
+        """
+        end = self._align_to_prev(_utc(moment) - self._offset)
+        return DataInterval(self._get_prev(end), end)
+
+    def next_dagrun_info(
+        self, *, last_automated_data_interval: DataInterval | None, restriction: TimeRestriction
+    ) -> DagRunInfo | None:
+        """The run that follows the last one; Airflow's scheduler and backfills call this.
+
+        Args:
+            last_automated_data_interval: Interval of the last scheduled or backfilled run, if there was one.
+            restriction: Start and end date of the DAG and its ``catchup``.
+
+        Returns:
+            The next run, due ``offset`` after its interval's end; None after the end date, or while the start
+            date is not known.
+        """
+        if restriction.earliest is None:  # a backfill says where it begins
+            if last_automated_data_interval is None and self._start_error:
+                return None
+            restriction = restriction._replace(earliest=self._start)
+        if last_automated_data_interval is None and restriction.earliest is None:
+            # Airflow would never start such a DAG (an interval needs a start); without catch-up it takes the latest.
+            restriction = restriction._replace(catchup=False)
+        info = super().next_dagrun_info(
+            last_automated_data_interval=last_automated_data_interval, restriction=restriction
+        )
+        return info and info._replace(run_after=info.run_after + self._offset)
+
+    def _skip_to_latest(self, earliest: DateTime | None) -> DateTime:
+        latest = self.latest_interval(pendulum.now("UTC")).start
+        return latest if earliest is None else max(latest, self._align_to_next(earliest))
+
+    def infer_manual_data_interval(self, *, run_after: DateTime) -> DataInterval:
+        """The interval of a run that somebody starts by hand, with a logical date or "now".
+
+        The trigger form, the REST API and ``airflow dags test`` pass the logical date here; ``airflow dags trigger``
+        and ``TriggerDagRunOperator`` pass the time of the call, whatever the logical date
+        (``aggregator.core.data_interval`` corrects that).
+
+        Args:
+            run_after: A timestamp; a naive one is read as UTC.
+
+        Returns:
+            On a boundary, the interval that starts there, even before its offset has passed. For a timestamp that
+            counts as "now" (:meth:`is_now`), the latest interval that is over and past its offset.
+
+        Raises:
+            ValueError: The timestamp starts no interval, or one that is not over. A run with that date and an earlier
+                window would process another window than the one that was picked, or take the place of the scheduled
+                run, and that interval would never be processed. Airflow's API returns 400 with this text.
+        """
+        now = pendulum.now("UTC")
+        interval = self.interval_from(run_after)
+        if interval is None and self.is_now(run_after, now):
+            return self.latest_interval(now)
+        if interval is None or interval.end > now:
+            raise ValueError(f"{self.why_refused(run_after, now)} No run was created.")
+        return interval
+
+    def is_now(self, moment: datetime, now: datetime) -> bool:
+        """Whether a logical date means "now".
+
+        The trigger form submits the time at which it was opened, by the clock of the browser.
+
+        Args:
+            moment: The logical date of a manual run.
+            now: When the run is created.
+        """
+        return -_FORM_OPEN <= _utc(moment) - _utc(now) <= _CLOCK_DIFFERENCE
+
+    def why_refused(self, logical_date: datetime, now: datetime) -> str:
+        """Why a manual run cannot have a logical date, and which dates it can have.
+
+        Args:
+            logical_date: A timestamp that starts no interval, or one that is not over.
+            now: When the run is created.
+        """
+        start = self._align_to_prev(_utc(logical_date))
+        named = self.interval_from(logical_date)
+        problem = (
+            f"starts the data interval up to {_short(named.end)}, which is not over."
+            if named
+            else "does not start a data interval."
+        )
+        latest = self._get_prev(self._align_to_prev(_utc(now)))
+        dates = dict.fromkeys(_short(min(date, latest)) for date in (start, self._get_next(start)))
+        return (
+            f"Logical date {_short(_utc(logical_date))} {problem} Use {' or '.join(dates)} (UTC), or leave the "
+            "date empty for the latest interval."
+        )
+
+    def run_info_from_dag_run(self, *, dag_run: DagRun) -> DagRunInfo:
+        """What the schedule goes on from when it meets an existing run.
+
+        Args:
+            dag_run: The last automated run, or any run that already has the logical date of the next one.
+
+        Returns:
+            The run's own interval; for a run without one, the latest that was over and past its offset when the run was
+            created. If the interval lies before the logical date (``airflow dags trigger --logical-date`` makes such
+            runs), the interval that the logical date names, because the scheduler would otherwise return to the same
+            logical date indefinitely.
+        """
+        if dag_run.data_interval_start is None or dag_run.data_interval_end is None:
+            run_after = _utc(dag_run.run_after)
+            return DagRunInfo(run_after, self.latest_interval(run_after), partition_date=None, partition_key=None)
+        info = super().run_info_from_dag_run(dag_run=dag_run)
+        if dag_run.logical_date and info.data_interval and info.data_interval.start < dag_run.logical_date:
+            return info._replace(data_interval=self.interval_from(dag_run.logical_date) or info.data_interval)
+        return info
+
+
+def _utc(moment: datetime) -> DateTime:
+    return pendulum.instance(moment, tz="UTC").in_timezone("UTC")
+
+
+def _short(moment: DateTime) -> str:
+    """A timestamp in UTC, without the parts of its time of day that are zero."""
+    text = moment.format("YYYY-MM-DD[T]HH:mm:ss.SSSSSS").removesuffix(".000000")
+    return text.removesuffix("T00:00:00").removesuffix(":00") if "." not in text else text

@@ -1,1 +1,0 @@
-"""One hook for each outside system."""

@@ -1,0 +1,1 @@
+"""OHLCV aggregation: bars from candles, every five minutes."""

@@ -1,1 +1,0 @@
-"""The custom operators that the DAGs are wired from."""

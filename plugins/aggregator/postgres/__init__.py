@@ -1,0 +1,1 @@
+"""PostgreSQL: hook, sessions, upserts, migrations, and the operator that upserts a query."""

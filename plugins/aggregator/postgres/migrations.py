@@ -1,0 +1,287 @@
+"""Brings a product's database up to date: its migrations, then its functions (spec: databases).
+
+``include/sql/<product>/migrations/NNNN_<what>.sql`` are applied once, in order, each in one transaction together with
+the row that records it. ``include/sql/<product>/functions/*.sql`` are applied again whenever their text changes.
+The connection of a database is ``<database>_db``; `FOLDERS` says where its name is not the product's.
+
+Applied files are recorded in the schema ``migrations``, separately for each database name, so that several of them may
+share one PostgreSQL database. Nothing outlives a transaction, so this works behind a transaction pooler.
+
+    python -m aggregator.postgres.migrations [database …]
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import logging
+import re
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from aggregator.core.errors import AggregatorError, PermanentError
+from aggregator.core.paths import SQL
+from aggregator.postgres import session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from psycopg.rows import TupleRow
+
+    Connection = psycopg.Connection[Any]
+    Cursor = psycopg.Cursor[TupleRow]
+
+FOLDERS = {"market": "ohlcv", "ops": "alerts"}
+"""Database → the folder of its files below ``include/sql``, where the two names differ."""
+
+LOCK_TIMEOUT = "30s"
+"""How long a migration waits for a table's lock before it gives up: an application behind it waits as long."""
+
+_log = logging.getLogger(__name__)
+
+_RAISE = "exec_stmt_raise"
+
+_UNLIMITED = dict.fromkeys(
+    ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "transaction_timeout"), "0"
+)
+"""Limits that managed servers set for every session (Supabase: two minutes a statement); a migration takes longer."""
+
+_LOCK = ["aggregator.migrations"]
+
+# Of the transaction: a pooled session would keep a lock of its own, and the next call would wait for it indefinitely.
+_TRY_LOCK = "select pg_try_advisory_xact_lock(hashtext(%s))"
+_WAIT_FOR_LOCK = "select pg_advisory_xact_lock(hashtext(%s))"
+_HOLDERS = """
+select string_agg(pid::text, ', ') from pg_locks join pg_database on pg_database.oid = pg_locks.database
+where locktype = 'advisory' and granted and datname = current_database()
+    and objsubid = 1 and (classid::bigint << 32) | objid::bigint = hashtext(%s)::bigint
+"""
+
+_FORGET_FUNCTIONS = "delete from migrations.functions where database = %s and not name = any(%s)"
+
+_RECORDS = """
+create schema if not exists migrations;
+create table if not exists migrations.history (
+    database text not null,
+    name text not null,
+    digest text not null,
+    applied_at timestamptz not null default now(),
+    primary key (database, name)
+);
+create table if not exists migrations.functions (
+    database text not null,
+    name text not null,
+    digest text not null,
+    applied_at timestamptz not null default now(),
+    primary key (database, name)
+);
+comment on schema migrations is 'What aggregator.postgres.migrations has applied to this database.';
+"""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one call changed.
+
+    Attributes:
+        database: Name of the database.
+        migrations: Names of the migrations it applied, in order.
+        functions: Names of the functions it applied.
+        notices: What its files said by ``raise notice``.
+    """
+
+    database: str
+    migrations: list[str] = field(default_factory=list)
+    functions: list[str] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        """For a person: what was applied in one line, and one for each notice."""
+        changes = [*self.migrations, *self.functions]
+        applied = ", ".join(changes) if changes else "up to date"
+        return "\n".join(f"{self.database}: {line}" for line in [applied, *self.notices])
+
+
+def databases(root: Path = SQL) -> list[str]:
+    """The names of the databases that have migrations."""
+    names = {folder: database for database, folder in FOLDERS.items()}
+    return sorted(names.get(path.parent.name, path.parent.name) for path in root.glob("*/migrations"))
+
+
+def folder_of(database: str, root: Path = SQL) -> Path:
+    """The folder that holds the migrations and functions of a database.
+
+    Args:
+        database: Its name, e.g. ``market``.
+        root: Folder of the SQL files.
+    """
+    return root / FOLDERS.get(database, database)
+
+
+def migrate(connect: Callable[[], Connection], database: str, root: Path = SQL) -> Report:
+    """Apply what is missing. Two calls at once wait for each other; a second call changes nothing.
+
+    Args:
+        connect: Opens a psycopg connection to the database.
+        database: Name of the database, e.g. ``clicks``.
+        root: Folder of the SQL files.
+
+    Returns:
+        What was applied.
+
+    Raises:
+        PermanentError: Numbers are missing or double, or a file was changed or removed after it was applied.
+        psycopg.Error: The database refused a statement. Its file and all after it are not applied; a note of the error
+            names the file.
+    """
+    folder = folder_of(database, root)
+    paths = _numbered(folder / "migrations")
+    report = Report(database)
+    with connect() as connection:
+        connection.add_notice_handler(partial(_keep_notice, report))
+        while _apply_next_migration(connection, paths, report):
+            pass
+        _apply_functions(connection, folder / "functions", report)
+    return report
+
+
+@contextmanager
+def _locked(connection: Connection, database: str) -> Iterator[Cursor]:
+    """One transaction during which no other call of this module works on the same PostgreSQL database."""
+    with session.begin(connection, _UNLIMITED) as cursor:
+        if cursor.execute(_TRY_LOCK, _LOCK).fetchone() == (False,):
+            ((holders,),) = cursor.execute(_HOLDERS, _LOCK).fetchall()
+            _log.warning("%s: waiting for another migration (server process %s)", database, holders)
+            cursor.execute(_WAIT_FOR_LOCK, _LOCK)
+        cursor.execute("select set_config('lock_timeout', %s, true)", [LOCK_TIMEOUT])
+        yield cursor
+    connection.commit()
+
+
+def _numbered(folder: Path) -> list[Path]:
+    paths = sorted(folder.glob("*.sql"))
+    for expected, path in enumerate(paths, start=1):
+        if re.fullmatch(r"\d{4}_[a-z0-9_]+", path.stem) is None or int(path.stem.split("_")[0]) != expected:
+            msg = (
+                f"{path} is not named {expected:04}_<what>.sql: migrations are numbered without gaps, each number once."
+            )
+            raise PermanentError(msg)
+    return paths
+
+
+def _apply_next_migration(connection: Connection, paths: Sequence[Path], report: Report) -> bool:
+    """Apply the first file that is missing; False if none is."""
+    with _locked(connection, report.database) as cursor:
+        cursor.execute(_RECORDS)
+        applied = _applied(cursor, "history", report.database)
+        _refuse_changed_history(applied, paths, report.database)
+        missing = next((path for path in paths if path.stem not in applied), None)
+        if missing is not None:
+            _execute_file(cursor, missing)
+            _record(cursor, "history", report.database, missing.stem, _digest(missing))
+    if missing is not None:
+        report.migrations.append(missing.stem)
+    return missing is not None
+
+
+def _refuse_changed_history(applied: Mapping[str, str], paths: Sequence[Path], database: str) -> None:
+    digests = {path.stem: _digest(path) for path in paths}
+    for name, digest in applied.items():
+        if name not in digests:
+            msg = (
+                f"Migration {name} was applied to {database} and its file is gone. Bring it back; undo it by a new one."
+            )
+            raise PermanentError(msg)
+        if digests[name] != digest:
+            msg = f"Migration {name} was changed after it was applied to {database}. Restore it; change by a new one."
+            raise PermanentError(msg)
+
+
+def _apply_functions(connection: Connection, folder: Path, report: Report) -> None:
+    changed: list[str] = []
+    # One transaction: functions may call each other, and a caller sees either the old ones or the new ones.
+    with _locked(connection, report.database) as cursor:
+        applied = _applied(cursor, "functions", report.database)
+        # Bodies may name functions that come later in the alphabet.
+        cursor.execute("set local check_function_bodies = off")
+        paths = sorted(folder.glob("*.sql"))
+        for path in paths:
+            name, digest = path.stem, _digest(path)
+            if applied.get(name) != digest:
+                _execute_file(cursor, path)
+                _record(cursor, "functions", report.database, name, digest)
+                changed.append(name)
+        cursor.execute(_FORGET_FUNCTIONS, [report.database, [path.stem for path in paths]])
+    report.functions.extend(changed)
+
+
+def _execute_file(cursor: Cursor, path: Path) -> None:
+    try:
+        # Without parameters: several statements in one go, and a % is a %.
+        cursor.execute(path.read_bytes())
+    except psycopg.Error as error:
+        error.add_note(f"File: {path.relative_to(path.parents[2]).as_posix()}")
+        raise
+
+
+def _keep_notice(report: Report, notice: psycopg.errors.Diagnostic) -> None:
+    # Not PostgreSQL's own notices ("does not exist, skipping").
+    if notice.source_function == _RAISE and notice.message_primary:
+        report.notices.append(notice.message_primary)
+
+
+def _applied(cursor: Cursor, table: str, database: str) -> dict[str, str]:
+    rows = cursor.execute(
+        f"select name, digest from migrations.{table} where database = %s order by name",  # noqa: S608
+        [database],
+    )
+    return dict(rows.fetchall())
+
+
+def _record(cursor: Cursor, table: str, database: str, name: str, digest: str) -> None:
+    cursor.execute(
+        f"insert into migrations.{table} (database, name, digest) values (%s, %s, %s) "  # noqa: S608
+        "on conflict (database, name) do update set digest = excluded.digest, applied_at = now()",
+        [database, name, digest],
+    )
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Migrate the databases whose names are given, or all of them, through their Airflow connections.
+
+    Returns:
+        The exit code: 0, or 1 after an error, which is printed.
+    """
+    from aggregator.postgres.hook import PostgresTransactionHook, describe  # noqa: PLC0415 - seconds, and only for this
+
+    parser = argparse.ArgumentParser(
+        prog="python -m aggregator.postgres.migrations", description="Apply missing migrations."
+    )
+    parser.add_argument("database", nargs="*", help=f"one of {', '.join(databases())}; all of them if none is given")
+    for database in parser.parse_args(arguments).database or databases():
+        hook = PostgresTransactionHook(f"{database}_db")
+        try:
+            print(migrate(hook.connect, database))
+        except AggregatorError as error:
+            print(f"{database}: {error}", file=sys.stderr)
+            return 1
+        except psycopg.Error as error:
+            refused = describe(error) if error.sqlstate else " ".join(str(error).split())
+            file = "".join(f" {note}." for note in getattr(error, "__notes__", ()))
+            print(f"{database}: PostgreSQL refused it: {refused}. What came before is applied.{file}", file=sys.stderr)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

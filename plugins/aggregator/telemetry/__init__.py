@@ -1,0 +1,1 @@
+"""Telemetry: daily rollups of events."""

@@ -1,0 +1,224 @@
+"""``GET`` and ``POST /api/jobs/telemetry-daily``: start a run of ``telemetry_daily``, as the product's callers do."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Annotated, Any
+
+from airflow.api.common.trigger_dag import trigger_dag
+from airflow.exceptions import DagNotFound
+from airflow.models.dagrun import DagRun
+from airflow.models.xcom import XComModel
+from airflow.utils.session import create_session
+from airflow.utils.state import DagRunState, State
+from airflow.utils.types import DagRunTriggeredByType, DagRunType
+from fastapi import Depends, FastAPI, HTTPException, Query, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pendulum import now
+from pydantic import BaseModel, ConfigDict, ValidationError
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+
+from aggregator.core.http import RETRY_AFTER, Camel, read_json
+from aggregator.core.params import is_future, problems
+from aggregator.core.text import run_link
+from aggregator.telemetry.params import TelemetryDailyParams
+from aggregator.web.security import require_cron_secret
+
+if TYPE_CHECKING:
+    from fastapi.responses import Response
+
+log = logging.getLogger(__name__)
+
+PREFIX = "/api/jobs"
+"""Where the app is mounted."""
+
+DAG_ID = "telemetry_daily"
+TASK_ID = "roll_up_telemetry"
+
+MAX_BODY = 1024 * 1024
+"""Bytes of a request."""
+
+WAIT_AT_MOST = 120.0
+"""Seconds that ``wait`` waits before it answers as if it had not been asked to."""
+
+POLL_EVERY = 1.0
+"""Seconds between two looks at a run that is waited for."""
+
+
+class Job(TelemetryDailyParams):
+    """What a caller may say.
+
+    Attributes:
+        wait: Answer when the run is done, with its result.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    wait: bool = False
+
+
+class StartedRun(Camel):
+    """A run that was started.
+
+    Attributes:
+        run_id: Its id in Airflow.
+        link: Its page.
+    """
+
+    run_id: str
+    link: str
+
+
+class Rollup(BaseModel):
+    """One day of one event type."""
+
+    date: str
+    event: str
+    count: int
+    unique_users: int
+
+
+class Result(BaseModel):
+    """What a run did.
+
+    Attributes:
+        success: Whether everything is stored.
+        processed: How many rollups are stored, or would be in a dry run.
+        inserted: How many of them are new.
+        updated: How many of them replace a different stored one.
+        unchanged: How many of them were stored already.
+        errors: What was refused.
+        results: The first thousand of the rollups.
+    """
+
+    success: bool
+    processed: int
+    inserted: int
+    updated: int
+    unchanged: int
+    errors: list[str]
+    results: list[Rollup]
+
+
+async def _posted(request: Request) -> Job:
+    """The job of a POST: its query and its JSON body together."""
+    body = await read_json(request, at_most=MAX_BODY, empty={})
+    if not isinstance(body, dict):
+        raise HTTPException(HTTPStatus.BAD_REQUEST, "The body is not a JSON object.")
+    try:
+        return Job.model_validate({**request.query_params, **body})
+    except ValidationError as error:
+        raise HTTPException(HTTPStatus.BAD_REQUEST, problems(error.errors())) from None
+
+
+async def _refuse(_: Request, error: Exception) -> Response:
+    found = error.errors() if isinstance(error, RequestValidationError) else []
+    return JSONResponse({"detail": problems(found)}, HTTPStatus.BAD_REQUEST)
+
+
+async def _unavailable(_: Request, error: Exception) -> Response:
+    # Its text names the database, and may quote the run.
+    log.error("Airflow's database failed a call of %s: %s", PREFIX, type(error).__name__)
+    return JSONResponse(
+        {"detail": "Airflow's database cannot be used now. Try again later."},
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        RETRY_AFTER,
+    )
+
+
+app = FastAPI(
+    title="Jobs",
+    summary="Starts jobs for callers outside Airflow.",
+    dependencies=[Depends(require_cron_secret)],
+    exception_handlers={RequestValidationError: _refuse, SQLAlchemyError: _unavailable},
+)
+_ANSWERS: dict[str, Any] = {
+    "status_code": HTTPStatus.ACCEPTED,
+    "response_model": StartedRun,
+    "responses": {
+        200: {"model": Result, "description": "With `wait`: the run has succeeded."},
+        400: {"description": "A date or another parameter is wrong; nothing was started."},
+        401: {"description": "The bearer is missing or wrong."},
+        413: {"description": "The body is too large; nothing was started."},
+        500: {"model": Result, "description": "With `wait`: the run has failed; what is not in `errors` is stored."},
+        503: {"description": "No secret is configured, or Airflow cannot start a run now."},
+    },
+}
+_BODY = {
+    "requestBody": {
+        "content": {"application/json": {"schema": Job.model_json_schema()}},
+        "description": "As the query parameters of GET, which are taken here, too.",
+    }
+}
+
+
+@app.head("/telemetry-daily", include_in_schema=False)
+async def check_get(job: Annotated[Job, Query()]) -> None:
+    """Check who calls, and the parameters, as GET does, but start nothing: monitors send HEAD as often as they like."""
+    _refuse_future(job)
+
+
+@app.get("/telemetry-daily", **_ANSWERS)
+async def start_by_get(job: Annotated[Job, Query()]) -> Response:
+    """Start a run of telemetry_daily for the latest UTC day, or for the range given."""
+    return await _start(job)
+
+
+@app.post("/telemetry-daily", openapi_extra=_BODY, **_ANSWERS)
+async def start_by_post(job: Annotated[Job, Depends(_posted)]) -> Response:
+    """Start a run of telemetry_daily for the latest UTC day, or for the range given."""
+    return await _start(job)
+
+
+def _refuse_future(job: Job) -> None:
+    today = now("UTC").date()
+    for name, day in (("startDate", job.start_date), ("endDate", job.end_date)):
+        if is_future(day, today):
+            raise HTTPException(HTTPStatus.BAD_REQUEST, f"{name}: {day} is after {today}, the present UTC day")
+
+
+async def _start(job: Job) -> Response:
+    _refuse_future(job)
+    run_id = await run_in_threadpool(_trigger, job)
+    link = run_link(DAG_ID, run_id)
+    if job.wait:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(WAIT_AT_MOST):
+                while (result := await run_in_threadpool(_result, run_id)) is None:  # noqa: ASYNC110 - another process ends it
+                    await asyncio.sleep(POLL_EVERY)
+            return JSONResponse(result, HTTPStatus.OK if result["success"] else HTTPStatus.INTERNAL_SERVER_ERROR)
+    started = StartedRun(run_id=run_id, link=link)
+    return JSONResponse(started.model_dump(by_alias=True), HTTPStatus.ACCEPTED, {"Location": link})
+
+
+def _trigger(job: Job) -> str:
+    moment = now("UTC")
+    run_id = DagRun.generate_run_id(run_type=DagRunType.MANUAL, run_after=moment)
+    params = job.model_dump(mode="json", by_alias=True, exclude={"wait"}, exclude_none=True)
+    try:
+        trigger_dag(DAG_ID, triggered_by=DagRunTriggeredByType.REST_API, run_after=moment, run_id=run_id, conf=params)
+    except DagNotFound:
+        raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, f"Airflow has not loaded {DAG_ID} yet.") from None
+    return run_id
+
+
+def _result(run_id: str) -> dict[str, Any] | None:
+    """The result of a run; None if it is not over."""
+    with create_session(scoped=False) as session:
+        state = session.scalar(select(DagRun.state).where(DagRun.dag_id == DAG_ID, DagRun.run_id == run_id))
+        if state not in State.finished_dr_states:
+            return None
+        query = XComModel.get_many(run_id=run_id, key="return_value", dag_ids=DAG_ID, task_ids=TASK_ID)
+        returned = session.scalars(query).first()
+        if returned is not None:
+            result: dict[str, Any] = XComModel.deserialize_value(returned)
+            return result
+    error = f"Run {run_id} is {DagRunState(state).value} and has no result; its log says why."
+    nothing = dict.fromkeys(("processed", "inserted", "updated", "unchanged"), 0)
+    return {"success": False, **nothing, "errors": [error], "results": []}

@@ -1,0 +1,142 @@
+"""Rolls telemetry up by day and event type."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+from pydantic import ValidationError
+
+from aggregator.core.data_interval import data_interval
+from aggregator.core.errors import WrongParamsError
+from aggregator.core.params import problems
+from aggregator.postgres.operators import describe_refusal, refuse_incomplete
+from aggregator.telemetry.params import TelemetryDailyParams
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import psycopg
+    from airflow.sdk import Context
+    from psycopg.rows import TupleRow
+
+    from aggregator.postgres.upsert import IsolatedUpsert
+
+    Cursor = psycopg.Cursor[TupleRow]
+
+_COUNTS = ("inserted", "updated", "unchanged")
+
+RESULTS_AT_MOST = 1000
+"""Rollups that the result lists; ``processed`` counts them all."""
+
+_ROLLUPS = "telemetry_rollups"
+_ALL_ROLLUPS = "select * from pg_temp.telemetry_rollups"
+
+# A date is written as ISO 8601 whatever the session's DateStyle.
+_RESULTS = """
+select count(*) over () as processed, to_char(date, 'YYYY-MM-DD'), event, count, unique_users
+from {rollups} as rollups
+where event <> all (%(refused)s::text[])
+order by date, event
+limit {limit}
+"""
+
+
+class TelemetryDailyOperator(BaseOperator):
+    """Upsert the rollups of the run's day, or of the range in its params (spec: telemetry).
+
+    An event type that PostgreSQL cannot compute or refuses to store does not stop the others: they are stored and
+    committed, the result names the refused ones, and then the task fails. Days without events erase nothing.
+
+    Args:
+        conn_id: Airflow connection of the database.
+        sql: SELECT of the rollups from ``%(first_day)s`` to ``%(last_day)s``, both inclusive, or its file. It reads
+            only the event types in the array ``%(groups)s``, or all if that is null.
+        event_types: SELECT of all event types of these days, one a row, or its file.
+        stored: SELECT of one number, how many rollups are stored for these days, or its file.
+        table: Target, as ``schema.table``, with ``date`` and ``event`` as its key.
+        **kwargs: As for every operator.
+    """
+
+    template_fields: Sequence[str] = ("sql", "event_types", "stored")
+    template_ext: Sequence[str] = (".sql",)
+    template_fields_renderers = dict.fromkeys(("sql", "event_types", "stored"), "postgresql")
+    ui_color = "#e8f0e4"
+
+    def __init__(self, *, conn_id: str, sql: str, event_types: str, stored: str, table: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.conn_id = conn_id
+        self.sql = sql
+        self.event_types = event_types
+        self.stored = stored
+        self.table = table
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Store the rollups, or with the param ``dryRun`` compute them in a read-only transaction.
+
+        Args:
+            context: Airflow's task context, with the params ``startDate``, ``endDate`` and ``dryRun``.
+
+        Returns:
+            ``success``, ``processed`` (rollups that are stored, or would be), how many of them are ``inserted``,
+            ``updated`` and ``unchanged``, ``errors`` (a line for each event type that was refused) and ``results``:
+            ``date``, ``event``, ``count`` and ``unique_users`` of the first `RESULTS_AT_MOST` of them. It is the task's
+            XCom also if the task fails because of ``errors``.
+
+        Raises:
+            WrongParamsError: The params are wrong; nothing was read.
+            PermanentError: Event types were refused, and all others are stored; or PostgreSQL refused everything.
+            TransientError: The database could not be reached or was busy; nothing was written.
+        """
+        from aggregator.postgres.hook import PostgresTransactionHook
+        from aggregator.postgres.upsert import Upsert, compute
+
+        try:
+            params = TelemetryDailyParams.model_validate(dict(context["params"]))
+        except ValidationError as error:
+            msg = f"The params of this run are wrong: {problems(error.errors())}. Nothing was read."
+            raise WrongParamsError(msg) from None
+        first, last = params.days(data_interval(context).start.date())
+        parameters = {"first_day": first, "last_day": last}
+        upsert, dry_run = Upsert(self.table, ["date", "event"]), params.dry_run
+        hook = PostgresTransactionHook(self.conn_id)
+        with hook.task_transaction(context) as cursor:
+            not_computed = compute(cursor, _ROLLUPS, self.sql, parameters, groups=self.event_types, read_only=dry_run)
+            outcome = upsert.isolated_select(cursor, _ALL_ROLLUPS, by="event", dry_run=dry_run)
+            outcome = replace(outcome, refused=[*not_computed, *outcome.refused])
+            result = _result(cursor, outcome)
+            self._warn_if_suspicious(cursor, parameters, outcome, result["processed"])
+        counts = ", ".join(f"{name}={result[name]}" for name in ("processed", *_COUNTS))
+        self.log.info("%s – %s: %s%s", first, last, counts, " (dry run, nothing was written)" if dry_run else "")
+        if outcome.refused:
+            # A failing task returns nothing, and whoever waits for the run shall still get the result.
+            context["ti"].xcom_push("return_value", result)
+        refuse_incomplete(self.table, "event", outcome, dry_run=dry_run)
+        return result
+
+    def _warn_if_suspicious(
+        self, cursor: Cursor, parameters: dict[str, Any], outcome: IsolatedUpsert, processed: int
+    ) -> None:
+        from aggregator.postgres.empty_source import is_suspicious
+
+        if not processed and not outcome.refused:
+            is_suspicious(cursor, self.stored, parameters, source="public.telemetry", table=self.table, log=self.log)
+
+
+def _result(cursor: Cursor, outcome: IsolatedUpsert) -> dict[str, Any]:
+    from psycopg import sql
+
+    statement = sql.SQL(_RESULTS).format(
+        rollups=sql.Identifier("pg_temp", _ROLLUPS), limit=sql.Literal(RESULTS_AT_MOST)
+    )
+    refused = [refusal.group for refusal in outcome.refused]
+    rows = cursor.execute(statement, {"refused": refused}).fetchall()
+    names = ("date", "event", "count", "unique_users")
+    return {
+        "success": not outcome.refused,
+        "processed": rows[0][0] if rows else 0,
+        **{name: getattr(outcome.counts, name) for name in _COUNTS},
+        "errors": [describe_refusal(refusal) for refusal in outcome.refused],
+        "results": [dict(zip(names, values, strict=True)) for _, *values in rows],
+    }

@@ -1,0 +1,49 @@
+"""Which days a run of ``telemetry_daily`` covers, for its task and for its API alike (spec: telemetry)."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic.alias_generators import to_camel
+
+from aggregator.core.params import Day
+
+MAX_DAYS = 366
+"""Days that one run may cover: a leap year."""
+
+
+class TelemetryDailyParams(BaseModel):
+    """The params of a run.
+
+    Attributes:
+        start_date: First UTC day. Given alone, it is the last one, too.
+        end_date: Last UTC day. Given alone, it is the first one, too.
+        dry_run: Compute everything and write nothing.
+    """
+
+    model_config = ConfigDict(alias_generator=to_camel, frozen=True)
+
+    start_date: Day = None
+    end_date: Day = None
+    dry_run: bool = False
+
+    @model_validator(mode="after")
+    def _check_range(self) -> Self:
+        first, last = self.days(date.min)
+        if first > last:
+            msg = f"startDate {first} is after endDate {last}"
+            raise ValueError(msg)
+        if (days := (last - first).days + 1) > MAX_DAYS:
+            msg = f"startDate {first} to endDate {last} are {days} days, and one run covers {MAX_DAYS} at most"
+            raise ValueError(msg)
+        return self
+
+    def days(self, default: date) -> tuple[date, date]:
+        """The first and the last day to process.
+
+        Args:
+            default: The day if none is given: the run's own.
+        """
+        return self.start_date or self.end_date or default, self.end_date or self.start_date or default

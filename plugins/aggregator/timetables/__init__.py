@@ -1,1 +1,0 @@
-"""When runs fire, and which window each covers."""

@@ -1,1 +1,0 @@
-"""What waits without a worker."""

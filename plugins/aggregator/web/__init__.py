@@ -1,0 +1,1 @@
+"""The HTTP API that the plugin mounts in Airflow's API server."""

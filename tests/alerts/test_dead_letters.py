@@ -1,0 +1,214 @@
+"""Dead letters: one for a run that failed, without what it must not say; settled, listed, replayed, discarded."""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from airflow.cli import cli_parser
+
+from aggregator.alerts.dead_letters import main, record, settle
+from aggregator.core.errors import PermanentError
+
+if TYPE_CHECKING:
+    import psycopg
+
+DAG = "analytics_hourly_aggregation"
+DUE = datetime(2026, 11, 16, 1, tzinfo=UTC)
+SECRET = "value-that-must-not-show"
+
+
+def failed(
+    run_id: str, task_id: str | None, error: object = None, *, attempts: int = 6, ended: datetime | None = None
+) -> Any:
+    """What Airflow gives the callback of a task; without an error, that of a run, with or without its last task."""
+    run = SimpleNamespace(run_type="scheduled", run_after=DUE, end_date=None if error else ended)
+    context: Any = {"dag": SimpleNamespace(dag_id=DAG), "run_id": run_id, "dag_run": run}
+    if task_id:
+        context["ti"] = SimpleNamespace(
+            dag_id=DAG, run_id=run_id, task_id=task_id, try_number=attempts, end_date=ended if error else None
+        )
+    if error:
+        context["exception"] = error
+    return context
+
+
+def letters(ops: psycopg.Connection, columns: str = "error, attempts, failed_task_ids") -> list[tuple[Any, ...]]:
+    return ops.execute(f"select {columns}, settled_at is not null from ops.dead_letters order by id").fetchall()
+
+
+def test_letter_says_what_the_queue_said(ops) -> None:
+    record(failed("scheduled__2026", "a", PermanentError("Table gone.")))
+    columns = "type, scheduled_for, correlation_id, error, attempts, dag_id, run_id, failed_task_ids"
+    assert letters(ops, columns) == [
+        (
+            "analytics.aggregate-hourly",
+            DUE,
+            f"{DAG}/scheduled__2026",
+            "PermanentError: Table gone.",
+            6,
+            DAG,
+            "scheduled__2026",
+            ["a"],
+            False,
+        )
+    ]
+
+
+def test_text_of_an_error_that_is_not_ours_stays_out(ops, caplog) -> None:
+    record(failed("r", "a", ValueError(SECRET)))
+    assert letters(ops, "error") == [("ValueError", False)]
+    whole = ops.execute("select dead_letters::text from ops.dead_letters").fetchone()
+    assert SECRET not in whole[0] + caplog.text
+
+
+def test_run_with_several_failures_has_one_letter(ops) -> None:
+    record(failed("r", "a", PermanentError("first"), attempts=6))
+    record(failed("r", "b", PermanentError("second"), attempts=2))
+    record(failed("r", "b"))
+    assert letters(ops) == [("PermanentError: second", 6, ["a", "b"], False)]
+
+
+def test_callback_of_the_run_writes_what_a_killed_task_could_not(ops) -> None:
+    record(failed("r", "a", attempts=6))
+    assert letters(ops) == [(None, 6, ["a"], False)]
+
+
+def test_run_of_which_airflow_knows_no_task(ops) -> None:
+    context = failed("r", None)
+    del context["dag_run"]
+    record(context)
+    assert letters(ops, "scheduled_for, attempts, failed_task_ids") == [(None, 1, [], False)]
+    record(failed("r", "a", PermanentError("told later")))
+    assert letters(ops) == [("PermanentError: told later", 6, ["a"], False)]
+
+
+def test_both_callbacks_at_once_leave_one_letter_with_the_error(ops) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(record, [failed("r", "a", PermanentError("told")), *[failed("r", "a")] * 7]))
+    assert letters(ops) == [("PermanentError: told", 6, ["a"], False)]
+
+
+def test_settled_when_every_failed_task_has_succeeded(ops) -> None:
+    record(failed("r", "a", PermanentError("x")))
+    record(failed("r", "b", PermanentError("y")))
+    settle(failed("r", "b", attempts=7))
+    settle(failed("r", "never failed", attempts=7))
+    settle(failed("another run", "a", attempts=7))
+    assert letters(ops, "failed_task_ids") == [(["a"], False)]
+    settle(failed("r", "a", attempts=7))
+    assert letters(ops, "failed_task_ids") == [([], True)]
+
+
+def test_failing_again_opens_it_again(ops) -> None:
+    record(failed("r", "a", PermanentError("old")))
+    settle(failed("r", "a", attempts=7))
+    record(failed("r", "a", attempts=8))
+    assert letters(ops) == [(None, 8, ["a"], False)]
+
+
+def test_callback_of_the_run_that_comes_late_does_not_open_it_again(ops) -> None:
+    ended = datetime.now(UTC) - timedelta(minutes=1)
+    record(failed("r", "a", PermanentError("x"), ended=ended))
+    settle(failed("r", "a", attempts=7))
+    record(failed("r", "a", ended=ended))
+    assert letters(ops, "failed_at") == [(ended, True)]
+
+
+def test_success_at_the_first_try_asks_no_database(monkeypatch) -> None:
+    monkeypatch.delenv("AIRFLOW_CONN_OPS_DB", raising=False)
+    settle(failed("r", "a", attempts=1))
+
+
+def test_database_that_is_down_fails_nothing_and_the_letter_is_in_the_log(monkeypatch, caplog) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_OPS_DB", f"postgresql://u:{SECRET}@127.0.0.1:1/ops?connect_timeout=2")
+    record(failed("r", "a", PermanentError("Table gone.")))
+    settle(failed("r", "a", attempts=7))
+    said = [item.getMessage() for item in caplog.records if item.levelno == logging.ERROR]
+    assert len(said) == 2
+    assert "could not be written: PostgreSQL cannot be reached by connection ops_db" in said[0]
+    assert "Table gone." in said[0]
+    assert SECRET not in caplog.text
+
+
+def test_ten_open_letters_are_an_alert(ops, caplog) -> None:
+    def alerts() -> list[str]:
+        return [item.getMessage() for item in caplog.records if "DEAD LETTERS" in item.getMessage()]
+
+    record(failed("settled", "a", PermanentError("x")))
+    settle(failed("settled", "a", attempts=7))
+    for number in range(9):
+        record(failed(f"r{number}", "a", PermanentError("x")))
+        record(failed(f"r{number}", "a"))
+    assert alerts() == []
+    record(failed("r9", "a", PermanentError("x")))
+    assert alerts() == ["DEAD LETTERS: 10 runs have failed and wait for a replay. depth=10 limit=10"]
+
+
+class TestCommand:
+    def test_lists_open_letters(self, ops, capsys) -> None:
+        assert main(["list"]) == 0
+        assert capsys.readouterr().out == "No dead letters.\n"
+        record(failed("r1", "a", PermanentError("Table [red]gone[/].")))
+        record(failed("r2", "a"))
+        record(failed("settled", "a"))
+        settle(failed("settled", "a", attempts=7))
+
+        assert main(["list"]) == 0
+
+        table = capsys.readouterr().out
+        assert "analytics.aggregate-hourly" in table
+        assert "2026-11-16 01:00" in table
+        assert "[red]gone[/]" in table
+        assert "killed" in table
+        assert "settled" not in table
+
+    @pytest.mark.parametrize(("ids", "cleared"), [([], ["r1", "--x y"]), (["--id", "2"], ["--x y"])])
+    def test_replay_clears_the_failed_tasks_of_runs(self, ops, monkeypatch, ids: list[str], cleared: list[str]) -> None:
+        calls: list[Any] = []
+        parser = cli_parser.get_parser()
+        monkeypatch.setattr(cli_parser, "get_parser", lambda: Recorder(parser, calls))
+        record(failed("r1", "a"))
+        record(failed("--x y", "a"))
+
+        assert main(["replay", *ids]) == 0
+
+        assert [(call.dag_id, call.run_id, call.only_failed, call.yes) for call in calls] == [
+            (DAG, run_id, True, True) for run_id in cleared
+        ]
+
+    def test_nothing_to_replay_is_said(self, ops, capsys) -> None:
+        assert main(["replay"]) == 0
+        assert capsys.readouterr().out == "No dead letters.\n"
+
+    def test_discard_settles_what_shall_not_be_done_again(self, ops, capsys) -> None:
+        record(failed("r1", "a"))
+        record(failed("r2", "a"))
+        assert main(["discard", "--id", "1", "99"]) == 1
+        assert capsys.readouterr() == ("1: settled\n", "99: there is no open letter with this id\n")
+        assert letters(ops, "failed_task_ids") == [([], True), (["a"], False)]
+        with pytest.raises(SystemExit):
+            main(["discard"])
+
+    def test_database_that_is_down_is_one_line(self, monkeypatch, capsys) -> None:
+        monkeypatch.setenv("AIRFLOW_CONN_OPS_DB", "postgresql://u@127.0.0.1:1/ops?connect_timeout=2")
+        assert main(["list"]) == 1
+        assert "cannot be reached by connection ops_db" in capsys.readouterr().err
+
+
+class Recorder:
+    """Airflow's own parser, whose commands note their arguments instead of running."""
+
+    def __init__(self, parser: Any, calls: list[Any]) -> None:
+        self._parser = parser
+        self._calls = calls
+
+    def parse_args(self, arguments: list[str]) -> Any:
+        given = self._parser.parse_args(arguments)
+        assert given.func
+        given.func = self._calls.append
+        return given

@@ -1,0 +1,53 @@
+"""What the analytics suite has in common: the pause of its schedule, and the names of its messages."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowSkipException
+
+from aggregator.analytics.suite import MESSAGES, skip_while_paused
+from aggregator.core.errors import PermanentError
+
+
+def context(run_type: str) -> Any:
+    return {"dag_run": SimpleNamespace(run_type=run_type)}
+
+
+def test_pause_skips_scheduled_runs(monkeypatch) -> None:
+    monkeypatch.setenv("ENABLE_ANALYTICS_CRON", "false")
+    with pytest.raises(AirflowSkipException, match="ENABLE_ANALYTICS_CRON is false"):
+        skip_while_paused(context("scheduled"))
+
+
+@pytest.mark.parametrize("run_type", ["manual", "backfill"])
+def test_pause_lets_runs_through_that_somebody_starts(monkeypatch, run_type: str) -> None:
+    monkeypatch.setenv("ENABLE_ANALYTICS_CRON", "false")
+    skip_while_paused(context(run_type))
+
+
+@pytest.mark.parametrize("value", [None, "", "true", "1"])
+def test_schedule_runs_unless_it_is_paused(monkeypatch, value: str | None) -> None:
+    monkeypatch.delenv("ENABLE_ANALYTICS_CRON", raising=False)
+    if value is not None:
+        monkeypatch.setenv("ENABLE_ANALYTICS_CRON", value)
+    skip_while_paused(context("scheduled"))
+
+
+def test_unclear_setting_is_refused(monkeypatch) -> None:
+    monkeypatch.setenv("ENABLE_ANALYTICS_CRON", "perhaps")
+    with pytest.raises(PermanentError, match="ENABLE_ANALYTICS_CRON"):
+        skip_while_paused(context("scheduled"))
+
+
+def test_messages_are_those_of_the_queue() -> None:
+    assert sorted(MESSAGES.values()) == [
+        "analytics.aggregate-hourly",
+        "analytics.enrichment-metrics",
+        "analytics.generate-daily-reports",
+        "analytics.monthly-usage-summary",
+        "analytics.score-distribution",
+        "analytics.warmup-daily-reset",
+    ]

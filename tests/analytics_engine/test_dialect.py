@@ -1,0 +1,505 @@
+from __future__ import annotations
+
+import math
+from datetime import UTC, date, datetime, timedelta, timezone
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import requests
+import sqlglot
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from aggregator.analytics_engine.dialect import COLUMNS, FUNCTIONS, DialectError, bind, check, parse, placeholders
+from aggregator.core.errors import PermanentError
+from dev.analytics_engine.client import running
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from aggregator.analytics_engine.dialect import Parameter
+
+CLICKS = """-- clicks of a day, by hire
+SELECT
+  blob4 AS hire_id,  -- the hire's id
+  sum(_sample_interval * (1 - double2)) AS valid,
+  sum(_sample_interval * double2) AS invalid
+FROM clicks
+WHERE timestamp >= toDateTime('2026-11-15 00:00:00') AND timestamp < toDateTime('2026-11-16 00:00:00')
+GROUP BY hire_id
+FORMAT JSON
+"""
+
+GOOD = [
+    CLICKS,
+    "SHOW TABLES FORMAT JSON",
+    "show tables\nformat JSONEachRow ",
+    "SELECT 'Hello' AS message FORMAT JSON",
+    "SELECT count() AS n FROM clicks FORMAT TabSeparated",
+    "SELECT count(DISTINCT blob4) AS hires, sum(DISTINCT double1) AS total FROM clicks FORMAT JSON",
+    "SELECT blob1, double1 FROM clicks LIMIT 10 OFFSET 20 FORMAT JSONEachRow",
+    "SELECT blob1 AS host, count() AS n FROM clicks GROUP BY host HAVING n > 1 ORDER BY n DESC, host ASC FORMAT JSON",
+    "SELECT if(double3 <= 0, 'FREEZING', 'NOT') AS description FROM t FORMAT JSON",
+    "SELECT quantileExactWeighted(0.95)(double1, _sample_interval) AS p95 FROM t FORMAT JSON",
+    "SELECT topK(3)(blob1) AS top, argMax(blob1, double1) AS biggest FROM t FORMAT JSON",
+    "SELECT toStartOfInterval(timestamp, INTERVAL '5' MINUTE) AS date, count() AS count FROM t FORMAT JSON",
+    "SELECT double1 FROM t WHERE timestamp > now() - INTERVAL '1' DAY FORMAT JSON",
+    "SELECT double1 FROM t WHERE blob1 LIKE 'error%' OR blob2 NOT ILIKE '%.jpg' FORMAT JSON",
+    "SELECT double1 FROM t WHERE blob1 IN ('a', 'b') AND blob2 NOT IN ('c') AND double1 BETWEEN 1 AND 2.5 FORMAT JSON",
+    "SELECT double1 FROM t WHERE NOT (double1 <> 3 OR double2 != -4) AND true FORMAT JSON",
+    "SELECT double1 * 1.8 + 32 / 2 % 5 AS f FROM t WHERE blob1 = 'it''s \\\\ ; -- /* */ # UNION SELECT' FORMAT JSON",
+    "SELECT extract(HOUR FROM timestamp) AS hour, position(':' IN blob1) AS p FROM t FORMAT JSON",
+    "SELECT format('{}', blob1) AS text FROM t FORMAT JSON",
+    "show timezones format JSON",
+    "SHOW TIMEZONE FORMAT TabSeparated",
+    "SELECT count() AS n FROM t FORMAT json",
+    "SELECT count() AS n FROM t format tabseparated",
+    "SELECT quantileWeighted(0.5, double1, _sample_interval) AS median FROM t FORMAT JSON",
+    "SELECT toLower(blob1) AS l, toUpper(blob1) AS u FROM t FORMAT JSON",
+    "SELECT blob1 AS host FROM t LIMIT ALL FORMAT JSON",
+    "SELECT blob1 AS host FROM t LIMIT ALL OFFSET 2 FORMAT JSON",
+    "SELECT a FROM (SELECT blob1 AS a FROM t) FORMAT JSON",
+    "SELECT avg(n) AS mean FROM (SELECT blob1 AS a, count() AS n FROM t GROUP BY a LIMIT 9) WHERE n > 2 FORMAT JSON",
+    "SELECT max(b) AS c FROM (SELECT a AS b FROM (SELECT double1 AS a FROM t)) FORMAT JSON",
+    "SELECT time FROM (SELECT timestamp AS time FROM t) FORMAT JSON",
+    "SELECT count() AS count, max(timestamp) AS max, min(double1) AS min FROM t FORMAT JSON",
+    "SELECT argMax(blob1, timestamp) AS newest FROM t FORMAT JSON",
+    "SELECT if(blob1 LIKE '5%', double1, 0) AS x, if(true, 'a', blob1) AS y FROM t FORMAT JSON",
+    "SELECT if(true, now(), timestamp) AS z FROM t FORMAT JSON",
+    "SELECT sum(if(blob1 = 'a', _sample_interval, 0)) AS x, sumIf(double1, blob1 = 'a') AS y FROM t FORMAT JSON",
+    "SELECT count() AS n FROM index FORMAT JSON",
+    "SELECT blob1 FROM t WHERE dataset = 't' AND index1 = '🦊' FORMAT JSON -- the end; of it",
+]
+
+BAD = {
+    # statements
+    "SELECT 1 AS a FORMAT JSON; DROP TABLE clicks": "`;` in line 1: send one statement",
+    "SELECT 1 AS a FORMAT JSON;": "`;` in line 1: send one statement",
+    "INSERT INTO t VALUES (1)": "`INSERT` in line 1: not in",
+    "DROP TABLE t": "`DROP` in line 1: not in",
+    "SHOW DATABASES FORMAT JSON": "SHOW",
+    "SHOW TABLES": "SHOW",
+    "SHOW TABLES FORMAT CSV": "FORMAT CSV: known are",
+    "FROM t": "statement: only SELECT",
+    "": "statement: only SELECT",
+    " -- nothing": "statement: only SELECT",
+    "(SELECT 1 AS a) FORMAT JSON": "statement: only SELECT",
+    "EXPLAIN SELECT 1 AS a FORMAT JSON": "`EXPLAIN` in line 1",
+    # clauses
+    "SELECT count() AS n FROM t": "FORMAT: end the query with FORMAT JSON",
+    "SELECT count() AS n FROM t FORMAT CSV": "FORMAT CSV: known are",
+    "SELECT count() AS n FROM t FORMAT JSON SETTINGS max_threads = 1": "SETTINGS",
+    "SELECT count() AS n FROM t FORMAT JSON FORMAT JSON": "FORMAT in line 1: the clause is repeated",
+    "SELECT count() AS n WHERE double1 = 1 FROM t FORMAT JSON": "FROM in line 1: the clause is repeated, or stands",
+    "WITH x AS (SELECT 1 AS a) SELECT a FROM x FORMAT JSON": "no CTE",
+    "SELECT a FROM (SELECT blob1 AS a FROM t) AS u FORMAT JSON": "one sub-query without a name",
+    "SELECT a FROM (SELECT blob1 AS a FROM t), u FORMAT JSON": "one sub-query without a name",
+    "SELECT a FROM (SELECT blob1 AS a FROM t FORMAT JSON": "the parenthesis of the sub-query is not closed",
+    "SELECT a FROM (SELECT blob1 AS a FROM t FORMAT JSON) FORMAT JSON": "it ends the whole query",
+    "SELECT a FROM (SELECT blob1 AS a FROM t UNION ALL SELECT blob1 AS a FROM t) FORMAT JSON": "UNION does not exist",
+    "SELECT a FROM ((SELECT blob1 AS a FROM t)) FORMAT JSON": "no sub-queries",
+    "SELECT blob2 FROM (SELECT blob1 AS a FROM t) FORMAT JSON": "column blob2: neither",
+    "SELECT a FROM (SELECT * FROM t) FORMAT JSON": "`*`",
+    "SELECT max(a) AS b FROM (SELECT blob1 AS a FROM t) FORMAT JSON": "function max: it takes no String",
+    "SELECT blob1 FROM t WHERE blob1 IN (SELECT blob2 FROM u) FORMAT JSON": "SELECT in line 1: no sub-queries",
+    "SELECT blob1 FROM t JOIN u ON true FORMAT JSON": "JOIN does not exist",
+    "SELECT blob1 FROM t LEFT JOIN u ON true FORMAT JSON": "JOIN does not exist",
+    "SELECT blob1 FROM t, u FORMAT JSON": "FROM in line 1: exactly one name",
+    "SELECT blob1 FROM t AS u FORMAT JSON": "FROM in line 1: exactly one name",
+    "SELECT blob1 FROM db.t FORMAT JSON": "names are not qualified",
+    "SELECT t.blob1 FROM t FORMAT JSON": "names are not qualified",
+    "SELECT blob1 FROM t FINAL FORMAT JSON": "FINAL",
+    "SELECT blob1 FROM file('/etc/passwd') FORMAT JSON": "`file`",
+    "SELECT blob1 FROM count() FORMAT JSON": "FROM in line 1: exactly one name",
+    "SELECT blob1 FROM t ARRAY JOIN blob2 FORMAT JSON": "JOIN does not exist",
+    "SELECT blob1 FROM t PREWHERE blob1 = '' FORMAT JSON": "PREWHERE",
+    "SELECT blob1 FROM t UNION ALL SELECT blob1 FROM u FORMAT JSON": "UNION does not exist",
+    "SELECT blob1 FROM t GROUP BY blob1 WITH TOTALS FORMAT JSON": "no modifier",
+    "SELECT count() AS n FROM t GROUP BY ALL FORMAT JSON": "`ALL`",
+    "SELECT blob1 FROM t LIMIT ALL ALL FORMAT JSON": "`ALL` in line 1: it follows LIMIT only",
+    "SELECT ALL blob1 FROM t FORMAT JSON": "`ALL` in line 1: it follows LIMIT only",
+    "SELECT blob1 FROM t OFFSET ALL FORMAT JSON": "`ALL`|OFFSET",
+    "SELECT blob1 FROM t LIMIT 1, 2 FORMAT JSON": "LIMIT in line 1: exactly one",
+    "SELECT blob1 FROM t LIMIT 1 BY blob1 FORMAT JSON": "LIMIT in line 1: exactly one",
+    "SELECT blob1 FROM t ORDER BY blob1 FORMAT JSON": "ORDER BY: order by an alias",
+    "SELECT count() AS n FROM t ORDER BY count() FORMAT JSON": "ORDER BY: order by an alias",
+    "SELECT count() AS n FROM t ORDER BY 1 FORMAT JSON": "ORDER BY: order by an alias",
+    "SELECT count() AS n FROM t ORDER BY n NULLS FIRST FORMAT JSON": "`FIRST`",
+    "SELECT DISTINCT blob1 FROM t FORMAT JSON": "SELECT with distinct",
+    "SELECT sum(double1 ORDER BY double2) AS a FROM t FORMAT JSON": "ORDER BY in line 1: no sub-queries",
+    "SELECT FROM t FORMAT JSON": "SELECT: nothing is selected",
+    "SELECT blob1, FROM t FORMAT JSON": "COMMA|comma",
+    "SELECT sum(double1,) AS a FROM t FORMAT JSON": "comma",
+    "SELECT blob1 FROM t WHERE FORMAT JSON": "not a complete SELECT",
+    "SELECT (blob1 FROM t FORMAT JSON": "no sub-queries, and no clauses|FORMAT",
+    "SELECT blob1) FROM t FORMAT JSON": "no clauses inside parentheses",
+    # names
+    "SELECT * FROM t FORMAT JSON": "`*`: write count() without it, and name the columns",
+    "SELECT count(*) AS n FROM t FORMAT JSON": "`*`: write count() without it",
+    "SELECT blob21 FROM t FORMAT JSON": "column blob21: neither",
+    "SELECT BLOB1 FROM t FORMAT JSON": "column BLOB1: neither",
+    "SELECT double0 AS x FROM t FORMAT JSON": "column double0: neither",
+    "SELECT blob1 AS x FROM t WHERE x = 'a' FORMAT JSON": "alias x: WHERE comes before",
+    'SELECT "blob1" FROM t FORMAT JSON': "names are not quoted",
+    "SELECT `blob1` FROM t FORMAT JSON": "names are not quoted",
+    "SELECT blob1 x FROM t FORMAT JSON": "alias: a selected expression gets one name",
+    "SELECT sum(double1 AS x) FROM t FORMAT JSON": "not a complete SELECT",
+    "SELECT blob1 AS x, blob2 AS x FROM t FORMAT JSON": "alias: a selected expression gets one name",
+    "SELECT blob1 FROM täble FORMAT JSON": "VAR in line 1: a name is made of ASCII",
+    "SELECT {x:UInt8} AS x FORMAT JSON": "`{`",
+    "SELECT @x AS x FORMAT JSON": "`@`",
+    "SELECT ? AS x FORMAT JSON": "bind parameters do not exist",
+    "SELECT blob1 AS from FROM t FORMAT JSON": "alias from in line 1: SQL's grammar uses the word itself",
+    "SELECT blob1 AS group FROM t FORMAT JSON": "alias group in line 1: SQL's grammar uses the word itself",
+    "SELECT blob1 FROM t GROUP BY time FORMAT JSON": "`time`",
+    "SELECT any(blob1) AS any FROM t FORMAT JSON": "`any`|function any",
+    # types
+    "SELECT max(blob1) AS x FROM t FORMAT JSON": "function max: it takes no String",
+    "SELECT min(lower(blob1)) AS x FROM t FORMAT JSON": "function min: it takes no String",
+    "SELECT blob1 AS a, max(a) AS x FROM t GROUP BY a FORMAT JSON": "function max: it takes no String",
+    "SELECT sum(index1) AS x FROM t FORMAT JSON": "function sum: it takes no String",
+    "SELECT avgIf(blob1, double1 > 1) AS x FROM t FORMAT JSON": "function avgIf: it takes no String",
+    "SELECT if(double1 > 1, 'a', 2) AS x FROM t FORMAT JSON": "function if: its branches have unlike types",
+    "SELECT if(double1 > 1, timestamp, 0) AS x FROM t FORMAT JSON": "unlike types, a number and a time",
+    "SELECT sum(if(double1 > 1, double1, '')) AS x FROM t FORMAT JSON": "function if: its branches have unlike",
+    # functions
+    "SELECT round(double1) AS x FROM t FORMAT JSON": "function round in line 1: not in .* or known to fail",
+    "SELECT uniq(blob1) AS x FROM t FORMAT JSON": "function uniq",
+    "SELECT toString(double1) AS x FROM t FORMAT JSON": "function toString",
+    "SELECT url('x') AS x FORMAT JSON": "function url",
+    "SELECT sleep(3) AS x FORMAT JSON": "function sleep",
+    "SELECT Count() AS x FROM t FORMAT JSON": "function Count in line 1: spell it",
+    "SELECT todatetime('x') AS x FORMAT JSON": "function todatetime in line 1: spell it toDateTime",
+    "SELECT cast(double1 AS Int64) AS x FROM t FORMAT JSON": "function cast",
+    "SELECT row_number() OVER (ORDER BY blob1) AS x FROM t FORMAT JSON": "window functions do not exist",
+    "SELECT sum(double1) FILTER (WHERE double1 > 1) AS x FROM t FORMAT JSON": "FILTER",
+    "SELECT extract(WEEK FROM timestamp) AS x FROM t FORMAT JSON": "unit WEEK",
+    # operators
+    "SELECT CASE WHEN double1 = 1 THEN 1 END AS x FROM t FORMAT JSON": "CASE does not exist, use if",
+    "SELECT double1 = 1 ? 2 : 3 AS x FROM t FORMAT JSON": "`?`",
+    "SELECT blob1 || blob2 AS x FROM t FORMAT JSON": "`||`",
+    "SELECT double1::Int64 AS x FROM t FORMAT JSON": "`::`",
+    "SELECT blob1 FROM t WHERE blob1 == 'a' FORMAT JSON": "EQ in line 1: write =",
+    "SELECT blob1 FROM t WHERE blob1 IS NOT NULL FORMAT JSON": "`IS`",
+    "SELECT blob1 FROM t WHERE blob1 = NULL FORMAT JSON": "NULL does not exist",
+    "SELECT blob1 FROM t WHERE blob1 IN u FORMAT JSON": "IN with field|column u",
+    "SELECT [1, 2] AS x FORMAT JSON": "`[`",
+    "SELECT (1, 2) AS x FORMAT JSON": "TUPLE",
+    "SELECT x -> 1 AS x FORMAT JSON": "`->`",
+    # literals
+    "SELECT 'a' 'b' AS x FORMAT JSON": "expression: something in it means more",
+    "SELECT 'a\\'b' AS x FORMAT JSON": "STRING in line 1: a backslash",
+    "SELECT 'a\\nb' AS x FORMAT JSON": "STRING in line 1: a backslash",
+    "SELECT 'abc AS x FORMAT JSON": "a quote or a comment is not closed",
+    "SELECT 1e5 AS x FORMAT JSON": "NUMBER in line 1: write digits",
+    "SELECT 5. AS x FORMAT JSON": "NUMBER in line 1: write digits",
+    "SELECT .5 AS x FORMAT JSON": "a number needs a digit before its dot",
+    "SELECT 0x1F AS x FORMAT JSON": "`HEX_STRING` in line 1: not in",
+    "SELECT $$a$$ AS x FORMAT JSON": "`HEREDOC_STRING` in line 1: not in",
+    "SELECT now() - INTERVAL 1 DAY AS x FORMAT JSON": "INTERVAL in line 1: write it as",
+    "SELECT now() - INTERVAL '1' WEEK AS x FORMAT JSON": "unit WEEK",
+    "SELECT now() - INTERVAL '1 DAY' AS x FORMAT JSON": "INTERVAL in line 1: write it as",
+    # text
+    "SELECT 1 /* block */ AS x FORMAT JSON": "only spaces, line breaks and -- comments",
+    "SELECT 1 # hash\n AS x FORMAT JSON": "only spaces, line breaks and -- comments",
+    "SELECT 1\u00a0AS x FORMAT JSON": "only spaces, line breaks and -- comments",
+    "SELECT 1 /* open": "in line 1|a quote or a comment is not closed|only spaces",
+    "SELECT '\0' AS x FORMAT JSON": "NUL",
+    "SELECT '\ud800' AS x FORMAT JSON": "not valid Unicode",
+    f"SELECT '{'x' * 5_000_000}' AS x FORMAT JSON": "bytes are more than",
+    f"SELECT {'(' * 20_000}1{')' * 20_000} AS x FORMAT JSON": "nested too deeply",
+    f"{'SELECT a FROM (' * 4000}SELECT blob1 AS a FROM t{')' * 4000} FORMAT JSON": "nested too deeply",
+    f"SELECT {'- ' * 20_000}1 AS x FORMAT JSON": "nested too deeply",
+    f"SELECT {'NOT ' * 10_000}1 AS x FORMAT JSON": "nested too deeply",
+    "(" * 60_000: "only SELECT",
+    "'" * 60_001: "not closed",
+}
+
+
+@pytest.mark.parametrize("sql", GOOD)
+def test_the_documented_dialect_passes(sql: str) -> None:
+    check(sql)
+
+
+@pytest.mark.parametrize(("sql", "reason"), BAD.items(), ids=[sql[:60] for sql in BAD])
+def test_everything_else_is_refused_for_its_own_reason(sql: str, reason: str) -> None:
+    with pytest.raises(DialectError) as refused:
+        check(sql)
+    words = str(refused.value)
+    assert any(part in words or _matches(part, words) for part in reason.split("|"))
+    assert len(words) < 300
+
+
+def _matches(pattern: str, words: str) -> bool:
+    before, star, after = pattern.partition(".*")
+    return bool(star) and before in words and after in words
+
+
+@pytest.mark.parametrize("function", sorted(FUNCTIONS))
+def test_every_function_of_the_reference_passes_as_itself(function: str) -> None:
+    call = CALLS.get(function, f"{function}(blob1, double1)")
+    check(f"SELECT {call} AS x FROM t FORMAT JSON")
+
+
+CALLS = {
+    "extract": "extract(YEAR FROM timestamp)",
+    "position": "position('x' IN blob1)",
+    "if": "if(double1 > 1, 1, 2)",
+    "IF": "IF(double1 > 1, 1, 2)",
+    **{name: f"{name}(double1)" for name in ("SUM", "AVG", "MIN", "MAX")},
+    **{name: f"{name}(double1, blob1 = 'a')" for name in ("sumIf", "avgIf")},
+    "quantileWeighted": "quantileWeighted(0.5, double1, _sample_interval)",
+    "quantileExactWeighted": "quantileExactWeighted(0.5)(double1, _sample_interval)",
+    "toStartOfInterval": "toStartOfInterval(timestamp, INTERVAL '5' MINUTE)",
+    **{name: f"{name}()" for name in ("count", "COUNT", "now", "NOW", "today")},
+    **{name: f"{name}(double1)" for name in ("bitCount", "bitNot", "log", "ln", "floor", "ceil", "bin", "hex", "sum")},
+    **{name: f"{name}(double1)" for name in ("avg", "min", "max", "countIf", "topK", "first_value", "last_value")},
+    **{
+        name: f"{name}(blob1)"
+        for name in FUNCTIONS
+        if name.startswith(("length", "empty", "lower", "upper", "to"))
+        and name not in {"topKWeighted", "toStartOfInterval"}
+    },
+}
+
+
+_ORDINARY = """all any array date day desktop end every final first format index json key last left name rank right row
+rows set source table text time top total type using values window year"""
+ORDINARY = _ORDINARY.split()
+
+
+@pytest.mark.parametrize("word", ORDINARY)
+def test_ordinary_word_is_an_alias_wherever_one_may_stand(word: str) -> None:
+    check(f"SELECT blob1 AS {word} FROM t FORMAT JSON")
+    check(
+        f"SELECT blob1 AS {word}, count() AS n FROM t GROUP BY {word} HAVING {word} != 'x' AND n > 1 "
+        f"ORDER BY {word} DESC, n LIMIT 3 FORMAT JSON"
+    )
+    check(f"SELECT count() AS n, blob1 AS {word} FROM t GROUP BY n, {word} ORDER BY n, {word} FORMAT JSON")
+    assert parse(f"SELECT count() AS n FROM {word} FORMAT JSON").dataset == word
+
+
+def test_answer_that_cannot_be_read_is_known_before() -> None:
+    for expression, what in {
+        "topK(3)(blob1)": "an array",
+        "topKWeighted(double1, _sample_interval)": "an array",
+        "toDateTime(blob1, 'America/New_York')": "a time with a time zone",
+        "max(toDateTime(blob1, 'America/New_York'))": "a time with a time zone",
+        "toStartOfInterval(timestamp, INTERVAL '1' DAY, 'Europe/Berlin')": "a time with a time zone",
+        "toDateTime(blob1, 'Etc/UTC')": None,
+        "toUnixTimestamp(toDateTime(blob1, 'America/New_York'))": None,
+        "formatDateTime(timestamp, '%Y', 'America/New_York')": None,
+    }.items():
+        assert parse(f"SELECT {expression} AS x FROM t FORMAT JSON").unreadable == what
+        assert parse(f"SELECT x FROM (SELECT {expression} AS x FROM t) FORMAT JSON").unreadable == what
+
+
+def test_query_with_a_sub_query_is_probed_by_what_reads_the_dataset() -> None:
+    query = parse(
+        "SELECT avg(n) AS mean FROM (SELECT blob1 AS a, count() AS n FROM t WHERE double1 > 1 GROUP BY a) WHERE n > 2 "
+        "LIMIT ALL FORMAT json"
+    )
+    assert (query.dataset, query.columns, query.format) == ("t", ("blob1",), "JSON")
+    assert query.probe == "SELECT count() AS n FROM t WHERE double1 > 1 FORMAT JSON"
+    assert query.text.rstrip().endswith("WHERE n > 2")
+
+
+def test_a_refusal_is_a_hard_error_and_never_quotes_a_literal() -> None:
+    with pytest.raises(PermanentError) as refused:
+        check("SELECT 'secret' AS a, 'sec\\ret' AS b, * FORMAT JSON")
+    assert "sec" not in str(refused.value)
+    for quoted in ("$$secret$$", '"secret"', "`secret`", "x'secret'", "'secret"):
+        with pytest.raises(PermanentError) as refused:
+            check(f"SELECT {quoted} AS a FORMAT JSON")
+        assert "secret" not in str(refused.value)
+    with pytest.raises(PermanentError) as refused:
+        check("SELECT 'secret' 'secret' FROM WHERE 'secret' FORMAT JSON")
+    assert "secret" not in str(refused.value)
+    assert refused.value.__cause__ is None
+
+
+_WORDS = """SELECT FROM WHERE GROUP BY HAVING ORDER LIMIT OFFSET FORMAT JSON clicks blob1 double1 timestamp count sum if
+( ) , * + - / % = <> < <= AS x n 'a' '' ' \\ 1 2.5 IN BETWEEN AND OR NOT LIKE INTERVAL DAY extract position DISTINCT
+CASE WHEN END :: row end ALL all (SELECT max topK [ ] { } ; -- /* */ # . : ? @ $ ` " true ASC DESC toDateTime UNION
+JOIN WITH OVER NULL IS \0 é"""
+WORDS = st.sampled_from([*_WORDS.split(), "\n"])
+
+
+@pytest.mark.slow
+@settings(max_examples=600, suppress_health_check=[HealthCheck.too_slow])
+@given(st.one_of(st.lists(WORDS, max_size=30).map(" ".join), st.lists(WORDS, max_size=12).map("".join), st.text()))
+def test_any_text_passes_or_is_refused_and_nothing_else(sql: str) -> None:
+    for text in (sql, f"SELECT {sql} FORMAT JSON", f"SELECT count() AS n FROM t WHERE {sql} FORMAT JSON"):
+        try:
+            check(text)
+        except DialectError:
+            continue
+        assert len(sqlglot.parse(text, read="clickhouse")) == 1
+
+
+def test_a_query_is_taken_apart_as_written() -> None:
+    query = parse(CLICKS)
+    assert (query.dataset, query.format) == ("clicks", "JSON")
+    assert query.columns == ("blob4", "_sample_interval", "double2")
+    assert query.text + "FORMAT JSON\n" == CLICKS
+    assert query.probe == (
+        "SELECT count() AS n FROM clicks\nWHERE timestamp >= toDateTime('2026-11-15 00:00:00') "
+        "AND timestamp < toDateTime('2026-11-16 00:00:00') FORMAT JSON"
+    )
+    check(query.probe)
+    assert parse(query.probe).columns == ()
+    assert parse("SELECT 1 AS a FORMAT JSON").probe is None
+
+
+@pytest.mark.parametrize("sql", GOOD)
+def test_every_probe_passes_the_gate_itself(sql: str) -> None:
+    probe = parse(sql).probe
+    if probe:
+        assert parse(probe).probe == probe
+
+
+@pytest.mark.parametrize(
+    ("value", "literal"),
+    [
+        (datetime(2026, 11, 15, tzinfo=UTC), "toDateTime('2026-11-15 00:00:00')"),
+        (datetime(2026, 11, 15, 1, tzinfo=timezone(timedelta(hours=2))), "toDateTime('2026-11-14 23:00:00')"),
+        (date(2026, 11, 15), "toDateTime('2026-11-15 00:00:00')"),
+        ("it's", "'it''s'"),
+        ("\\", "'\\\\'"),
+        ("\\'", "'\\\\'''"),
+        ("%(b)s %% %s", "'%(b)s %% %s'"),
+        (7, "7"),
+        (-7, "(-7)"),
+        (0.1, "0.1"),
+        (1e-7, "0.0000001"),
+        (-1e15, "(-1000000000000000.0)"),
+        (0.0, "0.0"),
+        (Decimal("1.50"), "1.5"),
+        (True, "true"),
+        (False, "false"),
+    ],
+)
+def test_a_value_becomes_a_literal(value: Parameter, literal: str) -> None:
+    assert bind("%(a)s", {"a": value}) == literal
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (datetime(2026, 11, 15), "needs its zone"),
+        (datetime(2026, 11, 15, microsecond=1, tzinfo=UTC), "whole seconds"),
+        (datetime(1969, 12, 31, 23, 59, 59, tzinfo=UTC), "between 1970 and 2106"),
+        (datetime.max.replace(microsecond=0, tzinfo=UTC), "between 1970 and 2106"),
+        (date(1900, 1, 1), "between 1970 and 2106"),
+        ("secret\0", "NUL"),
+        ("secret\ud800", "not valid Unicode"),
+        (2**63, "64 bits"),
+        (math.nan, "size is not between"),
+        (-math.inf, "size is not between"),
+        (1e300, "size is not between"),
+        (1e-300, "size is not between"),
+        (Decimal("NaN"), "size is not between"),
+        (Decimal("1e400"), "size is not between"),
+        (Decimal("-1e-400"), "size is not between"),
+        (None, "NoneType has no literal"),
+        (b"secret", "bytes has no literal"),
+        (["secret"], "list has no literal"),
+    ],
+)
+def test_a_value_without_a_literal_is_refused_and_not_quoted(value: Parameter, reason: str) -> None:
+    with pytest.raises(DialectError, match=reason) as refused:
+        bind("%(a)s", {"a": value})
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("sql", "parameters", "reason"),
+    [
+        ("%(a)s", {}, "parameter a: the placeholder has no value"),
+        ("1", {"a": 1, "b": 2}, "parameter a, b: no placeholder uses it"),
+        ("-- %(a)s", {"a": 1}, "parameter a: no placeholder uses it"),
+        ("LIKE '%(a)s'", {"a": 1}, "a placeholder stands outside"),
+        ("LIKE 'a%'", {}, "inside quotes write %%"),
+        ("5 % 2", {}, "write %% for a percent sign"),
+        ("%s", {"a": 1}, "write %% for a percent sign"),
+        ("'open %(a)s", {"a": 1}, "a quote is not closed"),
+        ("'" * 1_000_001, {}, "a quote is not closed"),
+    ],
+)
+def test_a_template_that_cannot_be_bound_is_refused(sql: str, parameters: dict[str, Parameter], reason: str) -> None:
+    with pytest.raises(DialectError, match=reason):
+        bind(sql, parameters)
+
+
+def test_percent_signs_are_doubled_in_templates_and_comments_are_left_alone() -> None:
+    bound = bind("SELECT 5 %% 2 AS x -- 50 % of it's %(a)s\nFROM t WHERE blob1 LIKE 'a%%' FORMAT JSON", {})
+    assert bound == "SELECT 5 % 2 AS x -- 50 % of it's %(a)s\nFROM t WHERE blob1 LIKE 'a%' FORMAT JSON"
+    check(bound)
+
+
+def test_placeholders_are_those_that_bind_replaces() -> None:
+    assert placeholders("%(a)s -- %(b)s\n 'x%%(c)s' %%(d)s %(e)s %(a)s") == {"a", "e"}
+
+
+def test_a_negative_number_after_a_minus_is_not_a_comment() -> None:
+    bound = bind("SELECT double1 -%(a)s AS x FROM t FORMAT JSON", {"a": -7})
+    assert bound == "SELECT double1 -(-7) AS x FROM t FORMAT JSON"
+    check(bound)
+
+
+@pytest.fixture(scope="module")
+def clickhouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Any]]:
+    """Evaluates an expression behind the gate, in a real ClickHouse."""
+    with running(tmp_path_factory.mktemp("literals")) as control, requests.Session() as session:
+        session.headers["Authorization"] = "Bearer any"
+        url = f"{control.url}/client/v4/accounts/any/analytics_engine/sql"
+
+        def evaluate(expression: str) -> Any:
+            answer = session.post(url, f"SELECT {expression} AS value FORMAT JSON".encode(), timeout=60)
+            assert answer.ok, answer.text
+            return answer.json()["data"][0]["value"]
+
+        yield evaluate
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
+hostile = st.text(
+    st.sampled_from(["'", "\\", "-", "/", "*", "#", "\n", "%", "(", ")", "s", "a", "n", "0", "x", "é", "🦊"])
+)
+
+
+@pytest.mark.slow
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=texts | hostile)
+def test_a_bound_text_is_that_text_to_the_parser_the_gate_and_clickhouse(
+    text: str, clickhouse: Callable[[str], Any]
+) -> None:
+    literal = bind("%(text)s", {"text": text})
+    assert sqlglot.parse_one(literal, read="clickhouse") == sqlglot.exp.Literal.string(text)
+    assert literal[1:-1].replace("''", "").count("'") == 0  # ends there in standard SQL too
+    check(f"SELECT {literal} AS value FORMAT JSON")
+    assert clickhouse(literal) == text
+
+
+@pytest.mark.slow
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(number=st.integers(-(2**63), 2**63 - 1) | st.floats(1e-15, 1e15) | st.floats(-1e15, -1e-15))
+def test_a_bound_number_is_that_number_to_clickhouse(number: float, clickhouse: Callable[[str], Any]) -> None:
+    literal = bind("%(number)s", {"number": number})
+    check(f"SELECT {literal} AS value FORMAT JSON")
+    assert type(number)(clickhouse(literal)) == number
+
+
+@pytest.mark.slow
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(moment=st.datetimes(datetime(1970, 1, 1), datetime(2106, 2, 7), timezones=st.just(UTC)))
+def test_a_bound_time_is_that_time_to_clickhouse(moment: datetime, clickhouse: Callable[[str], Any]) -> None:
+    moment = moment.replace(microsecond=0)
+    literal = bind("%(moment)s", {"moment": moment})
+    check(f"SELECT {literal} AS value FORMAT JSON")
+    assert clickhouse(f"toUnixTimestamp({literal})") == int(moment.timestamp())
+
+
+def test_the_columns_are_those_of_the_documented_table() -> None:
+    assert len(COLUMNS) == 44

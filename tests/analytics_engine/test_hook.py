@@ -1,0 +1,628 @@
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import traceback
+import tracemalloc
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowTaskTimeout
+from airflow.sdk.execution_time.timeout import TimeoutPosix
+from sqlglot import parse_one
+from tenacity import wait_none
+from werkzeug import Response
+
+from aggregator.analytics_engine import dialect
+from aggregator.analytics_engine.dialect import DialectError
+from aggregator.analytics_engine.hook import (
+    AnalyticsEngineError,
+    AnalyticsEngineHook,
+    AnalyticsEngineRefusedError,
+    AnalyticsEngineUnavailableError,
+    _only_its_range,
+)
+from aggregator.core.errors import PermanentError, TransientError
+from aggregator.core.retrying import LONGEST_WAIT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pytest_httpserver import HTTPServer
+    from time_machine import TimeMachineFixture
+    from werkzeug import Request
+
+    Answer = Response | Callable[[Request], Response]
+
+TOKEN = "t0ken-That_must.not.be.seen"
+ACCOUNT = "0123456789abcdef"
+QUERY = (
+    "SELECT blob4 AS hire_id, sum(_sample_interval) AS n FROM clicks "
+    "WHERE timestamp >= %(start)s AND timestamp < %(end)s AND blob4 != '' GROUP BY hire_id FORMAT JSON"
+)
+DAY = {"start": datetime(2026, 11, 15, tzinfo=UTC), "end": datetime(2026, 11, 16, tzinfo=UTC)}
+META = [{"name": "hire_id", "type": "String"}, {"name": "n", "type": "UInt64"}]
+
+FROM = "timestamp >= toDateTime('2026-11-15 00:00:00')"
+TO = "timestamp < toDateTime('2026-11-16 00:00:00')"
+
+
+def result(*rows: dict[str, Any], meta: list[dict[str, str]] = META) -> Response:
+    return Response(json.dumps({"meta": meta, "data": rows, "rows": len(rows)}), content_type="application/json")
+
+
+def counted(n: int) -> Response:
+    return result({"n": str(n)}, meta=[{"name": "n", "type": "UInt64"}])
+
+
+def fault(status: int, body: str = "", **headers: str) -> Response:
+    return Response(
+        body,
+        status,
+        headers={"cf-ray": "8f00ba4-TXL", **{name.replace("_", "-"): value for name, value in headers.items()}},
+        content_type="text/plain",
+    )
+
+
+NO_TYPE = "Input was invalid: unable to find type of column: 'blob4'"
+ROW = {"hire_id": "a", "n": "2"}
+
+
+class Api:
+    """The other side: gives the answers in their order, and keeps what it was asked."""
+
+    def __init__(self, server: HTTPServer) -> None:
+        self.answers: list[Answer] = []
+        self.requests: list[Request] = []
+        self.url = server.url_for("").rstrip("/")
+        server.expect_request(
+            "/client/v4/accounts/0123456789abcdef/analytics_engine/sql", method="POST"
+        ).respond_with_handler(self._answer)
+
+    @property
+    def queries(self) -> list[str]:
+        return [request.get_data(as_text=True) for request in self.requests]
+
+    def _answer(self, request: Request) -> Response:
+        request.get_data()
+        self.requests.append(request)
+        answer = self.answers.pop(0)
+        return answer(request) if callable(answer) and not isinstance(answer, Response) else answer
+
+
+@pytest.fixture
+def connect(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    def connect(**fields: Any) -> None:
+        connection = {"conn_type": "http", "password": TOKEN, "extra": {"account_id": ACCOUNT}, **fields}
+        monkeypatch.setenv("AIRFLOW_CONN_ANALYTICS_ENGINE", json.dumps(connection))
+
+    return connect
+
+
+@pytest.fixture
+def api(httpserver: HTTPServer, connect: Callable[..., None]) -> Api:
+    api = Api(httpserver)
+    connect(host=api.url)
+    return api
+
+
+@pytest.fixture
+def logged(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> Callable[[], str]:
+    """Everything that was logged: Airflow's loggers write to the output, libraries to Python's logging."""
+    caplog.set_level(logging.DEBUG)
+    return lambda: "".join([*capfd.readouterr(), caplog.text])
+
+
+@pytest.fixture
+def slept() -> list[float]:
+    return []
+
+
+@pytest.fixture
+def hook(slept: list[float]) -> AnalyticsEngineHook:
+    return AnalyticsEngineHook(attempts=3, wait=wait_none(), sleep=slept.append, timeouts=(5, 5))
+
+
+def shown(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error)) + repr(error) + repr(vars(error))
+
+
+class TestAnswers:
+    def test_a_query_is_sent_as_the_api_wants_it(self, api: Api, hook: AnalyticsEngineHook) -> None:
+        api.answers = [result(ROW)]
+        hook.query(QUERY, DAY)
+        (request,) = api.requests
+        assert request.headers["Authorization"] == f"Bearer {TOKEN}"
+        assert request.mimetype == "text/plain"
+        assert request.get_data(as_text=True) == (
+            "SELECT blob4 AS hire_id, sum(_sample_interval) AS n FROM clicks "
+            "WHERE timestamp >= toDateTime('2026-11-15 00:00:00') AND timestamp < toDateTime('2026-11-16 00:00:00') "
+            "AND blob4 != '' GROUP BY hire_id FORMAT JSON"
+        )
+
+    def test_rows_by_column_name(self, api: Api, hook: AnalyticsEngineHook) -> None:
+        api.answers = [result({"hire_id": "a'\"🌞", "n": "18446744073709551615"}, {"hire_id": "b", "n": 3})]
+        assert hook.query(QUERY, DAY) == [{"hire_id": "a'\"🌞", "n": 2**64 - 1}, {"hire_id": "b", "n": 3}]
+
+    def test_rows_as_they_arrive(self, api: Api, hook: AnalyticsEngineHook) -> None:
+        taken = threading.Event()
+
+        def slowly() -> Iterator[bytes]:
+            whole = result(*[ROW] * 10_000).get_data()
+            yield whole[:-1000]
+            assert taken.wait(10)
+            yield whole[-1000:]
+
+        api.answers = [Response(slowly(), content_type="application/json")]
+        with hook.stream(QUERY, DAY) as rows:
+            assert [column.name for column in rows.columns] == ["hire_id", "n"]
+            assert next(rows) == ("a", 2)
+            taken.set()
+            assert sum(1 for _ in rows) == 9_999
+
+    def test_an_answer_may_be_left_early(self, api: Api, hook: AnalyticsEngineHook) -> None:
+        api.answers = [result(*[ROW] * 100_000)]
+        with hook.stream(QUERY, DAY) as rows:
+            assert next(rows) == ("a", 2)
+
+    @pytest.mark.slow
+    def test_memory_does_not_grow_with_the_answer(self, api: Api, hook: AnalyticsEngineHook) -> None:
+        def body(rows: int) -> Iterator[bytes]:
+            yield b'{"meta": %b, "data": [{"hire_id": "first", "n": 0}' % json.dumps(META).encode()
+            for number in range(1, rows):
+                yield b', {"hire_id": "hire-%06d", "n": "%d"}' % (number, number)
+            yield b'], "rows": %d}' % rows
+
+        def peak(rows: int) -> int:
+            api.answers = [Response(body(rows))]
+            tracemalloc.start()
+            try:
+                with hook.stream(QUERY, DAY) as result:
+                    assert sum(1 for _ in result) == rows
+                return tracemalloc.get_traced_memory()[1]
+            finally:
+                tracemalloc.stop()
+
+        peak(1_000)  # what is allocated once
+        assert peak(100_000) < 3 * peak(1_000)
+
+    def test_netrc_does_not_take_the_place_of_the_token(
+        self, api: Api, hook: AnalyticsEngineHook, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        netrc = tmp_path / "netrc"
+        netrc.write_text("default login someone password else\n")
+        monkeypatch.setenv("NETRC", str(netrc))
+        api.answers = [result(ROW)]
+        hook.query(QUERY, DAY)
+        assert api.requests[0].headers["Authorization"] == f"Bearer {TOKEN}"
+
+    @pytest.mark.parametrize(
+        "row", [{"hire_id": 1, "n": "2"}, {"hire_id": "a", "n": "2.5"}, {"hire_id": "a", "n": None}, {"hire_id": "a"}]
+    )
+    def test_wrong_types_are_hard(self, api: Api, hook: AnalyticsEngineHook, row: dict[str, Any]) -> None:
+        api.answers = [result(row)]
+        with pytest.raises(PermanentError):
+            hook.query(QUERY, DAY)
+
+
+class TestGate:
+    @pytest.mark.parametrize(
+        "sql",
+        [
+            "SELECT count(*) AS n FROM clicks FORMAT JSON",
+            "SELECT blob4 AS a FROM clicks; DROP TABLE clicks FORMAT JSON",
+            "SELECT blob4 AS a FROM clicks",
+        ],
+    )
+    def test_what_it_refuses_is_not_sent(self, api: Api, hook: AnalyticsEngineHook, sql: str) -> None:
+        with pytest.raises(DialectError):
+            hook.query(sql)
+        assert api.requests == []
+
+    def test_another_format_is_not_sent(self, api: Api, hook: AnalyticsEngineHook) -> None:
+        with pytest.raises(PermanentError, match="FORMAT JSON"):
+            hook.query("SELECT blob4 AS a FROM clicks FORMAT TabSeparated")
+        assert api.requests == []
+
+    @pytest.mark.parametrize(
+        ("condition", "kept"),
+        [
+            ("", ""),
+            (" WHERE blob4 = 'timestamp'", ""),
+            (f" WHERE {FROM}", f" WHERE {FROM}"),
+            (f" WHERE blob4 != '' AND {FROM} AND double1 > 0 AND {TO}", f" WHERE {FROM} AND {TO}"),
+            (f" WHERE {FROM} AND (blob4 = 'a' OR blob4 = 'b') AND {TO}", f" WHERE {FROM} AND {TO}"),
+            (" WHERE timestamp > now() - INTERVAL '1' DAY AND 1 = 1", " WHERE timestamp > now() - INTERVAL '1' DAY"),
+            (" WHERE timestamp > now() OR blob4 = 'x'", ""),
+        ],
+    )
+    @pytest.mark.parametrize("dataset", ["clicks", "values", "index"])
+    def test_it_accepts_the_probes(self, dataset: str, condition: str, kept: str) -> None:
+        probe = dialect.parse(f"SELECT blob4 AS a FROM {dataset}{condition} FORMAT JSON").probe
+        assert probe
+        dialect.check(probe)
+        narrowed = _only_its_range(probe)
+        dialect.check(narrowed)
+        assert dialect.parse(narrowed).dataset == dataset
+        expected = f"SELECT count() AS n FROM clicks{kept} FORMAT JSON"
+        narrowed = narrowed.replace(f" FROM {dataset}", " FROM clicks")
+        assert parse_one(narrowed, read="clickhouse") == parse_one(expected, read="clickhouse")
+
+    @pytest.mark.parametrize("expression", ["topK(3)(blob1)", "toDateTime(blob1, 'America/New_York')"])
+    def test_a_query_whose_answer_cannot_be_read_is_not_sent(
+        self, api: Api, hook: AnalyticsEngineHook, expression: str
+    ) -> None:
+        with pytest.raises(PermanentError, match=r"cannot read .* nothing was sent"):
+            hook.query(f"SELECT {expression} AS x FROM clicks FORMAT JSON")
+        assert api.requests == []
+
+    def test_the_format_may_be_written_in_small_letters(self, api: Api, hook: AnalyticsEngineHook) -> None:
+        api.answers = [counted(1)]
+        assert hook.query("select count() as n from clicks format json") == [{"n": 1}]
+        assert api.queries == ["select count() as n from clicks FORMAT JSON"]
+
+
+class TestNoRows:
+    def test_a_range_without_rows(self, api: Api, hook: AnalyticsEngineHook, logged: Callable[[], str]) -> None:
+        api.answers = [fault(422, NO_TYPE), counted(0)]
+        with hook.stream(QUERY, DAY) as rows:
+            assert rows.columns == ()
+            assert list(rows) == []
+        assert api.queries[1] == (
+            "SELECT count() AS n FROM clicks WHERE timestamp >= toDateTime('2026-11-15 00:00:00') "
+            "AND timestamp < toDateTime('2026-11-16 00:00:00') AND blob4 != '' FORMAT JSON"
+        )
+        assert "counted as none" in logged()
+
+    def test_a_condition_on_a_column_without_type_is_left_out_of_the_second_probe(
+        self, api: Api, hook: AnalyticsEngineHook
+    ) -> None:
+        api.answers = [fault(422, NO_TYPE), fault(422, NO_TYPE), counted(0)]
+        assert hook.query(QUERY, DAY) == []
+        assert "blob4" not in api.queries[2]
+        assert "timestamp" in api.queries[2]
+
+    def test_a_probe_without_a_row(self, api: Api, hook: AnalyticsEngineHook) -> None:
+        api.answers = [fault(422, NO_TYPE), result(meta=[{"name": "n", "type": "UInt64"}])]
+        assert hook.query(QUERY, DAY) == []
+
+    @pytest.mark.parametrize("body", ["Input was invalid: unknown table: clicks", NO_TYPE])
+    def test_a_dataset_never_written(self, api: Api, hook: AnalyticsEngineHook, body: str) -> None:
+        api.answers = [fault(422, body), fault(422, body), fault(422, body)]
+        assert hook.query(QUERY, DAY) == []
+
+    @pytest.mark.parametrize("probes", [[counted(3)], [fault(422, NO_TYPE), counted(3)]])
+    def test_a_mistake_stays_an_error(self, api: Api, hook: AnalyticsEngineHook, probes: list[Answer]) -> None:
+        api.answers = [fault(422, NO_TYPE), *probes]
+        with pytest.raises(AnalyticsEngineRefusedError, match="unable to find type of column") as refused:
+            hook.query(QUERY, DAY)
+        assert refused.value.status == 422
+        assert api.answers == []
+
+    def test_another_422_is_not_probed(self, api: Api, hook: AnalyticsEngineHook) -> None:
+        api.answers = [fault(422, "Input was invalid: function sam not found")]
+        with pytest.raises(AnalyticsEngineRefusedError):
+            hook.query(QUERY, DAY)
+        assert len(api.requests) == 1
+
+    def test_a_probe_that_is_refused_otherwise_proves_nothing(self, api: Api, hook: AnalyticsEngineHook) -> None:
+        api.answers = [fault(422, NO_TYPE), fault(403, "Authorization error")]
+        with pytest.raises(AnalyticsEngineRefusedError):
+            hook.query(QUERY, DAY)
+
+    def test_a_probe_is_tried_again(self, api: Api, hook: AnalyticsEngineHook) -> None:
+        api.answers = [fault(422, NO_TYPE), fault(503), counted(0)]
+        assert hook.query(QUERY, DAY) == []
+
+
+class TestPermanentFaults:
+    @pytest.mark.parametrize(
+        ("status", "body"),
+        [
+            (400, "Input was invalid: syntax"),
+            (401, "Unauthorized"),
+            (403, "Authorization error"),
+            (403, '{"success":false,"errors":[{"code":10000,"message":"Authentication error"}]}'),
+            (400, '{"success":false,"errors":[{"code":9106,"message":"Missing X-Auth-Key"}]}'),
+            (404, "not found"),
+            (422, "Input was invalid: unknown function"),
+            (429, "Query used too much memory"),
+            (429, "Query execution time exceeded"),
+            (429, "The query took too long"),
+            (429, "Result size is too large"),
+            (429, "too many rows: results are limited to 1000000 rows"),
+            (501, "not implemented"),
+            (507, "the data store ran out of resources"),
+            (204, ""),
+        ],
+    )
+    def test_asked_once(self, api: Api, hook: AnalyticsEngineHook, status: int, body: str) -> None:
+        api.answers = [fault(status, body, Retry_After="1")]
+        with pytest.raises(AnalyticsEngineRefusedError, match=str(status)) as refused:
+            hook.query(QUERY, DAY)
+        assert len(api.requests) == 1
+        assert (refused.value.status, refused.value.body) == (status, body)
+        assert refused.value.request_id == "8f00ba4-TXL"
+        assert isinstance(refused.value, PermanentError)
+
+    @pytest.mark.parametrize(
+        ("body", "headers"),
+        [
+            ("x" * 5000 + " (query id: 3f1c9f1e-8f6b-4c1d)", {}),
+            ("Internal error, query_id=3f1c9f1e-8f6b-4c1d", {}),
+            ("Internal error", {"x_clickhouse_query_id": "3f1c9f1e-8f6b-4c1d"}),
+        ],
+    )
+    def test_the_id_of_the_query_is_kept(
+        self, api: Api, hook: AnalyticsEngineHook, body: str, headers: dict[str, str]
+    ) -> None:
+        api.answers = [fault(400, body, **headers)]
+        with pytest.raises(AnalyticsEngineRefusedError, match="query 3f1c9f1e-8f6b-4c1d") as refused:
+            hook.query(QUERY, DAY)
+        assert refused.value.query_id == "3f1c9f1e-8f6b-4c1d"
+
+    def test_a_redirect_is_not_followed(self, api: Api, hook: AnalyticsEngineHook, httpserver: HTTPServer) -> None:
+        api.answers = [fault(307, Location=httpserver.url_for("/elsewhere"))]
+        with pytest.raises(AnalyticsEngineRefusedError, match="not followed"):
+            hook.query(QUERY, DAY)
+        assert [request.path for request, _ in httpserver.log] == [api.requests[0].path]
+
+    def test_a_long_body_is_trimmed(self, api: Api, hook: AnalyticsEngineHook) -> None:
+        api.answers = [fault(400, "x" * 1_000_000)]
+        with pytest.raises(AnalyticsEngineRefusedError) as refused:
+            hook.query(QUERY, DAY)
+        assert 0 < len(refused.value.body) < 1000
+        assert len(str(refused.value)) < 2000
+
+
+class TestTransientFaults:
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            fault(408),
+            fault(429, "rate limit exceeded: too many requests"),
+            fault(429, '{"success":false,"errors":[{"code":971,"message":"Please wait and consider throttling"}]}'),
+            fault(500),
+            fault(502),
+            fault(503),
+            fault(504),
+        ],
+        ids=lambda answer: answer.status,
+    )
+    def test_answered_later(self, api: Api, hook: AnalyticsEngineHook, answer: Response) -> None:
+        api.answers = [answer, result(ROW)]
+        assert hook.query(QUERY, DAY) == [{"hire_id": "a", "n": 2}]
+
+    def test_given_up_after_some_attempts(self, api: Api, hook: AnalyticsEngineHook, slept: list[float]) -> None:
+        api.answers = [fault(503, "busy") for _ in range(3)]
+        with pytest.raises(AnalyticsEngineUnavailableError, match="503") as unavailable:
+            hook.query(QUERY, DAY)
+        assert isinstance(unavailable.value, TransientError)
+        assert (unavailable.value.status, unavailable.value.body) == (503, "busy")
+        assert len(slept) == 2
+        assert hook.requests_sent == 3
+
+    def test_504_is_tried_again_once(self, api: Api, hook: AnalyticsEngineHook) -> None:
+        api.answers = [fault(504), fault(504)]
+        with pytest.raises(AnalyticsEngineRefusedError, match="too heavy") as refused:
+            hook.query(QUERY, DAY)
+        assert refused.value.status == 504
+
+    @pytest.mark.parametrize(("header", "seconds"), [("7", 7), ("Sun, 15 Nov 2026 12:00:40 GMT", 40)])
+    def test_retry_after_is_obeyed(
+        self,
+        api: Api,
+        hook: AnalyticsEngineHook,
+        slept: list[float],
+        time_machine: TimeMachineFixture,
+        header: str,
+        seconds: int,
+    ) -> None:
+        time_machine.move_to("2026-11-15T12:00:00+00:00", tick=False)
+        api.answers = [fault(429, Retry_After=header), result(ROW)]
+        hook.query(QUERY, DAY)
+        assert slept == [seconds]
+
+    def test_a_long_retry_after_is_left_to_the_task(
+        self, api: Api, hook: AnalyticsEngineHook, slept: list[float]
+    ) -> None:
+        asked = LONGEST_WAIT + timedelta(seconds=1)
+        api.answers = [fault(429, Retry_After=f"{asked.total_seconds():.0f}")]
+        with pytest.raises(AnalyticsEngineUnavailableError) as unavailable:
+            hook.query(QUERY, DAY)
+        assert unavailable.value.retry_after == asked
+        assert slept == []
+
+    def test_own_back_off_grows(self, api: Api, slept: list[float]) -> None:
+        hook = AnalyticsEngineHook(attempts=4, sleep=slept.append)
+        api.answers = [fault(503), fault(503, Retry_After="0"), fault(503), result(ROW)]
+        hook.query(QUERY, DAY)
+        assert [1 <= slept[0] <= 2, 2 <= slept[1] <= 3, 4 <= slept[2] <= 5] == [True] * 3
+
+    def test_a_hang_ends(self, api: Api) -> None:
+        over = threading.Event()
+
+        def hang(_: Request) -> Response:
+            over.wait(10)
+            return result(ROW)
+
+        api.answers = [hang]
+        try:
+            with pytest.raises(AnalyticsEngineUnavailableError, match="ReadTimeout"):
+                AnalyticsEngineHook(attempts=1, timeouts=(5, 0.2)).query(QUERY, DAY)
+        finally:
+            over.set()
+
+    def test_a_hang_within_the_answer_ends(self, api: Api) -> None:
+        over = threading.Event()
+
+        def hang() -> Iterator[bytes]:
+            yield result(*[ROW] * 10_000).get_data()[:-30]
+            over.wait(10)
+
+        api.answers = [Response(hang())]
+        try:
+            with AnalyticsEngineHook(attempts=1, timeouts=(5, 0.5)).stream(QUERY, DAY) as rows:
+                assert next(rows) == ("a", 2)
+                with pytest.raises(AnalyticsEngineUnavailableError, match="broke off"):
+                    list(rows)
+        finally:
+            over.set()
+
+    def test_nobody_listens(self, connect: Callable[..., None], hook: AnalyticsEngineHook, slept: list[float]) -> None:
+        connect(host="http://127.0.0.1", port=1)
+        with pytest.raises(AnalyticsEngineUnavailableError, match="ConnectionError") as unavailable:
+            hook.query(QUERY, DAY)
+        assert unavailable.value.status is None
+        assert len(slept) == 2
+
+    @pytest.mark.parametrize("length", [0, 20, 60, 100])
+    def test_half_a_body_before_the_first_row_is_tried_again(
+        self, api: Api, hook: AnalyticsEngineHook, length: int
+    ) -> None:
+        whole = result(ROW).get_data()
+        half = Response(whole[:length], headers={"Content-Length": str(len(whole))})
+        half.automatically_set_content_length = False
+        api.answers = [half, Response(whole[:length]), result(ROW)]
+        assert hook.query(QUERY, DAY) == [{"hire_id": "a", "n": 2}]
+
+    @pytest.mark.parametrize("declared", [True, False])
+    def test_half_a_body_after_the_first_row_is_left_to_the_task(
+        self, api: Api, hook: AnalyticsEngineHook, declared: bool
+    ) -> None:
+        whole = result(*[ROW] * 10_000).get_data()
+        half = Response(whole[:-20])
+        if declared:
+            half.headers["Content-Length"] = str(len(whole))
+            half.automatically_set_content_length = False
+        api.answers = [half]
+        with hook.stream(QUERY, DAY) as rows:
+            assert next(rows) == ("a", 2)
+            with pytest.raises(TransientError):
+                list(rows)
+        assert len(api.requests) == 1
+
+    def test_fewer_rows_than_stated(self, api: Api, hook: AnalyticsEngineHook) -> None:
+        api.answers = [Response(json.dumps({"meta": META, "data": [ROW], "rows": 2}))]
+        with pytest.raises(TransientError, match="holds 1 rows and states 2"):
+            hook.query(QUERY, DAY)
+
+    def test_invalid_json_is_tried_again(self, api: Api, hook: AnalyticsEngineHook) -> None:
+        api.answers = [Response("<html>sorry</html>"), result(ROW)]
+        assert hook.query(QUERY, DAY) == [{"hire_id": "a", "n": 2}]
+
+    def test_the_execution_timeout_of_the_task_is_no_fault(self, api: Api, hook: AnalyticsEngineHook) -> None:
+        over = threading.Event()
+
+        def hang(_: Request) -> Response:
+            over.wait(10)
+            return result(ROW)
+
+        api.answers = [hang, result(ROW)]
+        try:
+            with pytest.raises(AirflowTaskTimeout), TimeoutPosix(0.5):
+                hook.query(QUERY, DAY)
+        finally:
+            over.set()
+        assert len(api.requests) == 1
+
+
+class TestSecrecy:
+    @pytest.mark.parametrize("status", [200, 400, 403, 422, 429, 503])
+    def test_a_body_that_echoes_the_token(
+        self, api: Api, hook: AnalyticsEngineHook, logged: Callable[[], str], status: int
+    ) -> None:
+        api.answers = [fault(status, f"bad header 'Bearer {TOKEN}' {'x' * 5000} {TOKEN}") for _ in range(3)]
+        with pytest.raises((AnalyticsEngineError, TransientError)) as error:
+            hook.query(QUERY, DAY)
+        assert TOKEN not in shown(error.value)
+        assert TOKEN not in logged()
+        assert TOKEN not in repr(hook._account)
+
+    def test_an_error_of_the_http_client(
+        self, connect: Callable[..., None], hook: AnalyticsEngineHook, logged: Callable[[], str]
+    ) -> None:
+        connect(host=f"http://127.0.0.1:1/{TOKEN}")
+        with pytest.raises(AnalyticsEngineUnavailableError) as error:
+            hook.query(QUERY, DAY)
+        assert "/***/" in str(error.value)
+        assert TOKEN not in shown(error.value)
+        assert TOKEN not in logged()
+
+    @pytest.mark.parametrize("token", [f"{TOKEN}\n", f" {TOKEN}\r\n"])
+    def test_token_with_blanks_or_a_line_break_around_it_is_sent_without_them(
+        self, api: Api, connect: Callable[..., None], hook: AnalyticsEngineHook, token: str
+    ) -> None:
+        connect(host=api.url, password=token)
+        api.answers = [result(ROW)]
+        hook.query(QUERY, DAY)
+        assert api.requests[0].headers["Authorization"] == f"Bearer {TOKEN}"
+
+    @pytest.mark.parametrize("token", [f"{TOKEN}\r\nX-Evil: 1", f"{TOKEN}é", f"{TOKEN} {TOKEN}"])
+    def test_a_token_that_cannot_be_sent(
+        self, connect: Callable[..., None], hook: AnalyticsEngineHook, token: str
+    ) -> None:
+        connect(password=token)
+        with pytest.raises(PermanentError, match="API token") as error:
+            hook.query(QUERY, DAY)
+        assert TOKEN not in shown(error.value)
+
+
+class TestConnection:
+    @pytest.mark.parametrize(
+        ("fields", "missing"),
+        [
+            ({"password": None}, "API token"),
+            ({"password": ""}, "API token"),
+            ({"extra": {}}, "account_id"),
+            ({"extra": {"account_id": ""}}, "account_id"),
+        ],
+    )
+    def test_what_is_missing_is_named(
+        self, connect: Callable[..., None], hook: AnalyticsEngineHook, fields: dict[str, Any], missing: str
+    ) -> None:
+        connect(**fields)
+        with pytest.raises(PermanentError, match=missing):
+            hook.query(QUERY, DAY)
+
+    def test_an_unknown_connection(self, hook: AnalyticsEngineHook) -> None:
+        with pytest.raises(PermanentError, match="AIRFLOW_CONN_ANALYTICS_ENGINE"):
+            hook.query(QUERY, DAY)
+
+    @pytest.mark.parametrize(
+        ("fields", "base"),
+        [
+            ({}, "https://api.cloudflare.com"),
+            ({"host": "ae.example"}, "https://ae.example"),
+            ({"host": "ae.example", "schema": "http", "port": 8123}, "http://ae.example:8123"),
+            ({"host": "http://ae.example/", "port": 8123}, "http://ae.example:8123"),
+            ({"host": "http://ae.example:8123"}, "http://ae.example:8123"),
+        ],
+    )
+    def test_the_address(
+        self, connect: Callable[..., None], hook: AnalyticsEngineHook, fields: dict[str, Any], base: str
+    ) -> None:
+        connect(**fields)
+        assert hook._account.url == f"{base}/client/v4/accounts/{ACCOUNT}/analytics_engine/sql"
+
+    def test_an_account_cannot_lead_elsewhere(self, connect: Callable[..., None], hook: AnalyticsEngineHook) -> None:
+        connect(extra={"account_id": "../../x?y"})
+        assert hook._account.url.endswith("/accounts/..%2F..%2Fx%3Fy/analytics_engine/sql")
+
+    def test_an_address_that_is_none(self, connect: Callable[..., None], hook: AnalyticsEngineHook) -> None:
+        connect(host="http://[")
+        with pytest.raises(AnalyticsEngineRefusedError, match="connection's host"):
+            hook.query(QUERY, DAY)
+
+
+class TestRetention:
+    def test_a_window_that_may_have_lost_rows_is_refused(
+        self, hook: AnalyticsEngineHook, time_machine: TimeMachineFixture
+    ) -> None:
+        # Three calendar months before 1 May 2027 is 1 February: 89 days, the shortest there is.
+        time_machine.move_to("2027-05-01T00:00:00+00:00", tick=False)
+        hook.require_retained(datetime(2027, 2, 1, tzinfo=UTC))
+        with pytest.raises(PermanentError, match="three months"):
+            hook.require_retained(datetime(2027, 1, 31, 23, 59, 59, tzinfo=UTC))

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from airflow.sdk import DAG
+
+from aggregator.analytics_engine.operators import MAX_ROWS, AnalyticsEngineOperator
+from aggregator.core.errors import PermanentError
+from aggregator.core.timetable import OffsetCronTimetable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pytest_httpserver import HTTPServer
+    from time_machine import TimeMachineFixture
+
+TOKEN = "t0ken-That_must.not.be.seen"
+PATH = "/client/v4/accounts/a1/analytics_engine/sql"
+QUERY = (
+    "SELECT count() AS n FROM clicks WHERE timestamp >= %(data_interval_start)s AND timestamp < %(data_interval_end)s "
+    "AND blob7 = %(bucket)s FORMAT JSON"
+)
+
+
+@pytest.fixture(autouse=True)
+def connection_of_the_server(httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    fields = {"conn_type": "http", "host": httpserver.url_for(""), "password": TOKEN, "extra": {"account_id": "a1"}}
+    monkeypatch.setenv("AIRFLOW_CONN_ANALYTICS_ENGINE", json.dumps(fields))
+
+
+@pytest.fixture(autouse=True)
+def today(time_machine: TimeMachineFixture) -> None:
+    time_machine.move_to("2026-11-20T12:00:00+00:00")
+
+
+def answer(httpserver: HTTPServer, rows: int) -> None:
+    body = {"meta": [{"name": "n", "type": "UInt64"}], "data": [{"n": str(n)} for n in range(rows)], "rows": rows}
+    httpserver.expect_request(PATH, method="POST").respond_with_json(body)
+
+
+def sent(httpserver: HTTPServer) -> list[str]:
+    return [request.get_data(as_text=True) for request, _ in httpserver.log]
+
+
+def run(operator: AnalyticsEngineOperator, day: datetime = datetime(2026, 11, 15, tzinfo=UTC)) -> Any:
+    dag_run = SimpleNamespace(
+        dag_id="clicks",
+        run_id="run",
+        logical_date=day,
+        run_after=day + timedelta(days=1, hours=1),
+        data_interval_start=day,
+        data_interval_end=day + timedelta(days=1),
+    )
+    context: Any = {"dag_run": dag_run, "dag": operator.dag, "params": {"bucket": "valid"}}
+    operator.resolve_template_files()
+    operator.render_template_fields(context)
+    return operator.execute(context)
+
+
+def operator(sql: str = QUERY, **arguments: Any) -> AnalyticsEngineOperator:
+    timetable = OffsetCronTimetable("0 0 * * *", offset=timedelta(hours=1))
+    with DAG("clicks", schedule=timetable, template_searchpath=arguments.pop("searchpath", [])):
+        return AnalyticsEngineOperator(task_id="count", sql=sql, **arguments)
+
+
+def test_rows_of_the_window(httpserver: HTTPServer) -> None:
+    answer(httpserver, 2)
+    assert run(operator(parameters={"bucket": "it's"})) == [{"n": 0}, {"n": 1}]
+    (query,) = sent(httpserver)
+    assert query == (
+        "SELECT count() AS n FROM clicks WHERE timestamp >= toDateTime('2026-11-15 00:00:00') "
+        "AND timestamp < toDateTime('2026-11-16 00:00:00') AND blob7 = 'it''s' FORMAT JSON"
+    )
+
+
+def test_a_file_and_templates(httpserver: HTTPServer, tmp_path: Path) -> None:
+    (tmp_path / "count.sql").write_text(QUERY)
+    answer(httpserver, 1)
+    task = operator("count.sql", parameters={"bucket": "{{ params.bucket }}"}, searchpath=[str(tmp_path)])
+    assert run(task) == [{"n": 0}]
+    assert "blob7 = 'valid'" in sent(httpserver)[0]
+
+
+def test_a_query_that_does_not_name_the_window(httpserver: HTTPServer) -> None:
+    answer(httpserver, 1)
+    assert run(operator("SELECT count() AS n FROM clicks FORMAT JSON")) == [{"n": 0}]
+
+
+def test_as_many_rows_as_xcom_may_hold(httpserver: HTTPServer) -> None:
+    answer(httpserver, MAX_ROWS)
+    assert len(run(operator(parameters={"bucket": "valid"}))) == MAX_ROWS
+
+
+def test_more_rows_are_refused(httpserver: HTTPServer) -> None:
+    answer(httpserver, MAX_ROWS + 1)
+    with pytest.raises(PermanentError, match="AnalyticsEngineToPostgresOperator"):
+        run(operator(parameters={"bucket": "valid"}))
+
+
+def test_a_window_beyond_retention_is_refused_before_anything_is_sent(httpserver: HTTPServer) -> None:
+    with pytest.raises(PermanentError, match="three months"):
+        run(operator(parameters={"bucket": "valid"}), day=datetime(2026, 8, 20, tzinfo=UTC))
+    assert sent(httpserver) == []
+
+
+def test_what_the_gate_refuses_is_not_sent(httpserver: HTTPServer) -> None:
+    with pytest.raises(PermanentError):
+        run(operator("SELECT count(*) AS n FROM clicks FORMAT JSON"))
+    assert sent(httpserver) == []
+
+
+def test_making_it_reads_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AIRFLOW_CONN_ANALYTICS_ENGINE")
+    task = operator(conn_id="another")
+    assert {name: getattr(task, name) for name in task.template_fields} == {
+        "sql": QUERY,
+        "parameters": None,
+        "conn_id": "another",
+    }

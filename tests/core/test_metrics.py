@@ -1,0 +1,86 @@
+"""Figures of a task: as fields of its log, and as Airflow's metrics under documented names."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import structlog
+from airflow.sdk.observability import stats
+
+from aggregator.core import metrics
+
+if TYPE_CHECKING:
+    from airflow.dag_processing.dagbag import DagBag
+
+RESULT = {"read": 3, "inserted": 2, "suspicious": True, "kpiId": "x", "errors": [], "retryCount": 0}
+TAGS = {"dag_id": "d", "task_id": "t"}
+
+
+@pytest.fixture
+def sent(monkeypatch) -> list[tuple[Any, ...]]:
+    """What goes to Airflow's metrics."""
+    sent: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(stats, "incr", lambda name, count, tags: sent.append((name, count, tags)))
+    monkeypatch.setattr(stats, "timing", lambda name, _, tags: sent.append((name, tags)))
+    return sent
+
+
+def context(**params: Any) -> Any:
+    started = datetime.now(UTC) - timedelta(seconds=2)
+    return {"ti": SimpleNamespace(**TAGS, run_id="r", start_date=started), "params": params}
+
+
+def test_counts_of_a_result_become_metrics_and_fields(sent) -> None:
+    with structlog.testing.capture_logs() as logs:
+        metrics.report(context(), RESULT)
+    assert sent == [
+        ("aggregator.rows.read", 3, TAGS),
+        ("aggregator.rows.inserted", 2, TAGS),
+        ("aggregator.requests.repeated", 0, TAGS),
+        ("aggregator.task.duration", TAGS),
+    ]
+    (line,) = logs
+    assert line.pop("seconds") >= 2
+    assert line == {
+        "event": "Figures", "log_level": "info", **TAGS, "run_id": "r", "read": 3, "inserted": 2, "retryCount": 0
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("report", "result"), [(metrics.report, {**RESULT, "dry_run": True}), (metrics.report_sums, RESULT)]
+)
+def test_what_was_not_done_or_is_counted_already_is_logged_only(sent, report: Any, result: dict[str, Any]) -> None:
+    with structlog.testing.capture_logs() as logs:
+        report(context(), result)
+    assert sent == [("aggregator.task.duration", TAGS)]
+    assert logs[0]["inserted"] == 2
+
+
+def test_run_with_the_param_dry_run_counts_nothing(sent) -> None:
+    metrics.report(context(dryRun=True), RESULT)
+    assert sent == [("aggregator.task.duration", TAGS)]
+
+
+def test_result_that_says_it_is_no_dry_run_is_counted_whatever_the_param(sent) -> None:
+    """OHLCV's param is true by default, and means nothing in an ordinary run."""
+    metrics.report(context(dryRun=True), {**RESULT, "dry_run": False})
+    assert ("aggregator.rows.inserted", 2, TAGS) in sent
+
+
+def test_bars_are_counted_by_the_tasks_that_build_them_alone(dag_bag: DagBag) -> None:
+    dag = dag_bag.dags["ohlcv_aggregation"]
+    assert dag.get_task("aggregate").partial_kwargs["post_execute"] is metrics.report
+    assert dag.get_task("finish")._post_execute_hook is metrics.report_sums
+
+
+@pytest.mark.parametrize("result", [None, [{"inserted": 1}], "inserted", {"inserted": True}, {"password": 7}])
+def test_what_is_no_count_is_left_out(result: object) -> None:
+    assert metrics.figures(result) == {}
+
+
+def test_no_two_counts_have_one_name() -> None:
+    names = [name for name, _ in metrics.COUNTERS.values()]
+    assert len(set(names)) == len(names)

@@ -1,0 +1,227 @@
+"""What n8n is told when it reports about a KPI: in order, out of order, twice, too late, a hundred at once."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import quote
+
+import httpx
+import psycopg
+import pytest
+from fastapi.testclient import TestClient
+
+from aggregator.kpi import api, jobs
+from tests.kpi_data import TRACE, create
+
+PATH = f"/{TRACE}/a"
+KEY = {"Authorization": "Bearer right"}
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Raise the limit of a response, so that a busy machine makes no test fail; a test of the limit sets its own."""
+    monkeypatch.setattr(api, "ANSWER_WITHIN", 120.0)
+
+
+@pytest.fixture
+def client(monkeypatch) -> TestClient:
+    monkeypatch.setenv("SCHEDULER_API_KEY", "right")
+    return TestClient(api.app, headers=KEY)
+
+
+@pytest.fixture
+def job(kpi_db: psycopg.Connection) -> psycopg.Connection:
+    """A connection to the database of a job whose KPI ``a`` is being sent."""
+    create(kpi_db, "a", "never sent", report_back=True)
+    jobs.claim(kpi_db, TRACE, "a", "me")
+    return kpi_db
+
+
+def stored(connection: psycopg.Connection, id_: str = "a") -> tuple[str, str | None]:
+    statement = "select status, error from kpi.job_kpis where kpi_id = %s"
+    return connection.execute(statement, [id_]).fetchone()  # type: ignore[return-value]
+
+
+def test_completed_is_stored_and_may_be_repeated(client, job) -> None:
+    jobs.record(job, TRACE, "a", "me", "triggered")
+    first, second = (client.post(PATH, json={"status": "completed"}) for _ in range(2))
+    answer = {"traceId": TRACE, "kpiId": "a", "status": "completed"}
+    assert (first.status_code, first.json()) == (200, {**answer, "repeated": False})
+    assert (second.status_code, second.json()) == (200, {**answer, "repeated": True})
+    assert stored(job) == ("completed", None)
+
+
+def test_failed_is_stored_with_what_n8n_says(client, job) -> None:
+    jobs.record(job, TRACE, "a", "me", "unknown", error="no answer")
+    assert client.post(PATH, json={"status": "failed", "error": "No\0 such coin 🦊" + "x" * 3000}).status_code == 200
+    status, error = stored(job)
+    assert status == "failed"
+    assert error == ("No such coin 🦊" + "x" * 3000)[:2000]
+
+
+def test_report_before_the_answer_to_the_request(client, job) -> None:
+    assert client.post(PATH, json={"status": "completed"}).status_code == 200
+    assert jobs.record(job, TRACE, "a", "me", "triggered") == "completed"
+    assert stored(job) == ("completed", None)
+
+
+def test_contradiction_changes_nothing(client, job) -> None:
+    client.post(PATH, json={"status": "completed"})
+    response = client.post(PATH, json={"status": "failed", "error": "after all"})
+    assert (response.status_code, response.json()) == (
+        409,
+        {"detail": "The KPI is completed, and failed cannot follow that."},
+    )
+    assert stored(job) == ("completed", None)
+
+
+def test_after_the_timeout(client, job) -> None:
+    jobs.record(job, TRACE, "a", "me", "triggered")
+    assert jobs.expire(job, 0) == 1
+    response = client.post(PATH, json={"status": "completed"})
+    assert (response.status_code, stored(job)[0]) == (409, "timeout")
+
+
+def test_kpi_that_was_never_sent(client, job) -> None:
+    response = client.post(f"/{TRACE}/never sent", json={"status": "completed"})
+    assert (response.status_code, stored(job, "never sent")) == (409, ("pending", None))
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/trace_20250814_120000_00000000/a", f"/{TRACE}/b", "/nonsense/a", f"/{TRACE}/", f"/{TRACE}/a%00", "/%00/a"],
+)
+def test_no_such_job_or_kpi(client, job, path: str) -> None:
+    response = client.post(path, json={"status": "completed"})
+    assert (response.status_code, response.json()) == (404, {"detail": "There is no such job, or no such KPI in it."})
+    assert stored(job) == ("sending", None)
+
+
+@pytest.mark.parametrize("id_", ["a/b", "/a", "🦊 ü", "{{ var.value.secret }}", "a?b=c#d", "../a", "100%"])
+def test_strange_ids_reach_their_kpi(client, kpi_db, id_: str) -> None:
+    create(kpi_db, id_, report_back=True)
+    jobs.claim(kpi_db, TRACE, id_, "me")
+    response = client.post(f"/{TRACE}/{quote(id_, safe='')}", json={"status": "completed"})
+    assert (response.status_code, response.json()["kpiId"]) == (200, id_)
+    assert stored(kpi_db, id_) == ("completed", None)
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["", "{", "[]", "null", "{}", '{"status": "triggered"}', '{"status": null}', '{"status": "failed", "error": 7}'],
+)
+def test_body_that_is_no_report(client, job, body: str) -> None:
+    response = client.post(PATH, content=body)
+    assert response.status_code == 400
+    assert response.json()["detail"]
+    assert stored(job) == ("sending", None)
+
+
+@pytest.mark.parametrize(
+    ("error", "kept"),
+    [
+        (b'"No \\ud800coin"', "No \ufffdcoin"),
+        (b'"No \\udc00coin"', "No \ufffdcoin"),
+        (b'"No \xed\xa0\x80coin"', "No \ufffd\ufffd\ufffdcoin"),
+        (b'"\\ud83e\\udd8a"', "🦊"),
+    ],
+)
+def test_what_is_no_character_in_a_report_is_replaced(client, job, error: bytes, kept: str) -> None:
+    response = client.post(PATH, content=b'{"status": "failed", "error": ' + error + b"}")
+    assert response.status_code == 200
+    assert stored(job) == ("failed", kept)
+
+
+def test_byte_order_mark_of_a_report_is_ignored(client, job) -> None:
+    assert client.post(PATH, content=b'\xef\xbb\xbf{"status": "completed"}').status_code == 200
+    assert stored(job) == ("completed", None)
+
+
+@pytest.mark.parametrize(
+    "extra", ["[" * 5000 + "]" * 5000, "[" * 30_000, '{"a":' * 5000 + "1" + "}" * 5000, "9" * 5000, "NaN"]
+)
+def test_report_that_cannot_be_read_is_refused(client, job, extra: str) -> None:
+    response = client.post(PATH, content=f'{{"status": "completed", "more": {extra}}}')
+    assert response.status_code == 400
+    assert "not JSON that can be read" in response.json()["detail"]
+    assert stored(job) == ("sending", None)
+
+
+def test_huge_body_is_refused(client, job) -> None:
+    report = {"status": "failed", "error": "x" * api.MAX_BODY}
+    assert client.post(PATH, json=report).status_code == 413
+    assert stored(job) == ("sending", None)
+
+
+@pytest.mark.parametrize("url", ["postgresql://u:secret-word@127.0.0.1:1/kpi", None])
+def test_database_that_is_not_there(client, monkeypatch, caplog, url: str | None) -> None:
+    monkeypatch.delenv("AIRFLOW_CONN_KPI_DB", raising=False)
+    if url:
+        monkeypatch.setenv("AIRFLOW_CONN_KPI_DB", url)
+    response = client.post(PATH, json={"status": "completed"})
+    assert response.status_code == 503
+    assert response.json() == {"detail": "The job records cannot be used now. Report again later."}
+    assert response.headers["retry-after"]
+    assert "could not be stored" in caplog.text
+    assert "secret-word" not in caplog.text + response.text
+
+
+@pytest.mark.slow
+def test_a_database_that_hangs_is_not_waited_for(client, job, kpi_database_url, monkeypatch) -> None:
+    monkeypatch.setattr(api, "ANSWER_WITHIN", 1)
+    threads = ThreadPoolExecutor(1)
+    monkeypatch.setattr(api, "_THREADS", threads)
+    with psycopg.connect(kpi_database_url) as other:
+        other.execute("lock table kpi.job_kpis")
+        assert client.post(PATH, json={"status": "completed"}).status_code == 503
+        # The lock stays until the server has canceled the statement, however long it took to connect.
+        threads.shutdown()
+    assert stored(job) == ("sending", None)
+
+
+def test_a_server_that_says_nothing_is_not_waited_for(client, mute_server: int, monkeypatch, caplog) -> None:
+    monkeypatch.setattr(api, "ANSWER_WITHIN", 0.2)
+    monkeypatch.setenv("AIRFLOW_CONN_KPI_DB", f"postgresql://u@127.0.0.1:{mute_server}/kpi?connect_timeout=30")
+    assert client.post(PATH, json={"status": "completed"}).status_code == 503
+    assert "TimeoutError" in caplog.text
+
+
+@pytest.mark.slow
+def test_a_hundred_at_once(monkeypatch, kpi_db) -> None:
+    monkeypatch.setenv("SCHEDULER_API_KEY", "right")
+    ids = [f"kpi-{number}" for number in range(100)]
+    create(kpi_db, *ids, report_back=True)
+    for id_ in ids:
+        jobs.claim(kpi_db, TRACE, id_, "me")
+    connections = 0
+
+    async def watch() -> None:
+        nonlocal connections
+        while True:
+            (now,) = kpi_db.execute(
+                "select count(*) from pg_stat_activity where application_name like '%reports'"
+            ).fetchone()
+            connections = max(connections, now)
+            await asyncio.sleep(0.01)
+
+    async def report_all() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(api.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://airflow", headers=KEY, timeout=60) as client:
+            watching = asyncio.create_task(watch())
+            posts = [client.post(f"/{TRACE}/{id_}", json={"status": "completed"}) for id_ in ids]
+            responses = await asyncio.gather(*posts)
+            watching.cancel()
+            return responses
+
+    assert {response.status_code for response in asyncio.run(report_all())} == {200}
+    assert jobs.settle(kpi_db, TRACE).kpis == {"completed": 100}
+    assert 0 < connections <= 8
+
+
+def test_openapi_says_how(client) -> None:
+    described = client.get("/openapi.json").json()
+    post = described["paths"]["/{traceId}/{kpiId}"]["post"]
+    assert set(post["requestBody"]["content"]["application/json"]["schema"]["properties"]) == {"status", "error"}
+    assert post["security"] == [{"SCHEDULER_API_KEY": []}]
+    assert {"200", "400", "401", "404", "409", "413", "503"} <= set(post["responses"])

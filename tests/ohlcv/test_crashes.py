@@ -1,0 +1,215 @@
+"""Whatever dies in a tick: no window is lost, none is built twice, and no lock stays."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from contextlib import closing, contextmanager
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from aggregator.postgres.migrations import migrate
+from dev.airflow_api import NotYetError, wait
+from tests.conftest import REPOSITORY
+from tests.market_data import DAY, MINUTE, candle, candles, expected, ingest, register, run_of, stored, tasks, tick
+from tests.ohlcv.worker import DIE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+pytestmark = pytest.mark.slow
+
+HOUR = 60 * MINUTE
+SYMBOLS = {"A": "1m", "B": "5m"}
+END = DAY + 26 * HOUR
+STALE_SECONDS = 900
+WRITTEN_BY = {"plan": "ohlcv.tasks", "aggregate": "ohlcv.bars", "finish": "ops.ops_runlog"}
+STEPS = list(WRITTEN_BY)
+TRANSACTIONS = {"plan": 1, "aggregate": 2, "finish": 1}
+"""That a step has open at once."""
+
+
+def prepared(url: str, connection: psycopg.Connection) -> psycopg.Connection:
+    """The connection, to a migrated database with candles up to `END`."""
+    migrate(partial(psycopg.connect, url), "market")
+    connection.execute("select ohlcv.add_candle_partitions(%s, %s)", [DAY, END])
+    register(connection, SYMBOLS)
+    for symbol, base in SYMBOLS.items():
+        ingest(connection, candles(symbol, base, DAY, END))
+    return connection
+
+
+@pytest.fixture
+def market(database_url: str, connection: psycopg.Connection) -> psycopg.Connection:
+    return prepared(database_url, connection)
+
+
+@contextmanager
+def worker(url: str, name: str, steps: str, *ends: datetime) -> Iterator[subprocess.Popen[str]]:
+    """A process that does some steps, killed at the end if it is still there."""
+    with tempfile.TemporaryDirectory(prefix="aggregator-worker-") as folder:
+        environment = {
+            **os.environ,
+            "AIRFLOW_HOME": folder,
+            "AIRFLOW_CONN_MARKET_DB": url,
+            "MAX_TASKS_PER_RUN": "1000",
+            "MAX_WINDOWS_PER_TASK": "1000",
+            "RUNNING_STALE_SECONDS": str(STALE_SECONDS),
+            "OHLCV_SYMBOLS_PER_SHARD": "1",
+            "PYTHONPATH": os.pathsep.join([str(REPOSITORY / "plugins"), str(REPOSITORY)]),
+        }
+        with subprocess.Popen(
+            [sys.executable, "-m", "tests.ohlcv.worker", name, steps, *(end.isoformat() for end in ends)],
+            env=environment,
+            cwd=REPOSITORY,
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+
+def wait_for_backends(connection: psycopg.Connection, condition: str, count: int) -> None:
+    """Wait until so many of the workers' transactions are in a state."""
+
+    def look() -> None:
+        query = f"select count(*) from pg_stat_activity where application_name like 'ohlcv_aggregation/%' {condition}"
+        ((found,),) = connection.execute(query).fetchall()
+        if found != count:
+            msg = f"{found} transactions of workers {condition}"
+            raise NotYetError(msg)
+
+    wait(look, seconds=60, every=0.1)
+
+
+def built_once(connection: psycopg.Connection) -> bool:
+    """Whether no bar was built a second time, not even to the same values."""
+    ((built,),) = connection.execute("select sum(total_bars) from ohlcv.tasks").fetchall()
+    return built == len(stored(connection))
+
+
+def assert_all_is_built_once(connection: psycopg.Connection) -> None:
+    """A day later, when every task is due again, no window that was built is built again."""
+    later = END + 24 * HOUR + MINUTE
+    tick(connection, run_of(later))
+    assert stored(connection) == expected(connection, later)
+    assert set(tasks(connection, "status, owner, hard_fails")) == {("idle", None, 0)}
+    assert built_once(connection)
+
+
+def assert_next_runs_make_it_whole(connection: psycopg.Connection) -> None:
+    """The locks of a run that died end with their age, by the database's clock, and not a second later."""
+    claimed = tasks(connection, "claimed_at", "status = 'running'")
+    next_run = run_of(END + 6 * MINUTE)
+    tick(connection, next_run)
+    assert len(tasks(connection, "symbol", "status = 'running'")) == len(claimed), "young locks are respected"
+    age = f"claimed_at = claimed_at - interval '{STALE_SECONDS} seconds'"
+    connection.execute(f"update ohlcv.tasks set {age} where status = 'running'")
+    tick(connection, run_of(END + 11 * MINUTE))
+    assert stored(connection) == expected(connection, END + 11 * MINUTE)
+    assert_all_is_built_once(connection)
+
+
+def kill_before_the_commit(connection: psycopg.Connection, url: str, step: str) -> None:
+    """Do the steps of a run before one, and kill that one while it waits with what it has not committed."""
+    if before := STEPS[: STEPS.index(step)]:
+        with worker(url, "dies", ",".join(before), END) as process:
+            assert process.wait(timeout=120) == 0, process.stderr.read()
+    with psycopg.connect(url) as holder:
+        holder.execute(f"lock table {WRITTEN_BY[step]} in share mode")
+        with worker(url, "dies", step, END) as process:
+            wait_for_backends(connection, "and wait_event_type = 'Lock'", TRANSACTIONS[step])
+            process.kill()
+        wait_for_backends(connection, "", 0)
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("committed", [False, True], ids=["before its commit", "after its commit"])
+def test_kill_in_any_step_loses_no_window_and_builds_none_twice(
+    market, database_url: str, step: str, committed: bool
+) -> None:
+    if committed:
+        steps = STEPS[: STEPS.index(step) + 1]
+        with worker(database_url, "dies", ",".join([*steps, DIE]), END) as process:
+            assert process.wait(timeout=120) == -signal.SIGKILL, process.stderr.read()
+    else:
+        kill_before_the_commit(market, database_url, step)
+    assert_next_runs_make_it_whole(market)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_second_try_of_a_killed_step_does_all_of_it(market, database_url: str, step: str) -> None:
+    kill_before_the_commit(market, database_url, step)
+    with worker(database_url, "dies", ",".join(STEPS[STEPS.index(step) :]), END) as process:
+        assert process.wait(timeout=120) == 0, process.stderr.read()
+    assert stored(market) == expected(market, END + MINUTE)
+    totals = market.execute("select status, (totals ->> 'bars')::int from ops.ops_runlog").fetchall()
+    assert totals == [("success", len(stored(market)))]
+    assert_all_is_built_once(market)
+
+
+def test_postgres_that_restarts_in_a_tick_is_a_reason_to_try_again(own_postgres) -> None:
+    url = own_postgres.ensure_database("market")
+    with closing(psycopg.connect(url, autocommit=True)) as connection, closing(psycopg.connect(url)) as holder:
+        prepared(url, connection)
+        holder.execute("lock table ohlcv.bars in share mode")
+        with worker(url, "restarted", "plan,aggregate", END) as process:
+            wait_for_backends(connection, "and wait_event_type = 'Lock'", TRANSACTIONS["aggregate"])
+            own_postgres.restart("immediate")
+            _, errors = process.communicate(timeout=60)
+    assert "TransientError" in errors
+    with worker(url, "restarted", "aggregate,finish", END) as process:
+        assert process.wait(timeout=120) == 0, process.stderr.read()
+    with psycopg.connect(url, autocommit=True) as connection:
+        assert stored(connection) == expected(connection, END + MINUTE)
+        assert_all_is_built_once(connection)
+
+
+def test_ticks_of_two_schedulers_at_once_while_candles_come_in(market, database_url: str) -> None:
+    ends = [END + number * 15 * MINUTE for number in range(16)]
+    steps = "plan,aggregate,finish"
+    with worker(database_url, "one", steps, *ends) as one, worker(database_url, "two", steps, *ends) as two:
+        late = 0
+        while one.poll() is None or two.poll() is None:
+            late += 1
+            ingest(market, [candle("A", "1m", DAY + late % 1500 * MINUTE, 50 + late % 7)])
+            new = END + late % 240 * MINUTE
+            # Every round with another price, so that windows change while they are built, too.
+            ingest(market, [candle("A", "1m", new, 60 + late % 11)])
+        assert (one.returncode, two.returncode) == (0, 0), one.stderr.read() + two.stderr.read()
+    last = END + 6 * HOUR + MINUTE
+    tick(market, run_of(last))
+    assert stored(market) == expected(market, last)
+    assert tasks(market, "symbol", "status <> 'idle'") == []
+    assert market.execute("select from ohlcv.stale_windows").fetchall() == []
+
+
+def test_run_whose_moment_is_years_off_moves_no_window(market) -> None:
+    as_of = END + MINUTE
+    tick(market, run_of(as_of - timedelta(days=3650)))
+    assert stored(market) == {}
+    assert set(tasks(market, "status, cursor, total_skipped_windows")) == {("idle", None, 0)}
+    tick(market, run_of(as_of + timedelta(days=365)))
+    ahead = tasks(market, "symbol, timeframe, cursor")
+    ingest(market, candles("A", "1m", END, END + 40 * HOUR, volume=3))
+    for hours in range(1, 41):
+        tick(market, run_of(as_of + hours * HOUR))
+        tick(market, run_of(as_of - timedelta(days=hours)))
+    assert stored(market) == expected(market, as_of + 40 * HOUR)
+    assert all(
+        (symbol, frame) == (same, too) and cursor >= before
+        for (symbol, frame, cursor), (same, too, before) in zip(
+            tasks(market, "symbol, timeframe, cursor"), ahead, strict=True
+        )
+    )

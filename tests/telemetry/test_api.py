@@ -1,0 +1,232 @@
+"""What callers of the telemetry job are told, on an Airflow metadata database."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+import pytest
+from airflow import settings as airflow_settings
+from airflow.dag_processing.bundles.manager import DagBundlesManager
+from airflow.dag_processing.dagbag import BundleDagBag, sync_bag_to_db
+from airflow.models.dagbag import DBDagBag
+from airflow.models.dagrun import DagRun
+from airflow.models.xcom import XComModel
+from airflow.utils.db import initdb
+from airflow.utils.session import create_session
+from airflow.utils.state import DagRunState
+from fastapi.testclient import TestClient
+from sqlalchemy import create_engine, select
+from sqlalchemy.orm import sessionmaker
+
+from aggregator.telemetry import api as telemetry
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.slow  # the metadata database takes seconds to make
+
+PATH = "/telemetry-daily"
+RESULT = {
+    "success": True,
+    "processed": 1,
+    "inserted": 1,
+    "updated": 0,
+    "unchanged": 0,
+    "errors": [],
+    "results": [{"date": "2026-11-15", "event": "a", "count": 2, "unique_users": 1}],
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _metadata(repository: Path) -> None:
+    initdb()
+    DagBundlesManager().sync_bundles_to_db()
+    folder = repository / "dags"
+    bag = BundleDagBag(folder / "telemetry_daily.py", bundle_path=folder, bundle_name="dags-folder")
+    assert not bag.import_errors
+    sync_bag_to_db(bag, "dags-folder", None)
+
+
+@pytest.fixture
+def client(monkeypatch) -> TestClient:
+    monkeypatch.setenv("CRON_SECRET", "right")
+    monkeypatch.setattr(telemetry, "POLL_EVERY", 0.01)
+    return TestClient(telemetry.app, headers={"Authorization": "Bearer right"})
+
+
+def run_of(run_id: str) -> DagRun:
+    with create_session() as session:
+        return session.scalars(select(DagRun).where(DagRun.run_id == run_id)).one()
+
+
+def runs() -> int:
+    with create_session() as session:
+        return len(session.scalars(select(DagRun.id)).all())
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "conf"),
+    [
+        ("GET", {}, {"dryRun": False}),
+        ("POST", {}, {"dryRun": False}),
+        ("GET", {"params": {"dryRun": "true"}}, {"dryRun": True}),
+        (
+            "GET",
+            {"params": {"startDate": "2024-01-01", "endDate": "2024-12-31"}},
+            {"startDate": "2024-01-01", "endDate": "2024-12-31", "dryRun": False},
+        ),
+        ("POST", {"json": {"startDate": "2024-02-29"}}, {"startDate": "2024-02-29", "dryRun": False}),
+        (
+            "POST",
+            {"params": {"startDate": "2024-02-28"}, "json": {"endDate": "2024-02-29", "dryRun": True}},
+            {"startDate": "2024-02-28", "endDate": "2024-02-29", "dryRun": True},
+        ),
+    ],
+)
+def test_run_is_started_and_linked(client: TestClient, method: str, given: dict[str, Any], conf: object) -> None:
+    response = client.request(method, PATH, **given)
+    assert response.status_code == 202
+    run_id, link = response.json()["runId"], response.json()["link"]
+    run = run_of(run_id)
+    assert (run.dag_id, run.conf, run.state, run.logical_date) == ("telemetry_daily", conf, "queued", None)
+    assert unquote(link).endswith(f"/dags/telemetry_daily/runs/{run_id}")
+    assert response.headers["location"] == link
+
+
+WRONG = {
+    "no date": ({"startDate": "soon"}, "startDate: a day is written YYYY-MM-DD"),
+    "no such day": ({"endDate": "2026-02-29"}, "endDate: Input should be a valid date"),
+    "start after end": ({"startDate": "2026-01-02", "endDate": "2026-01-01"}, "is after"),
+    "400 days": ({"startDate": "2024-01-01", "endDate": "2025-02-03"}, "are 400 days"),
+    "unknown": ({"start": "2026-01-01"}, "start: Extra inputs are not permitted"),
+    "future": ({"endDate": "9999-12-31"}, "endDate: 9999-12-31 is after "),
+    "no boolean": ({"dryRun": "perhaps"}, "dryRun: Input should be a valid boolean"),
+}
+
+
+@pytest.mark.parametrize("how", ["query", "query of POST", "body"])
+@pytest.mark.parametrize(("given", "says"), WRONG.values(), ids=WRONG)
+def test_wrong_parameters_start_nothing(client: TestClient, how: str, given: dict[str, str], says: str) -> None:
+    before = runs()
+    call = {
+        "query": lambda: client.get(PATH, params=given),
+        "query of POST": lambda: client.post(PATH, params=given),
+        "body": lambda: client.post(PATH, json=given),
+    }
+    response = call[how]()
+    assert response.status_code == 400
+    assert says in response.json()["detail"]
+    assert runs() == before
+
+
+def test_head_is_judged_as_get_and_starts_nothing(client: TestClient) -> None:
+    before = runs()
+    assert client.head(PATH, params={"startDate": "2024-01-01"}).status_code == 200
+    assert client.head(PATH, params={"startDate": "soon"}).status_code == 400
+    assert client.head(PATH, headers={"Authorization": "Bearer wrong"}).status_code == 401
+    assert runs() == before
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *("{", "[]", "7", '"text"', b"\xff", "null"),
+        *("[" * 100_000, "[" * 100_000 + "]" * 100_000, '{"a":' * 100_000 + "1" + "}" * 100_000),
+        f'{{"wait": {"9" * 5000}}}',
+    ],
+    ids=lambda body: repr(body)[:20],
+)
+def test_body_that_is_no_object(client: TestClient, body: str) -> None:
+    response = client.post(PATH, content=body)
+    assert response.status_code == 400
+    assert response.json()["detail"].startswith("The body is not ")
+
+
+def finish(monkeypatch, state: DagRunState, result: dict[str, Any] | None) -> None:
+    """End each run as soon as it is there."""
+    trigger = telemetry._trigger
+
+    def trigger_and_finish(job: telemetry.Job) -> str:
+        run_id = trigger(job)
+        with create_session() as session:
+            run = session.scalars(select(DagRun).where(DagRun.run_id == run_id)).one()
+            run.dag = DBDagBag().get_latest_version_of_dag(telemetry.DAG_ID, session=session)
+            run.verify_integrity(dag_version_id=run.created_dag_version_id, session=session)
+            run.set_state(state)
+        if result:
+            XComModel.set(
+                key="return_value", value=result, task_id=telemetry.TASK_ID, dag_id=telemetry.DAG_ID, run_id=run_id
+            )
+        return run_id
+
+    monkeypatch.setattr(telemetry, "_trigger", trigger_and_finish)
+
+
+def test_who_waits_gets_the_result(client: TestClient, monkeypatch) -> None:
+    finish(monkeypatch, DagRunState.SUCCESS, RESULT)
+    response = client.get(PATH, params={"wait": "true"})
+    assert (response.status_code, response.json()) == (200, RESULT)
+
+
+def test_who_waits_gets_the_result_of_a_failed_run(client: TestClient, monkeypatch) -> None:
+    failed = {**RESULT, "success": False, "errors": ["'evil' (1 rows): P0001 raise_exception: not today"]}
+    finish(monkeypatch, DagRunState.FAILED, failed)
+    response = client.post(PATH, json={"wait": True})
+    assert (response.status_code, response.json()) == (500, failed)
+
+
+def test_who_waits_for_a_run_without_result_is_told_so(client: TestClient, monkeypatch) -> None:
+    finish(monkeypatch, DagRunState.FAILED, None)
+    response = client.get(PATH, params={"wait": "true"})
+    assert response.status_code == 500
+    answer = response.json()
+    assert answer.keys() == RESULT.keys()
+    assert (answer["success"], answer["processed"], answer["results"]) == (False, 0, [])
+    assert "is failed and has no result" in answer["errors"][0]
+
+
+@pytest.mark.parametrize("body", [b'{"a\\ud800": 1}', b'{"startDate": "\\ud800"}'])
+def test_lone_surrogate_in_a_body_is_a_wrong_parameter(client: TestClient, body: bytes) -> None:
+    before = runs()
+    assert (client.post(PATH, content=body).status_code, runs()) == (400, before)
+
+
+def test_body_of_two_megabytes_is_too_large(client: TestClient) -> None:
+    before = runs()
+    assert (client.post(PATH, json={"more": "x" * 2_000_000}).status_code, runs()) == (413, before)
+
+
+def test_nobody_waits_for_ever(client: TestClient, monkeypatch) -> None:
+    monkeypatch.setattr(telemetry, "WAIT_AT_MOST", 0.05)
+    response = client.get(PATH, params={"wait": "true"})
+    assert response.status_code == 202
+    assert run_of(response.json()["runId"]).state == "queued"
+
+
+def test_dag_that_is_not_loaded(client: TestClient, monkeypatch) -> None:
+    monkeypatch.setattr(telemetry, "DAG_ID", "not_there")
+    response = client.get(PATH)
+    assert (response.status_code, response.json()) == (503, {"detail": "Airflow has not loaded not_there yet."})
+
+
+def test_airflows_database_is_down(client: TestClient, monkeypatch, caplog) -> None:
+    engine = create_engine("postgresql+psycopg2://someone:secret-word@127.0.0.1:1/airflow")
+    for name in ("Session", "NonScopedSession"):
+        monkeypatch.setattr(airflow_settings, name, sessionmaker(engine))
+    response = client.get(PATH)
+    assert response.status_code == 503
+    assert response.json() == {"detail": "Airflow's database cannot be used now. Try again later."}
+    assert response.headers["retry-after"]
+    assert "OperationalError" in caplog.text
+    assert "secret-word" not in caplog.text
+
+
+def test_openapi_says_how(client: TestClient) -> None:
+    described = TestClient(telemetry.app).get("/openapi.json").json()
+    get, post = described["paths"][PATH]["get"], described["paths"][PATH]["post"]
+    assert {parameter["name"] for parameter in get["parameters"]} == {"startDate", "endDate", "dryRun", "wait"}
+    body = post["requestBody"]["content"]["application/json"]["schema"]["properties"]
+    assert set(body) == {"startDate", "endDate", "dryRun", "wait"}
+    assert get["security"] == post["security"] == [{"CRON_SECRET": []}]
+    assert {"200", "202", "400", "401", "500", "503"} <= set(get["responses"])
