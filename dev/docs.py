@@ -25,7 +25,7 @@ def documents() -> dict[Path, str]:
     folder = REPOSITORY / "docs"
     schema = json.dumps(json_schema(), indent=2) + "\n"
     return {path: renew(path.read_text()) for path in folder.rglob("*.md")} | {
-        folder / "kpi-registry.schema.json": schema
+        folder / "products" / "kpi-registry.schema.json": schema
     }
 
 

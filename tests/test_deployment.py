@@ -159,7 +159,12 @@ def test_every_setting_reaches_every_container_and_nothing_else_does(environment
 
 
 def test_connections_are_those_that_code_uses(environment, airflow_settings, syntax_trees, repository: Path) -> None:
-    table = (repository / "docs" / "configuration.md").read_text().split("## Connections")[1].split("## Settings")[0]
+    table = (
+        (repository / "docs" / "configure" / "settings.md")
+        .read_text()
+        .split("## Connections")[1]
+        .split("## Settings")[0]
+    )
     documented = set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE))
     migrated = {f"{database}_db" for database in databases()}
     used = named(syntax_trees, r"(?i)(conn_id|^default_conn_name|^connection)$") | migrated

@@ -12,6 +12,6 @@ What it does not simulate:
 - ``Idempotency-Key``: n8n ignores it as well, unless a workflow checks it (``once.json``); the stand-in only notes it.
 - TLS, and a proxy in front of it; what those answer can be ordered as a fault.
 
-A real n8n takes its place by a connection: `docs/n8n.md` says how to start one, and the workflows beside this file
+A real n8n replaces it by a connection: `docs/products/n8n.md` says how to start one. The workflows in this folder
 (``respond.json``, ``report_back.json``, ``once.json``) can be imported into it.
 """

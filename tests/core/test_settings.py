@@ -203,7 +203,7 @@ def test_new_dag_without_a_deadline_is_told_where_to_add_it(monkeypatch, differe
     monkeypatch.setenv("AGGREGATOR_DEADLINES", different)
     with pytest.raises(
         PermanentError,
-        match=r"DAG my_clicks has no deadline, .* Add it to DEADLINES in plugins/aggregator/core/catalog",
+        match=r"DAG my_clicks has no deadline, .* Add it to DEADLINES in .*core/catalog",
     ):
         deadline_of("my_clicks")
     assert deadline_of("click_rollups") == DEADLINES["click_rollups"]

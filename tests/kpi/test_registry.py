@@ -310,7 +310,7 @@ class TestSchema:
             assert list(validator.iter_errors({"kpis": [INVALID[name][0]]})), name
 
     def test_table_of_the_documentation_names_every_field(self, repository: Path) -> None:
-        text = (repository / "docs" / "kpi.md").read_text()
+        text = (repository / "docs" / "products" / "kpi.md").read_text()
         fields = registry.json_schema()["$defs"]["Kpi"]["properties"]
         for name, field in fields.items():
             assert f"| `{name}` | " in text

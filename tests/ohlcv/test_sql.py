@@ -527,7 +527,7 @@ def unprocessed(market: psycopg.Connection, environment: str = "PROD") -> list[t
 
 @pytest.mark.slow
 def test_csv_file_with_columns_in_another_order_is_refused_by_the_command_of_the_docs(market, repository: Path) -> None:
-    page = (repository / "docs" / "ohlcv.md").read_text()
+    page = (repository / "docs" / "products" / "ohlcv.md").read_text()
     ((table, options),) = re.findall(r"^\\copy (ohlcv\.candles .*) from 'candles.csv' (.*)$", page, re.MULTILINE)
 
     def load(text: str) -> None:

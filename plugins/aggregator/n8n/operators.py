@@ -24,7 +24,7 @@ class N8nWebhookOperator(BaseOperator):
 
     If a worker is killed while it waits for the response, the workflow may have been started. Airflow's next try sends
     the request again under the same ``Idempotency-Key``. n8n ignores that header: a workflow that must not run twice
-    has to drop keys that it has seen (``docs/n8n.md``). ``kpi_dispatch`` keeps job records instead.
+    has to drop keys that it has seen (``docs/products/n8n.md``). ``kpi_dispatch`` keeps job records instead.
 
     Args:
         url: The webhook's; what may be called, and what is sent the key, is the connection's business (`N8nHook`).

@@ -1,7 +1,7 @@
 """One run of ``ohlcv_aggregation``, step by step (spec: OHLCV).
 
 Everything about candles and bars is done by the functions in ``include/sql/ohlcv/functions``; only ids and counts come
-here. How the steps fit together, and why nothing is lost between them, is in ``docs/ohlcv.md``.
+here. How the steps fit together, and why nothing is lost between them, is in ``docs/products/ohlcv.md``.
 """
 
 from __future__ import annotations
