@@ -115,7 +115,7 @@ def _ours(
     url: str, query: str, table: str, key: list[str], window: tuple[datetime, datetime]
 ) -> tuple[int, float, float]:
     """Rows, seconds, and the backend's peak memory in MB, which counts the shared buffers that it touched."""
-    statement = (SQL / "analytics" / f"{query}.sql").read_text()
+    statement = (SQL / "analytics" / "queries" / f"{query}.sql").read_text()
     parameters = {"data_interval_start": window[0], "data_interval_end": window[1], "groups": None}
     with psycopg.connect(url) as connection:
         connection.execute("set local timezone to 'UTC'")

@@ -15,7 +15,7 @@ from tests.airflow_context import context
 DIE = "die"
 """A step that is ``kill -9``."""
 
-_FILE = Path(__file__).parents[1] / "dags" / "ohlcv_aggregation.py"
+_FILE = Path(__file__).parents[2] / "dags" / "ohlcv_aggregation.py"
 
 
 def main(name: str, steps: str, *ends: str) -> None:

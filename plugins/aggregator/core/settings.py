@@ -83,7 +83,8 @@ class DeadlineSettings(Settings):
 
     Attributes:
         aggregator_deadlines: The longest that a DAG's scheduled run may take from when it is due, if it differs
-            from the default in ``docs/operate/alerts.md``; a JSON object of ISO 8601 durations: ``{"click_rollups": "PT45M"}``.
+            from the default in ``docs/operate/alerts.md``; a JSON object of ISO 8601 durations:
+            ``{"click_rollups": "PT45M"}``.
     """
 
     aggregator_deadlines: dict[str, Annotated[timedelta, Field(gt=timedelta(), le=timedelta(days=366))]] = Field(
