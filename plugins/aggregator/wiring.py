@@ -103,7 +103,7 @@ def analytics_args(**different: Any) -> dict[str, Any]:
         Owner.ANALYTICS,
         pre_execute=check_params_and_pause,
         on_failure_callback=dead_letters.record,
-        on_success_callback=dead_letters.settle,
+        on_success_callback=dead_letters.resolve,
         **different,
     )
 

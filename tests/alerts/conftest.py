@@ -22,7 +22,7 @@ PATH = "services/T000/B000/webhook-marker"
 @pytest.fixture(autouse=True)
 def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Time for every query, so that a busy machine makes no table's freshness unknown."""
-    monkeypatch.setattr(freshness, "ANSWER_WITHIN", timedelta(minutes=2))
+    monkeypatch.setattr(freshness, "QUERY_TIMEOUT", timedelta(minutes=2))
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from airflow.cli import cli_parser
 
-from aggregator.alerts.dead_letters import main, record, settle
+from aggregator.alerts.dead_letters import main, record, resolve
 from aggregator.core.errors import PermanentError
 
 if TYPE_CHECKING:
@@ -96,17 +96,17 @@ def test_both_callbacks_at_once_leave_one_letter_with_the_error(ops) -> None:
 def test_settled_when_every_failed_task_has_succeeded(ops) -> None:
     record(failed("r", "a", PermanentError("x")))
     record(failed("r", "b", PermanentError("y")))
-    settle(failed("r", "b", attempts=7))
-    settle(failed("r", "never failed", attempts=7))
-    settle(failed("another run", "a", attempts=7))
+    resolve(failed("r", "b", attempts=7))
+    resolve(failed("r", "never failed", attempts=7))
+    resolve(failed("another run", "a", attempts=7))
     assert letters(ops, "failed_task_ids") == [(["a"], False)]
-    settle(failed("r", "a", attempts=7))
+    resolve(failed("r", "a", attempts=7))
     assert letters(ops, "failed_task_ids") == [([], True)]
 
 
 def test_failing_again_opens_it_again(ops) -> None:
     record(failed("r", "a", PermanentError("old")))
-    settle(failed("r", "a", attempts=7))
+    resolve(failed("r", "a", attempts=7))
     record(failed("r", "a", attempts=8))
     assert letters(ops) == [(None, 8, ["a"], False)]
 
@@ -114,20 +114,20 @@ def test_failing_again_opens_it_again(ops) -> None:
 def test_callback_of_the_run_that_comes_late_does_not_open_it_again(ops) -> None:
     ended = datetime.now(UTC) - timedelta(minutes=1)
     record(failed("r", "a", PermanentError("x"), ended=ended))
-    settle(failed("r", "a", attempts=7))
+    resolve(failed("r", "a", attempts=7))
     record(failed("r", "a", ended=ended))
     assert letters(ops, "failed_at") == [(ended, True)]
 
 
 def test_success_at_the_first_try_asks_no_database(monkeypatch) -> None:
     monkeypatch.delenv("AIRFLOW_CONN_OPS_DB", raising=False)
-    settle(failed("r", "a", attempts=1))
+    resolve(failed("r", "a", attempts=1))
 
 
 def test_database_that_is_down_fails_nothing_and_the_letter_is_in_the_log(monkeypatch, caplog) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_OPS_DB", f"postgresql://u:{SECRET}@127.0.0.1:1/ops?connect_timeout=2")
     record(failed("r", "a", PermanentError("Table gone.")))
-    settle(failed("r", "a", attempts=7))
+    resolve(failed("r", "a", attempts=7))
     said = [item.getMessage() for item in caplog.records if item.levelno == logging.ERROR]
     assert len(said) == 2
     assert "could not be written: PostgreSQL cannot be reached by connection ops_db" in said[0]
@@ -140,7 +140,7 @@ def test_ten_open_letters_are_an_alert(ops, caplog) -> None:
         return [item.getMessage() for item in caplog.records if "DEAD LETTERS" in item.getMessage()]
 
     record(failed("settled", "a", PermanentError("x")))
-    settle(failed("settled", "a", attempts=7))
+    resolve(failed("settled", "a", attempts=7))
     for number in range(9):
         record(failed(f"r{number}", "a", PermanentError("x")))
         record(failed(f"r{number}", "a"))
@@ -156,7 +156,7 @@ class TestCommand:
         record(failed("r1", "a", PermanentError("Table [red]gone[/].")))
         record(failed("r2", "a"))
         record(failed("settled", "a"))
-        settle(failed("settled", "a", attempts=7))
+        resolve(failed("settled", "a", attempts=7))
 
         assert main(["list"]) == 0
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pendulum
 import pytest
 
-from aggregator.alerts.freshness import TARGETS, Freshness, Lag, State, look
+from aggregator.alerts.freshness import TARGETS, Freshness, Lag, State, check
 from aggregator.core.catalog import DEADLINES
 from aggregator.core.timetable import OffsetCronTimetable
 from aggregator.postgres.migrations import databases
@@ -35,7 +35,7 @@ def products(migrated) -> psycopg.Connection:
 
 
 def states(now: datetime = NOW) -> dict[str, str]:
-    return {one.target.dag_id: one.state.value for one in look(now) if one.target.due}
+    return {one.target.dag_id: one.state.value for one in check(now) if one.target.due}
 
 
 def test_every_table_that_a_dag_writes_is_a_target() -> None:
@@ -57,7 +57,7 @@ def test_windows_are_due_when_the_schedules_say(dag_bag: DagBag) -> None:
 
 
 def test_empty_tables_are_not_stale(products) -> None:
-    found = look()
+    found = check()
     assert {one.state for one in found if one.state is not State.UNUSED} == {State.EMPTY}
 
 
@@ -243,7 +243,7 @@ def test_dates_that_data_cannot_have_neither_hide_stale_data_nor_make_it_unknown
     for date in [f"{NOW - 45 * DAY:%F %T}", f"{NOW - 2 * DAY:%F %T}", *NEVER]:
         for source in SOURCES:
             products.execute(source.format(date))
-    found = {one.target.dag_id: one for one in look() if one.target.dag_id in STORED}
+    found = {one.target.dag_id: one for one in check() if one.target.dag_id in STORED}
     assert {dag_id: one.state.value for dag_id, one in found.items()} == dict.fromkeys(STORED, "stale")
     assert all(one.newest and one.newest <= NOW for one in found.values())
 
@@ -288,7 +288,7 @@ def candle(market: psycopg.Connection, moment: datetime, *symbols: str) -> None:
 
 
 def of(table: str, now: datetime) -> Freshness:
-    return next(one for one in look(now) if one.target.table == table)
+    return next(one for one in check(now) if one.target.table == table)
 
 
 @pytest.mark.parametrize("ahead", [timedelta(minutes=30), 20 * DAY], ids=str)
@@ -390,7 +390,7 @@ def test_candles_are_stale_when_a_symbol_has_had_none_for_longer_than_is_set(
     monkeypatch.setenv("CANDLE_MAX_AGE_HOURS", hours)
 
     def state(now: datetime) -> str:
-        return next(one.state.value for one in look(now) if one.target.table == "ohlcv.candles")
+        return next(one.state.value for one in check(now) if one.target.table == "ohlcv.candles")
 
     products.execute("insert into ohlcv.assets (symbol, base_timeframe) values ('A', '1m'), ('DEAD', '1m')")
     products.execute("select ohlcv.sync_tasks()")

@@ -15,8 +15,8 @@ from airflow.sdk import DAG, BaseOperator, Connection
 from werkzeug import Response
 
 from aggregator.alerts import notifier
-from aggregator.alerts.notifier import deliver, notify_failed, tell, webhook_url
-from aggregator.alerts.store import Alert, Kind, open_alerts, raise_alert, settle
+from aggregator.alerts.notifier import deliver, notify, notify_failed, webhook_url
+from aggregator.alerts.store import Alert, Kind, open_alerts, raise_alert, resolve
 from aggregator.core import failures
 from aggregator.core.errors import AggregatorError, PermanentError, TransientError, WrongParamsError
 from tests.alerts.conftest import PATH
@@ -54,7 +54,7 @@ def said(caplog: pytest.LogCaptureFixture) -> str:
 
 def test_message_is_sent_once_as_slack_takes_it(ops, receiver) -> None:
     receiver.expect_oneshot_request(URL, "POST", json={"text": "STALE: table0 &lt;&amp;&gt;"}).respond_with_data("ok")
-    tell(alert())
+    notify(alert())
     assert deliver() == 0
     receiver.check()
     assert unsent(ops) == []
@@ -62,15 +62,15 @@ def test_message_is_sent_once_as_slack_takes_it(ops, receiver) -> None:
 
 def test_without_a_webhook_the_row_is_there(ops, monkeypatch) -> None:
     monkeypatch.delenv("AIRFLOW_CONN_ALERTS_WEBHOOK", raising=False)
-    tell(alert())
+    notify(alert())
     assert [one.subject for one in open_alerts()] == ["table0"]
     assert unsent(ops) == [(0, None)]
 
 
 def test_receiver_that_is_back_gets_everything_once_and_in_order(ops, receiver, caplog) -> None:
-    tell(alert(0))
-    settle(open_alerts()[0], "RECOVERED: table0")
-    tell(alert(1))
+    notify(alert(0))
+    resolve(open_alerts()[0], "RECOVERED: table0")
+    notify(alert(1))
     assert unsent(ops) == [(1, "HTTP 500"), (0, None), (1, "HTTP 500")]
     assert deliver() == 0, "not before its time"
 
@@ -107,14 +107,14 @@ def test_redirect_is_not_followed(ops, receiver) -> None:
     location = receiver.url_for("/elsewhere")
     receiver.expect_request(URL).respond_with_data(status=307, headers={"Location": location})
     receiver.expect_request("/elsewhere").respond_with_data("ok")
-    tell(alert())
+    notify(alert())
     assert unsent(ops) == [(1, "HTTP 307")]
 
 
 def test_n8n_that_starts_as_the_receiver_gets_the_message_later(ops, receiver) -> None:
     page = "n8n is starting up. Please wait"
     receiver.expect_oneshot_request(URL).respond_with_data(page, content_type="text/html; charset=utf-8")
-    tell(alert())
+    notify(alert())
     assert unsent(ops) == [(1, page)]
     receiver.expect_request(URL).respond_with_data("x" * len(page))
     retry_now(ops)
@@ -123,7 +123,7 @@ def test_n8n_that_starts_as_the_receiver_gets_the_message_later(ops, receiver) -
 
 
 def test_receiver_that_hangs_or_is_down_is_given_up_on(ops, monkeypatch, caplog) -> None:
-    monkeypatch.setattr(notifier, "ANSWER_WITHIN", (0.2, 0.2))
+    monkeypatch.setattr(notifier, "HTTP_TIMEOUT", (0.2, 0.2))
     raise_alert(alert())
     with socket.create_server(("127.0.0.1", 0)) as hanging:
         address = f"http://127.0.0.1:{hanging.getsockname()[1]}/{PATH}"
@@ -167,7 +167,7 @@ def test_news_of_yesterday_stays_in_the_table(ops, receiver) -> None:
 
 def test_database_that_is_down_is_logged_with_the_alert(monkeypatch, caplog) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_OPS_DB", "postgresql://u:secret-word@127.0.0.1:1/ops?connect_timeout=2")
-    tell(alert())
+    notify(alert())
     said = [item.getMessage() for item in caplog.records if item.levelno == logging.ERROR]
     assert "STALE: table0" in said[0]
     assert "could not be stored" in said[1]
@@ -308,7 +308,7 @@ def test_failed_ohlcv_run_is_left_to_the_next_run_and_a_cleared_one_is_not(ops) 
         notify_failed(context)
         ((text,),) = ops.execute("select text from ops.alerts where settled_at is null").fetchall()
         assert next_step in text
-        settle(open_alerts()[0], None)
+        resolve(open_alerts()[0], None)
 
 
 @pytest.mark.parametrize(("run_type", "alerts"), [("manual", 0), ("scheduled", 1)])
@@ -322,7 +322,7 @@ def test_secrets_backend_that_does_not_answer_is_not_taken_for_a_missing_webhook
     ops, no_metadata_database, monkeypatch, caplog
 ) -> None:
     monkeypatch.delenv("AIRFLOW_CONN_ALERTS_WEBHOOK", raising=False)
-    tell(alert())
+    notify(alert())
     with pytest.raises(AggregatorError, match="MetastoreBackend did not answer"):
         deliver()
     assert unsent(ops) == [(0, None)]
@@ -330,5 +330,5 @@ def test_secrets_backend_that_does_not_answer_is_not_taken_for_a_missing_webhook
 
 
 def test_sending_holds_up_nobody_for_long() -> None:
-    connect, read = notifier.ANSWER_WITHIN
+    connect, read = notifier.HTTP_TIMEOUT
     assert connect + read < 10

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from aggregator.alerts.store import Alert, Kind, open_alerts, raise_alert, settle
+from aggregator.alerts.store import Alert, Kind, open_alerts, raise_alert, resolve
 
 if TYPE_CHECKING:
     import psycopg
@@ -59,8 +59,8 @@ def test_kinds_and_subjects_have_an_alert_each(ops) -> None:
 def test_settled_alert_is_raised_anew(ops) -> None:
     raise_alert(failed("a"))
     (alert,) = open_alerts()
-    assert settle(alert, "RECOVERED")
-    assert not settle(alert, "RECOVERED")
+    assert resolve(alert, "RECOVERED")
+    assert not resolve(alert, "RECOVERED")
     assert open_alerts() == []
     assert raise_alert(failed("a"))
     assert messages(ops) == ["FAILED: a", "RECOVERED", "FAILED: a"]
@@ -70,13 +70,13 @@ def test_alert_that_got_members_meanwhile_stays_open(ops) -> None:
     raise_alert(failed("a"))
     (alert,) = open_alerts()
     raise_alert(failed("b"))
-    assert not settle(alert, "RECOVERED")
+    assert not resolve(alert, "RECOVERED")
     assert messages(ops) == ["FAILED: a"]
 
 
 def test_settled_without_a_word(ops) -> None:
     raise_alert(failed("a"))
-    assert settle(open_alerts()[0], None)
+    assert resolve(open_alerts()[0], None)
     assert messages(ops) == ["FAILED: a"]
 
 

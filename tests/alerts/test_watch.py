@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from aggregator.alerts import freshness, watch
-from aggregator.alerts.dead_letters import TOO_MANY
+from aggregator.alerts.dead_letters import ALERT_DEPTH
 from aggregator.alerts.freshness import TARGETS, Freshness, Lag, State
 from aggregator.alerts.messages import stale
 from aggregator.alerts.notifier import notify_failed
-from aggregator.alerts.store import Alert, Kind, OpenAlert, open_alerts, raise_alert, settle
+from aggregator.alerts.store import Alert, Kind, OpenAlert, open_alerts, raise_alert, resolve
 from aggregator.core.errors import AggregatorError
 from aggregator.postgres.migrations import databases
 from tests.alerts.test_store import SINCE, messages
@@ -52,7 +52,7 @@ def test_alert_about_a_run_is_open_while_the_run_is_unwell(
     about_runs(kind, "a")
     if state:
         airflow.run("a", state)
-    watch.settle_runs(open_alerts())
+    watch.resolve_runs(open_alerts())
     assert kinds(ops) == [(kind, settled)]
     recovery = messages(ops)[1:]
     assert len(recovery) == (told is not None)
@@ -65,11 +65,11 @@ def test_recovery_of_several_runs_counts_each_by_how_it_ended(ops, airflow) -> N
     marked = airflow.run("c", "success")
     airflow.audit(marked, "patch_dag_run", {"state": "success"}, when=marked.end_date)
     failed = airflow.run("b", "failed")
-    watch.settle_runs(open_alerts())
+    watch.resolve_runs(open_alerts())
     assert kinds(ops) == [("failed", False)]
     airflow.audit(failed, "patch_dag_run", {"note": "looked at"}, when=failed.end_date)
     airflow._add(set_state(failed, "success"))
-    watch.settle_runs(open_alerts())
+    watch.resolve_runs(open_alerts())
     assert messages(ops)[1].startswith(
         "RECOVERED: click_rollups has recovered. 2 runs succeeded. Run c was marked as success: Airflow did not do its "
         "work. Check its data. Run deleted was deleted. The alert was open since 2026-11-16 02:00 UTC. "
@@ -103,7 +103,7 @@ def test_run_marked_as_success_is_reported_as_marked(ops, airflow, event: str, b
     run = airflow.run("a", "success")
     airflow.task(run, "roll_up_clicks", "success")
     airflow.audit(run, event, body, when=run.end_date, single=single)
-    watch.settle_runs(open_alerts())
+    watch.resolve_runs(open_alerts())
     assert messages(ops)[1].startswith(
         "CLOSED: click_rollups. Run a was marked as success: Airflow did not do its work. Check its data. The alert "
     )
@@ -115,7 +115,7 @@ def test_run_cleared_after_the_mark_has_succeeded(ops, airflow, event: str, body
     run = airflow.run("a", "success")
     airflow.task(run, "roll_up_clicks", "success")
     airflow.audit(run, event, body, when=run.start_date - timedelta(seconds=1), single=single)
-    watch.settle_runs(open_alerts())
+    watch.resolve_runs(open_alerts())
     assert messages(ops)[1].startswith("RECOVERED: click_rollups has recovered. Run a succeeded.")
 
 
@@ -126,10 +126,10 @@ def test_failed_ohlcv_run_has_recovered_when_the_next_run_has_done_its_work(ops,
     dag_id = "ohlcv_aggregation"
     about_runs(Kind.FAILED, "a", dag_id=dag_id)
     airflow.run("a", "failed", dag_id=dag_id, ended=NOW - timedelta(minutes=20))
-    watch.settle_runs(open_alerts())
+    watch.resolve_runs(open_alerts())
     assert kinds(ops) == [("failed", False)]
     airflow.run("b", "success", dag_id=dag_id, ended=NOW - timedelta(minutes=15))
-    watch.settle_runs(open_alerts())
+    watch.resolve_runs(open_alerts())
     assert messages(ops)[1].startswith(
         "RECOVERED: ohlcv_aggregation has recovered. A later run did the work of run a. The alert was open since "
     )
@@ -154,7 +154,7 @@ def test_failed_run_stays_open_when_no_later_run_does_its_work(
     airflow.run("a", "failed", **{**usual, "ended": NOW - timedelta(minutes=20), **failed})
     airflow.run("b", "success", **{**usual, "ended": NOW - timedelta(minutes=15), **later})
     about_runs(Kind.FAILED, "a", dag_id={**usual, **failed}["dag_id"])
-    watch.settle_runs(open_alerts())
+    watch.resolve_runs(open_alerts())
     assert kinds(ops) == [("failed", False)]
 
 
@@ -164,7 +164,7 @@ def test_later_run_marked_as_success_has_not_done_the_work_of_a_failed_one(ops, 
     airflow.run("a", "failed", dag_id=dag_id, ended=NOW - timedelta(minutes=20))
     later = airflow.run("b", "success", dag_id=dag_id, ended=NOW - timedelta(minutes=15))
     airflow.audit(later, "patch_dag_run", {"state": "success"}, when=later.end_date)
-    watch.settle_runs(open_alerts())
+    watch.resolve_runs(open_alerts())
     assert kinds(ops) == [("failed", False)]
 
 
@@ -202,14 +202,14 @@ def test_failed_run_is_not_reported_a_second_time(ops, airflow) -> None:
     about_runs(Kind.FAILED, "a")
     airflow.run("a", "failed")
     watch.raise_missing(open_alerts())
-    settle(open_alerts()[0], None)
+    resolve(open_alerts()[0], None)
     watch.raise_missing(open_alerts())
     assert len(messages(ops)) == 1
 
 
 def test_failed_clear_of_a_run_that_had_recovered_is_reported(ops, airflow) -> None:
     about_runs(Kind.FAILED, "a")
-    settle(open_alerts()[0], None)
+    resolve(open_alerts()[0], None)
     ops.execute("update ops.alerts set settled_at = settled_at - interval '1 hour'")
     airflow.run("a", "failed", clears=1)
     watch.raise_missing(open_alerts())
@@ -278,15 +278,15 @@ def test_alert_lost_while_its_database_was_down_is_raised_when_it_is_back(
     monkeypatch.setenv("AIRFLOW_CONN_OPS_DB", "postgresql://u@127.0.0.1:1/ops?connect_timeout=2")
     context: Any = {"dag": SimpleNamespace(dag_id="click_rollups"), "run_id": "a", "dag_run": run}
     notify_failed(context)
-    watch.look(at_data=False)
+    watch.check(with_data=False)
     monkeypatch.setenv("AIRFLOW_CONN_OPS_DB", ops_database_url)
-    watch.look(at_data=False)
+    watch.check(with_data=False)
     assert [text.split(" failed at ")[0] for text in messages(ops)] == ["FAILED: click_rollups"]
 
 
 def found(monkeypatch, state: State) -> None:
     one = Freshness(CLICKS, state, SINCE, SINCE)
-    monkeypatch.setattr(freshness, "look", lambda: [one])
+    monkeypatch.setattr(freshness, "check", lambda: [one])
 
 
 def test_stale_table_is_told_of_until_it_is_fresh(ops, monkeypatch) -> None:
@@ -304,7 +304,7 @@ def test_stale_table_is_told_of_until_it_is_fresh(ops, monkeypatch) -> None:
 
 def test_stale_table_with_symbols_names_those_that_are_furthest_behind(ops, monkeypatch) -> None:
     lag = Lag(behind=1234, symbols=5000, worst=("A 15m", "B 1h", "C 1d"))
-    monkeypatch.setattr(freshness, "look", lambda: [Freshness(CLICKS, State.STALE, SINCE, SINCE, lag)])
+    monkeypatch.setattr(freshness, "check", lambda: [Freshness(CLICKS, State.STALE, SINCE, SINCE, lag)])
     watch.watch_freshness(open_alerts())
     (told,) = messages(ops)
     assert "1,234 of 5,000 symbols are behind: A 15m, B 1h, C 1d and 1,231 more." in told
@@ -380,10 +380,10 @@ def test_too_many_dead_letters_are_told_of_until_there_are_fewer(ops) -> None:
         insert into ops.dead_letters (type, attempts, dag_id, run_id, failed_task_ids)
         select 't', 1, 'd', n::text, '{}' from generate_series(1, %s) as n on conflict do nothing
     """
-    ops.execute(insert, [TOO_MANY - 1])
+    ops.execute(insert, [ALERT_DEPTH - 1])
     watch.watch_dead_letters(open_alerts())
     assert kinds(ops) == []
-    ops.execute(insert, [TOO_MANY])
+    ops.execute(insert, [ALERT_DEPTH])
     watch.watch_dead_letters(open_alerts())
     watch.watch_dead_letters(open_alerts())
     assert kinds(ops) == [("dead_letters", False)]
@@ -434,7 +434,7 @@ def test_a_look_goes_on_where_something_cannot_be_looked_at(monkeypatch, caplog,
 
     monkeypatch.setattr(watch, "open_alerts", step("alerts"))
     monkeypatch.setattr(watch, "raise_missing", step("missing"))
-    monkeypatch.setattr(watch, "settle_runs", step("runs", broken=True))
+    monkeypatch.setattr(watch, "resolve_runs", step("runs", broken=True))
     monkeypatch.setattr(watch, "watch_freshness", step("freshness", broken=True))
     monkeypatch.setattr(watch, "watch_dead_letters", step("letters"))
     monkeypatch.setattr(watch, "watch_disabled_tasks", step("tasks"))
@@ -446,14 +446,14 @@ def test_a_look_goes_on_where_something_cannot_be_looked_at(monkeypatch, caplog,
     assert heartbeat.exists()
     assert called == ["alerts", "missing", "runs", "letters", "freshness", "tasks", "deliver"]
     called.clear()
-    watch.look(at_data=False)
+    watch.check(with_data=False)
     assert called == ["alerts", "missing", "runs", "letters", "deliver"]
     assert "runs is broken" in caplog.text
 
 
 def test_a_look_without_the_database_of_alerts_is_logged(monkeypatch, caplog) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_OPS_DB", "postgresql://u@127.0.0.1:1/ops?connect_timeout=2")
-    watch.look()
+    watch.check()
     assert "This check was not finished: PostgreSQL cannot be reached by connection ops_db" in caplog.text
 
 
@@ -469,12 +469,12 @@ def test_a_look_reads_the_alerts_once_and_settles_those_of_every_kind(monkeypatc
     for kind, subject in ((Kind.STALE, CLICKS.table), (Kind.DEAD_LETTERS, "x"), (Kind.TASK_DISABLED, "x")):
         raise_alert(Alert(kind, subject, SINCE, "text"))
     found(monkeypatch, State.FRESH)
-    watch.look()
+    watch.check()
     assert {settled for _, settled in kinds(ops)} == {True}
     assert len(looks) == 1
 
 
 def test_everything_of_the_repository_is_well_when_it_is_new(airflow, migrated) -> None:
     migrated(*databases())
-    watch.look()
+    watch.check()
     assert open_alerts() == []

@@ -10,7 +10,7 @@ from airflow.dag_processing.dagbag import DagBag
 from airflow.timetables.base import TimeRestriction
 from pydantic import SecretStr
 
-from aggregator.alerts.freshness import State, look
+from aggregator.alerts.freshness import State, check
 from aggregator.core.catalog import DEADLINES, deadline_of
 from aggregator.core.errors import PermanentError
 from aggregator.core.settings import (
@@ -102,7 +102,7 @@ def test_freshness_of_one_product_is_unknown_while_its_settings_are_invalid(
     for product in ("clicks", "market", "analytics", "telemetry", "kpi"):
         monkeypatch.delenv(f"AIRFLOW_CONN_{product.upper()}_DB", raising=False)
     monkeypatch.setenv(variable, "no-such-value")
-    states = {found.target.table: found.state for found in look()}
+    states = {found.target.table: found.state for found in check()}
     assert states[table] is State.UNKNOWN
     assert states["public.click_rollups"] is State.UNUSED
 

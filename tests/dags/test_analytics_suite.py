@@ -78,7 +78,7 @@ def test_every_task_heeds_the_pause_and_leaves_letters(suite: list[Any]) -> None
         for task in dag.tasks:
             assert task._pre_execute_hook is check_params_and_pause, task.task_id
             assert task.on_failure_callback == [dead_letters.record], task.task_id
-            assert task.on_success_callback == [dead_letters.settle], task.task_id
+            assert task.on_success_callback == [dead_letters.resolve], task.task_id
 
 
 @pytest.mark.parametrize(

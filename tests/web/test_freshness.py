@@ -36,7 +36,7 @@ def client(monkeypatch) -> TestClient:
 def test_one_table_that_is_not_fresh_is_enough(client, monkeypatch, state: State, status: int, word: str) -> None:
     first, second, *_ = TARGETS
     found = [Freshness(first, State.FRESH, MOMENT), Freshness(second, state, MOMENT, MOMENT)]
-    monkeypatch.setattr(targets, "look", lambda _: found)
+    monkeypatch.setattr(targets, "check", lambda _: found)
     assert client.head("/").status_code == status
     response = client.get("/")
     assert (response.status_code, response.json()["status"]) == (status, word)
@@ -56,7 +56,7 @@ def test_one_table_that_is_not_fresh_is_enough(client, monkeypatch, state: State
 
 def test_table_with_symbols_says_how_many_are_behind_and_names_the_worst(client, monkeypatch) -> None:
     lag = Lag(behind=1234, symbols=5000, worst=("A 15m", "B 1h", "C 1d"))
-    monkeypatch.setattr(targets, "look", lambda _: [Freshness(TARGETS[0], State.STALE, MOMENT, MOMENT, lag)])
+    monkeypatch.setattr(targets, "check", lambda _: [Freshness(TARGETS[0], State.STALE, MOMENT, MOMENT, lag)])
     (told,) = client.get("/").json()["targets"]
     assert told["lag"] == {"behind": 1234, "symbols": 5000, "worst": ["A 15m", "B 1h", "C 1d"]}
 
@@ -73,7 +73,7 @@ def test_database_that_does_not_answer_is_said_without_a_secret(client, monkeypa
 
 
 def test_stranger_makes_nobody_work(client, monkeypatch) -> None:
-    monkeypatch.setattr(targets, "look", None)
+    monkeypatch.setattr(targets, "check", None)
     assert client.get("/", headers={"Authorization": "Bearer wrong"}).status_code == 401
     monkeypatch.delenv("CRON_SECRET")
     assert client.get("/").status_code == 503

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 CONNECTION = "ops_db"
 
-TOO_MANY = 10
+ALERT_DEPTH = 10
 """Open letters from which on each new one is reported as an error (spec: a depth of 10 raises an alert)."""
 
 TIMEOUT = timedelta(seconds=30)
@@ -66,8 +66,10 @@ def record(context: Context) -> None:
     except AggregatorError as error:
         log.error("The dead letter of this run could not be written: %s It says: %s", error, letter)  # noqa: TRY400
         return
-    if depth >= TOO_MANY:
-        log.error("DEAD LETTERS: %d runs have failed and wait for a replay. depth=%d limit=%d", depth, depth, TOO_MANY)
+    if depth >= ALERT_DEPTH:
+        log.error(
+            "DEAD LETTERS: %d runs have failed and wait for a replay. depth=%d limit=%d", depth, depth, ALERT_DEPTH
+        )
 
 
 def _failure(context: Context) -> failures.Failure | None:
@@ -77,7 +79,7 @@ def _failure(context: Context) -> failures.Failure | None:
     return failures.of_run(context)
 
 
-def settle(context: Context) -> None:
+def resolve(context: Context) -> None:
     """Take a task that has succeeded off its run's letter. A database that is down is logged, and nothing else.
 
     Args:

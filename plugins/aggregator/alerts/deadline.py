@@ -10,7 +10,7 @@ from airflow.sdk.definitions.callback import AsyncCallback
 from airflow.sdk.definitions.deadline import BaseDeadlineReference, DeadlineAlert
 
 from aggregator.alerts.messages import late
-from aggregator.alerts.notifier import tell
+from aggregator.alerts.notifier import notify
 from aggregator.alerts.store import Alert, Kind
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _NEEDS_REQUIRED_KWARGS = tuple(int(part) for part in __version__.split(".")[:2]) < (3, 4)
 """Airflow 3.4 reads the parameters of ``_evaluate_with``, and warns about ``required_kwargs``."""
 
-AT_WORK = {"queued", "running"}
+UNFINISHED = {"queued", "running"}
 """States of a run that is not over."""
 
 
@@ -81,23 +81,27 @@ async def notify_late(context: Mapping[str, Any]) -> None:
     """
     from asgiref.sync import sync_to_async
 
-    if context["dag_run"]["state"] in AT_WORK:
+    if context["dag_run"]["state"] in UNFINISHED:
         # Its own thread: whatever else the triggerer does goes on. It is the one in which Airflow can be asked for
         # connections.
-        await sync_to_async(tell, thread_sensitive=False)(_late(context))
+        await sync_to_async(notify, thread_sensitive=False)(_late(context))
 
 
 def _late(context: Mapping[str, Any]) -> Alert:
-    run, deadline = context["dag_run"], _moment(context["deadline"]["deadline_time"])
+    run, deadline = context["dag_run"], _timestamp(context["deadline"]["deadline_time"])
     dag_id, run_id = run["dag_id"], run["dag_run_id"]
     return Alert(
-        Kind.LATE, dag_id, deadline, late(dag_id, run_id, _moment(run["run_after"]), run["state"], deadline), (run_id,)
+        Kind.LATE,
+        dag_id,
+        deadline,
+        late(dag_id, run_id, _timestamp(run["run_after"]), run["state"], deadline),
+        (run_id,),
     )
 
 
-def _moment(value: datetime | str) -> datetime:
-    moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
-    return moment.astimezone(UTC)
+def _timestamp(value: datetime | str) -> datetime:
+    parsed = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+    return parsed.astimezone(UTC)
 
 
 def alert_after(within: timedelta, *, note: str | None = None) -> DeadlineAlert:

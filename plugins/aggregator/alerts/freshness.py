@@ -20,7 +20,7 @@ from aggregator.core.settings import AnalyticsSettings, OhlcvSettings
 
 log = logging.getLogger(__name__)
 
-ANSWER_WITHIN = timedelta(seconds=5)
+QUERY_TIMEOUT = timedelta(seconds=5)
 """The longest that a statement may take; a database that takes longer cannot be judged."""
 
 NAMED_AT_MOST = 3
@@ -164,7 +164,7 @@ class Freshness:
     lag: Lag | None = None
 
 
-def look(now: datetime | None = None) -> list[Freshness]:
+def check(now: datetime | None = None) -> list[Freshness]:
     """Look at every target, all at once.
 
     Args:
@@ -172,15 +172,15 @@ def look(now: datetime | None = None) -> list[Freshness]:
     """
     moment = now or datetime.now(UTC)
     with ThreadPoolExecutor(len(TARGETS), thread_name_prefix="freshness") as threads:
-        return list(threads.map(lambda target: _look(target, moment), TARGETS))
+        return list(threads.map(lambda target: _check(target, moment), TARGETS))
 
 
-def _look(target: Target, now: datetime) -> Freshness:
+def _check(target: Target, now: datetime) -> Freshness:
     try:
         if target.conn_id == _ANALYTICS and not AnalyticsSettings.load().enable_analytics_cron:
             return Freshness(target, State.PAUSED)
         max_age = target.max_age
-        newest, waiting_since, lag = _ask(target, now, max_age)
+        newest, waiting_since, lag = _query(target, now, max_age)
     except UnknownConnectionError:
         return Freshness(target, State.UNUSED)
     except AggregatorError as error:
@@ -192,7 +192,7 @@ def _look(target: Target, now: datetime) -> Freshness:
     return Freshness(target, State.STALE if late else State.FRESH, newest, waiting_since, lag)
 
 
-def _ask(target: Target, now: datetime, max_age: timedelta) -> tuple[datetime | None, datetime | None, Lag | None]:
+def _query(target: Target, now: datetime, max_age: timedelta) -> tuple[datetime | None, datetime | None, Lag | None]:
     query = (SQL / target.sql).read_text()
     parameters: dict[str, Any] = {"now": now}
     if target.conn_id == _MARKET:
@@ -204,7 +204,7 @@ def _ask(target: Target, now: datetime, max_age: timedelta) -> tuple[datetime | 
             "named_at_most": NAMED_AT_MOST,
         }
     with hook(target.conn_id).transaction(
-        timeout=ANSWER_WITHIN, application_name="aggregator/freshness", read_only=True
+        timeout=QUERY_TIMEOUT, application_name="aggregator/freshness", read_only=True
     ) as cursor:
         table = target.table.split()[0]
         if cursor.execute("select to_regclass(%s)", [table]).fetchone() == (None,):

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 WEBHOOK = "alerts_webhook"
 """Connection of the receiver: a Slack incoming webhook, or one that takes the same JSON."""
 
-ANSWER_WITHIN = (3.0, 5.0)
+HTTP_TIMEOUT = (3.0, 5.0)
 """Seconds for the connection and for the answer."""
 
 _SENT = range(200, 300)
@@ -48,7 +48,7 @@ def notify_failed(context: Context) -> None:
         log.info("dag=%s run=%s: the params are wrong, which raises no alert", dag_id, run_id)
         return
     since = (run and run.end_date) or datetime.now(UTC)
-    tell(Alert(Kind.FAILED, dag_id, since, failed(dag_id, run_id, run, failure, since), (run_id,)))
+    notify(Alert(Kind.FAILED, dag_id, since, failed(dag_id, run_id, run, failure, since), (run_id,)))
 
 
 def _failure_in_database(run: Any) -> failures.Failure | None:
@@ -62,7 +62,7 @@ def _failure_in_database(run: Any) -> failures.Failure | None:
         return None
 
 
-def tell(alert: Alert) -> None:
+def notify(alert: Alert) -> None:
     """Raise an alert and try to send it at once.
 
     If the database is down, the error is logged. ``aggregator.alerts.watch`` raises the alert later: it finds the
@@ -170,7 +170,7 @@ def _post(url: str, text: str) -> str | None:
     body = {"text": html.escape(text, quote=False)}
     try:
         # Without its body, which a receiver may send for as long as it likes, and without following redirects.
-        with requests.post(url, json=body, timeout=ANSWER_WITHIN, allow_redirects=False, stream=True) as response:
+        with requests.post(url, json=body, timeout=HTTP_TIMEOUT, allow_redirects=False, stream=True) as response:
             if response.status_code not in _SENT:
                 return f"HTTP {response.status_code}"
             # The only body that is read: an n8n that starts answers 200, and does not take the message.

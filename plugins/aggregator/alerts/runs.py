@@ -15,7 +15,7 @@ from airflow.utils.session import create_session
 from sqlalchemy import func, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from aggregator.alerts.deadline import AT_WORK
+from aggregator.alerts.deadline import UNFINISHED
 from aggregator.core import failures
 from aggregator.core.errors import AggregatorError
 from aggregator.core.failures import Failure
@@ -82,7 +82,7 @@ def late_since(dag_ids: Collection[str], since: datetime, until: datetime) -> li
         .join(Deadline, Deadline.dagrun_id == DagRun.id)
         .where(
             DagRun.dag_id.in_(dag_ids),
-            DagRun.state.in_(AT_WORK),
+            DagRun.state.in_(UNFINISHED),
             DagRun.clear_number == 0,
             Deadline.deadline_time.between(since, until),
         )

@@ -97,7 +97,7 @@ def open_alerts() -> list[OpenAlert]:
     ]
 
 
-def settle(alert: OpenAlert, text: str | None) -> bool:
+def resolve(alert: OpenAlert, text: str | None) -> bool:
     """Settle an alert, unless it got members meanwhile.
 
     Args:

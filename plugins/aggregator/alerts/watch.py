@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aggregator.alerts import freshness, runs
-from aggregator.alerts.dead_letters import TOO_MANY
+from aggregator.alerts.dead_letters import ALERT_DEPTH
 from aggregator.alerts.freshness import State
 from aggregator.alerts.messages import Outcome, failed, late, minute, recovered, redone_by_next, stale
 from aggregator.alerts.notifier import deliver
-from aggregator.alerts.store import Alert, Kind, OpenAlert, execute, open_alerts, raise_alert, settle
+from aggregator.alerts.store import Alert, Kind, OpenAlert, execute, open_alerts, raise_alert, resolve
 from aggregator.core.catalog import DEADLINES
 from aggregator.core.errors import AggregatorError, UnknownConnectionError
 from aggregator.core.failures import is_of_params
@@ -53,19 +53,19 @@ NAMED_AT_MOST = 5
 _MARKET = "market_db"
 
 
-def look(*, at_data: bool = True) -> None:
+def check(*, with_data: bool = True) -> None:
     """Raise and settle what has changed since the last look, and send what is to be sent.
 
     What cannot be looked at, as its database does not answer, is logged and left as it is.
 
     Args:
-        at_data: Look at the products' tables, too.
+        with_data: Look at the products' tables, too.
     """
-    data = (watch_freshness, watch_disabled_tasks) if at_data else ()
+    data = (watch_freshness, watch_disabled_tasks) if with_data else ()
     with _logged_errors():
         # One of them that is settled or gets members meanwhile is not settled by this list.
         alerts = open_alerts()
-        for step in (raise_missing, settle_runs, watch_dead_letters, *data):
+        for step in (raise_missing, resolve_runs, watch_dead_letters, *data):
             with _logged_errors():
                 step(alerts)
         deliver()
@@ -154,7 +154,7 @@ class Redone:
         )
 
 
-def settle_runs(alerts: Iterable[OpenAlert]) -> None:
+def resolve_runs(alerts: Iterable[OpenAlert]) -> None:
     """Settle alerts about runs that have succeeded, were deleted, or whose work a later run has done.
 
     Args:
@@ -172,7 +172,7 @@ def settle_runs(alerts: Iterable[OpenAlert]) -> None:
             continue
         succeeded = [run for run in members.values() if ended[run.run_id] is Outcome.SUCCEEDED]
         by_hand = runs.marked(succeeded, runs.SUCCESS)
-        settle(alert, recovered(alert, {**ended, **dict.fromkeys(by_hand, Outcome.MARKED)}))
+        resolve(alert, recovered(alert, {**ended, **dict.fromkeys(by_hand, Outcome.MARKED)}))
 
 
 def _outcome(kind: Kind, run: DagRun | None, redone: Redone) -> Outcome | None:
@@ -198,7 +198,7 @@ def watch_freshness(alerts: Iterable[OpenAlert]) -> None:
     Raises:
         AggregatorError: The alerts could not be written.
     """
-    found = freshness.look()
+    found = freshness.check()
     for one in found:
         if one.state is State.STALE and one.newest and one.waiting_since:
             target = one.target
@@ -208,9 +208,9 @@ def watch_freshness(alerts: Iterable[OpenAlert]) -> None:
     for alert in _of(alerts, Kind.STALE):
         state = states.get(alert.subject)
         if state is State.FRESH:
-            settle(alert, f"RECOVERED: {alert.subject} is fresh again. It was stale since {minute(alert.since)}.")
+            resolve(alert, f"RECOVERED: {alert.subject} is fresh again. It was stale since {minute(alert.since)}.")
         elif state is State.PAUSED:
-            settle(alert, None)
+            resolve(alert, None)
 
 
 def watch_dead_letters(alerts: Iterable[OpenAlert]) -> None:
@@ -223,12 +223,12 @@ def watch_dead_letters(alerts: Iterable[OpenAlert]) -> None:
         AggregatorError: The letters could not be read, or the alerts not be written.
     """
     ((depth, since),) = execute("alerts/queries/dead_letter_depth.sql", {})
-    if depth >= TOO_MANY:
+    if depth >= ALERT_DEPTH:
         text = f"DEAD LETTERS: {depth} runs failed and wait for a replay: python -m aggregator.alerts.dead_letters list"
         raise_alert(Alert(Kind.DEAD_LETTERS, "ops.dead_letters", since, text))
         return
     for alert in _of(alerts, Kind.DEAD_LETTERS):
-        settle(alert, f"RECOVERED: fewer than {TOO_MANY} dead letters are open.")
+        resolve(alert, f"RECOVERED: fewer than {ALERT_DEPTH} dead letters are open.")
 
 
 def watch_disabled_tasks(alerts: Iterable[OpenAlert]) -> None:
@@ -256,7 +256,7 @@ def watch_disabled_tasks(alerts: Iterable[OpenAlert]) -> None:
         raise_alert(Alert(Kind.TASK_DISABLED, "ohlcv.tasks", since, text, names))
         return
     for alert in _of(alerts, Kind.TASK_DISABLED):
-        settle(alert, "RECOVERED: no OHLCV task is disabled any more.")
+        resolve(alert, "RECOVERED: no OHLCV task is disabled any more.")
 
 
 def _of(alerts: Iterable[OpenAlert], *kinds: Kind) -> Iterator[OpenAlert]:
@@ -277,7 +277,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for number in count():
-        look(at_data=number % DATA_EVERY == 0)
+        check(with_data=number % DATA_EVERY == 0)
         if options.heartbeat:
             options.heartbeat.touch()
         if options.once:

@@ -100,7 +100,7 @@ app = FastAPI(title="Freshness", summary="Whether the data is fresh.", dependenc
 def read_freshness(response: Response) -> Answer:
     """How fresh the data is: 200 if all of it is, 503 if something is stale or cannot be looked at."""
     now = datetime.now(UTC)
-    found = sorted(freshness.look(now), key=lambda one: one.state not in _BAD)
+    found = sorted(freshness.check(now), key=lambda one: one.state not in _BAD)
     bad = any(one.state in _BAD for one in found)
     if bad:
         response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
