@@ -103,6 +103,11 @@ drills: setup ## Prove in real time what alerts say when a month is backfilled, 
 docs: setup ## Renew what of the documents is made from code
 	@$(RUN) -m dev.docs
 
+.PHONY: docs-site
+docs-site: setup ## Build the documents as a site with search and an API reference, in .local/site
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet
+	@echo "Open .local/site/index.html, or serve it: .venv/bin/mkdocs serve"
+
 .PHONY: lock
 lock: .uv/bin/uv ## Renew the locks after a change to requirements*.txt
 	@.uv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header requirements.txt -o requirements.lock

@@ -78,10 +78,17 @@ def test_every_module_that_the_documents_run_exists(repository: Path) -> None:
     assert [name for name in modules if find_spec(name) is None] == []
 
 
-def test_links_between_documents_lead_somewhere(repository: Path) -> None:
+def test_links_between_documents_lead_to_files_and_headings(repository: Path) -> None:
     for document in documents(repository):
-        for link in re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text()):
-            assert (document.parent / link).exists(), f"{document.name}: {link}"
+        for link, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", document.read_text()):
+            target = document.parent / link if link else document
+            assert target.exists(), f"{document.name}: {link}"
+            assert not anchor or anchor in anchors(target), f"{document.name}: {link}#{anchor}"
+
+
+def anchors(document: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
 
 
 def test_ci_runs_the_readmes_test_command(repository: Path) -> None:
