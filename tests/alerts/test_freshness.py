@@ -278,12 +278,12 @@ def market(products) -> psycopg.Connection:
     return products
 
 
-def candle(market: psycopg.Connection, moment: datetime, *symbols: str) -> None:
-    """A candle of some symbols, or of all."""
+def candle(market: psycopg.Connection, ts: datetime, *symbols: str, timeframe: str = "1m") -> None:
+    """Insert a candle of some symbols, or of all."""
     market.execute(
-        "insert into ohlcv.candles select symbol, '1m', %s, 1, 1, 1, 1, 1, 1 from ohlcv.assets "
+        "insert into ohlcv.candles select symbol, %s, %s, 1, 1, 1, 1, 1, 1 from ohlcv.assets "
         "where %s::text[] is null or symbol = any(%s::text[])",
-        [moment, list(symbols) or None, list(symbols) or None],
+        [timeframe, ts, list(symbols) or None, list(symbols) or None],
     )
 
 
@@ -381,6 +381,36 @@ def test_market_that_opens_is_not_behind_because_it_was_closed(market) -> None:
     candle(market, opens)
     assert of("ohlcv.bars", opens + timedelta(minutes=20)).state is State.FRESH
     assert of("ohlcv.bars", opens + timedelta(minutes=20, seconds=1)).state is State.STALE
+
+
+@pytest.fixture(params=[True, False], ids=["synchronized", "before the next run"])
+def changed_market(market: psycopg.Connection, request: pytest.FixtureRequest) -> psycopg.Connection:
+    """A market whose base timeframe has just been changed; it also had candles of the new one a long time ago."""
+    candle(market, TODAY - 20 * DAY, timeframe="5m")
+    market.execute("update ohlcv.assets set base_timeframe = '5m'")
+    if request.param:
+        market.execute("select ohlcv.sync_tasks()")
+    return market
+
+
+def test_candles_are_fresh_after_base_timeframe_change_until_the_feed_is_silent(changed_market) -> None:
+    found = of("ohlcv.candles", TODAY + HOUR)
+    assert (found.state, found.newest) == (State.FRESH, TODAY - timedelta(minutes=1))
+    assert of("ohlcv.candles", TODAY + 4 * DAY).state is State.STALE
+
+
+def test_candles_are_stale_when_no_candle_of_the_new_base_timeframe_arrives(changed_market) -> None:
+    changed_market.execute("delete from ohlcv.candles where timeframe = '5m'")
+    found = of("ohlcv.candles", TODAY + 4 * DAY)
+    assert (found.state, found.lag) == (State.STALE, Lag(20, 20, ("S01", "S02", "S03")))
+
+
+def test_bars_are_stale_when_candles_of_the_former_base_timeframe_wait(changed_market) -> None:
+    changed_market.execute("update ohlcv.tasks set cursor = %s", [TODAY - timedelta(minutes=15)])
+    assert of("ohlcv.bars", TODAY + timedelta(minutes=5)).state is State.FRESH
+    found = of("ohlcv.bars", TODAY + timedelta(minutes=5, seconds=1))
+    assert (found.state, found.waiting_since) == (State.STALE, TODAY - timedelta(minutes=15))
+    assert found.lag == Lag(20, 20, ("S01 15m", "S02 15m", "S03 15m"))
 
 
 @pytest.mark.parametrize(("hours", "limit"), [("", 4 * DAY), ("1", HOUR)])

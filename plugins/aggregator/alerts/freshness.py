@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 QUERY_TIMEOUT = timedelta(seconds=5)
 """The longest that a statement may take; a database that takes longer cannot be judged."""
 
-NAMED_AT_MOST = 3
+MAX_NAMES = 3
 """Symbols that are behind and are named, those that wait longest first."""
 
 _ANALYTICS = "analytics_db"
@@ -128,7 +128,7 @@ class Lag:
     Attributes:
         behind: Symbols that have waited for longer than the target's limit.
         symbols: All that count.
-        worst: Names of those that wait longest, `NAMED_AT_MOST` at most.
+        worst: Names of those that wait longest, `MAX_NAMES` at most.
     """
 
     behind: int
@@ -200,8 +200,8 @@ def _query(target: Target, now: datetime, max_age: timedelta) -> tuple[datetime 
         parameters |= {
             "late_before": now - max_age,
             "env_name": settings.env_name,
-            "may_lag": settings.ohlcv_max_behind_percent,
-            "named_at_most": NAMED_AT_MOST,
+            "max_behind_percent": settings.ohlcv_max_behind_percent,
+            "max_names": MAX_NAMES,
         }
     with hook(target.conn_id).transaction(
         timeout=QUERY_TIMEOUT, application_name="aggregator/freshness", read_only=True

@@ -1,35 +1,61 @@
--- Called by aggregator.alerts.freshness. Since when more symbols than may lag have had no candle: the newest candle of
--- the first symbol beyond that share, the most silent ones first. Candles dated in the future count for nothing; a
--- symbol that never had one is not counted, because nobody knows since when it should.
-with feed as (
+-- Caller: aggregator.alerts.freshness. Result: one row about the feeds of all active symbols.
+--   newest         newest candle of all symbols
+--   waiting_since  newest candle of the first symbol beyond %(max_behind_percent)s, the most silent symbols first;
+--                  null while fewer symbols are behind
+--   behind         symbols without a candle since %(late_before)s
+--   symbols        symbols that ever had a candle: for the others, the start of a silence is unknown
+--   worst          the most silent symbols
+-- Candles dated after %(now)s do not count.
+with base_timeframe as (
+    select
+        symbol,
+        base_timeframe as timeframe
+    from ohlcv.assets
+    union distinct
+    -- A changed base timeframe reaches the task with the next run.
+    select
+        symbol,
+        source_timeframe as timeframe
+    from ohlcv.tasks
+    where timeframe = '15m'
+    union distinct
+    select
+        symbol,
+        timeframe
+    from ohlcv.former_base_timeframes
+),
+
+feed as (
     select
         asset.symbol,
-        coalesce(recent.ts, older.ts) as newest
+        max(coalesce(recent.ts, older.ts)) as newest
     from ohlcv.assets as asset
+    inner join base_timeframe on asset.symbol = base_timeframe.symbol
     left join lateral (
         select candle.ts
         from ohlcv.candles as candle
         where
-            candle.symbol = asset.symbol
-            and candle.timeframe = asset.base_timeframe
+            candle.symbol = base_timeframe.symbol
+            and candle.timeframe = base_timeframe.timeframe
             and candle.ts >= %(late_before)s::timestamptz
             and candle.ts <= %(now)s::timestamptz
         order by candle.ts desc
         limit 1
     ) as recent on true
     left join lateral (
-        -- Months of candles, which only silent symbols need.
+        -- Only silent symbols need these months of candles.
         select candle.ts
         from ohlcv.candles as candle
         where
             recent.ts is null
-            and candle.symbol = asset.symbol
-            and candle.timeframe = asset.base_timeframe
+            and candle.symbol = base_timeframe.symbol
+            and candle.timeframe = base_timeframe.timeframe
             and candle.ts < %(late_before)s::timestamptz
         order by candle.ts desc
         limit 1
     ) as older on true
     where asset.active or (asset.test_active and %(env_name)s::text in ('DEV', 'TEST'))
+    group by asset.symbol
 ),
 
 ranked as (
@@ -37,7 +63,7 @@ ranked as (
         symbol,
         newest,
         newest < %(late_before)s::timestamptz as is_behind,
-        row_number() over (order by newest, symbol) as place,
+        row_number() over (order by newest, symbol) as rank,
         count(*) over () as symbols
     from feed
     where newest is not null
@@ -46,11 +72,11 @@ ranked as (
 select
     max(newest) as newest,
     min(newest) filter (
-        where is_behind and place > floor(symbols * %(may_lag)s::integer / 100.0)
+        where is_behind and rank > floor(symbols * %(max_behind_percent)s::integer / 100.0)
     ) as waiting_since,
     count(*) filter (where is_behind) as behind,
     count(*) as symbols,
     coalesce(
-        array_agg(symbol order by place) filter (where is_behind and place <= %(named_at_most)s::integer), '{}'
+        array_agg(symbol order by rank) filter (where is_behind and rank <= %(max_names)s::integer), '{}'
     ) as worst
 from ranked

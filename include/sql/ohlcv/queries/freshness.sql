@@ -1,11 +1,15 @@
--- Called by aggregator.alerts.freshness. Up to when the foremost symbol has bars of 15 minutes, and since when more
--- symbols than may lag have had a bar to build: that of the first symbol beyond that share, those that wait longest
--- first.
+-- Caller: aggregator.alerts.freshness. Result: one row about the bars of all active symbols.
+--   newest         up to when the foremost symbol has bars of 15 minutes
+--   waiting_since  start of the wait of the first symbol beyond %(max_behind_percent)s, the longest waits first; null
+--                  while fewer symbols are behind
+--   behind         symbols of which a bar could have been built at %(late_before)s and was not
+--   symbols        symbols with a task
+--   worst          the symbols and timeframes that wait longest
 --
--- A symbol waits if one of its timeframes does: there is a candle or finer bar at its cursor or after it, in a window
--- that is over, and all that the window is made of is built. So a closed market does not wait, nor does a timeframe
--- that a finer one blocks. A window counts from 15 minutes before its end, so that one limit fits all timeframes. Tasks
--- that fail hard are left out: they have an alert of their own.
+-- A task waits if three conditions hold: its source has a candle or finer bar at or after its cursor; the window of
+-- that row is over; the finer bars of the window are complete. So neither a closed market waits, nor a timeframe that a
+-- finer one blocks. The wait starts 15 minutes before the end of the window, so one limit fits all timeframes. Tasks
+-- with permanent errors are left out, because they have an alert of their own.
 with task as (
     select
         task.symbol,
@@ -19,7 +23,7 @@ with task as (
         task.hard_fails = 0
         and (
             task.status = 'idle'
-            -- A run works on it; one that is lost has claimed it long ago.
+            -- Claimed by a run. If the claim is old, that run is lost.
             or (task.status = 'running' and task.claimed_at < %(late_before)s::timestamptz)
         ) as can_wait
     from ohlcv.tasks as task
@@ -40,16 +44,28 @@ late as (
     cross join
         lateral (
             (
-                select candle.ts
-                from ohlcv.candles as candle
-                where
-                    task.is_base
-                    and candle.symbol = task.symbol
-                    and candle.timeframe = task.source_timeframe
-                    and candle.ts >= task.first
-                    and candle.ts <= %(now)s::timestamptz
-                order by candle.ts
-                limit 1
+                select min(candle.ts) as ts
+                from (
+                    select task.source_timeframe as timeframe
+                    union distinct
+                    -- Bars are also built from candles of these.
+                    select former.timeframe
+                    from ohlcv.former_base_timeframes as former
+                    where former.symbol = task.symbol
+                ) as base
+                cross join
+                    lateral (
+                        select row.ts
+                        from ohlcv.candles as row
+                        where
+                            row.symbol = task.symbol
+                            and row.timeframe = base.timeframe
+                            and row.ts >= task.first
+                            and row.ts <= %(now)s::timestamptz
+                        order by row.ts
+                        limit 1
+                    ) as candle
+                where task.is_base
             )
             union all
             (
@@ -71,7 +87,7 @@ late as (
         ) as open_window (ends_at)
     where
         task.can_wait
-        -- Known without its candles: most tasks end here.
+        -- Needs no candle, and excludes most tasks.
         and task.first + task.size - interval '15 minutes' < %(late_before)s::timestamptz
         and open_window.ends_at - interval '15 minutes' < %(late_before)s::timestamptz
         and (task.built_until is null or open_window.ends_at <= task.built_until)
@@ -80,7 +96,7 @@ late as (
 symbol_behind as (
     select
         first.*,
-        row_number() over (order by first.since, first.symbol) as place
+        row_number() over (order by first.since, first.symbol) as rank
     from (
         select distinct on (late.symbol) late.*
         from late
@@ -98,12 +114,13 @@ reached as (
 select
     coalesce(reached.newest, min(symbol_behind.since)) as newest,
     min(symbol_behind.since)
-    filter (where symbol_behind.place > floor(reached.symbols * %(may_lag)s::integer / 100.0)) as waiting_since,
+    filter (where symbol_behind.rank > floor(reached.symbols * %(max_behind_percent)s::integer / 100.0))
+        as waiting_since,
     count(symbol_behind.symbol) as behind,
     reached.symbols,
     coalesce(
-        array_agg(symbol_behind.symbol || ' ' || symbol_behind.timeframe order by symbol_behind.place)
-        filter (where symbol_behind.place <= %(named_at_most)s::integer),
+        array_agg(symbol_behind.symbol || ' ' || symbol_behind.timeframe order by symbol_behind.rank)
+        filter (where symbol_behind.rank <= %(max_names)s::integer),
         '{}'
     ) as worst
 from reached
