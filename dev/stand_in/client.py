@@ -33,7 +33,7 @@ class Control:
 
     url: str
 
-    def wait_until_ready(self, seconds: float = 60) -> None:
+    def wait_until_ready(self, seconds: float = 600) -> None:
         """Wait until it answers.
 
         Args:
