@@ -24,24 +24,12 @@ analytics
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from airflow.sdk import DAG
 
-from aggregator.core.catalog import Tag
 from aggregator.postgres.operators import SqlUpsertOperator
-from aggregator.wiring import analytics_args, analytics_dag_args, schedule
+from aggregator.wiring import dag_args
 
-with DAG(
-    dag_id="analytics_daily_reports",
-    description="What became of the mails of each campaign on a UTC day",
-    doc_md=__doc__,
-    schedule=schedule("0 0 * * *", offset=timedelta(hours=2)),
-    max_active_runs=3,
-    default_args=analytics_args(),
-    tags=[Tag.ANALYTICS],
-    **analytics_dag_args("analytics_daily_reports"),
-):
+with DAG(**dag_args("analytics_daily_reports"), doc_md=__doc__, max_active_runs=3):
     SqlUpsertOperator(
         task_id="report_campaigns",
         conn_id="analytics_db",

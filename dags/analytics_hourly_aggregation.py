@@ -27,24 +27,12 @@ analytics
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from airflow.sdk import DAG
 
-from aggregator.core.catalog import Tag
 from aggregator.postgres.operators import SqlUpsertOperator
-from aggregator.wiring import analytics_args, analytics_dag_args, schedule
+from aggregator.wiring import dag_args
 
-with DAG(
-    dag_id="analytics_hourly_aggregation",
-    description="Events and distinct contacts per organisation, UTC day and type",
-    doc_md=__doc__,
-    schedule=schedule("0 * * * *", offset=timedelta()),
-    max_active_runs=1,
-    default_args=analytics_args(),
-    tags=[Tag.ANALYTICS],
-    **analytics_dag_args("analytics_hourly_aggregation"),
-):
+with DAG(**dag_args("analytics_hourly_aggregation"), doc_md=__doc__, max_active_runs=1):
     SqlUpsertOperator(
         task_id="aggregate_events",
         conn_id="analytics_db",

@@ -30,19 +30,11 @@ from datetime import timedelta
 
 from airflow.sdk import DAG
 
-from aggregator.core.catalog import Tag
 from aggregator.postgres.operators import SqlUpsertOperator
-from aggregator.wiring import analytics_args, analytics_dag_args, schedule
+from aggregator.wiring import dag_args
 
 with DAG(
-    dag_id="analytics_monthly_usage",
-    description="Events and distinct contacts per organisation, type and UTC month",
-    doc_md=__doc__,
-    schedule=schedule("0 0 1 * *", offset=timedelta(hours=3)),
-    max_active_runs=1,
-    default_args=analytics_args(execution_timeout=timedelta(hours=1)),
-    tags=[Tag.ANALYTICS],
-    **analytics_dag_args("analytics_monthly_usage"),
+    **dag_args("analytics_monthly_usage", execution_timeout=timedelta(hours=1)), doc_md=__doc__, max_active_runs=1
 ):
     SqlUpsertOperator(
         task_id="summarize_usage",

@@ -25,24 +25,12 @@ analytics
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from airflow.sdk import DAG
 
-from aggregator.core.catalog import Tag
 from aggregator.postgres.operators import SqlUpsertOperator
-from aggregator.wiring import analytics_args, analytics_dag_args, schedule
+from aggregator.wiring import dag_args
 
-with DAG(
-    dag_id="analytics_score_distribution",
-    description="How the lead scores of each organisation are distributed, day by day",
-    doc_md=__doc__,
-    schedule=schedule("0 0 * * *", offset=timedelta(hours=4)),
-    max_active_runs=1,
-    default_args=analytics_args(),
-    tags=[Tag.ANALYTICS],
-    **analytics_dag_args("analytics_score_distribution"),
-):
+with DAG(**dag_args("analytics_score_distribution"), doc_md=__doc__, max_active_runs=1):
     SqlUpsertOperator(
         task_id="snapshot_scores",
         conn_id="analytics_db",

@@ -23,24 +23,12 @@ analytics
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from airflow.sdk import DAG
 
-from aggregator.core.catalog import Tag
 from aggregator.warmup.operators import WarmupResetOperator
-from aggregator.wiring import analytics_args, analytics_dag_args, schedule
+from aggregator.wiring import dag_args
 
-with DAG(
-    dag_id="analytics_warmup_reset",
-    description="Daily counters of sending domains that warm up start from zero",
-    doc_md=__doc__,
-    schedule=schedule("0 0 * * *", offset=timedelta(0)),
-    max_active_runs=1,
-    default_args=analytics_args(),
-    tags=[Tag.ANALYTICS],
-    **analytics_dag_args("analytics_warmup_reset"),
-):
+with DAG(**dag_args("analytics_warmup_reset"), doc_md=__doc__, max_active_runs=1):
     WarmupResetOperator(
         task_id="reset_warmup_counters", sql="warmup/queries/warming_domains.sql", conn_id="analytics_db"
     )

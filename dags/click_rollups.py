@@ -27,24 +27,12 @@ clicks
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from airflow.sdk import DAG
 
 from aggregator.analytics_engine.transfer import AnalyticsEngineToPostgresOperator
-from aggregator.core.catalog import Owner, Tag
-from aggregator.wiring import dag_args, default_args, schedule
+from aggregator.wiring import dag_args
 
-with DAG(
-    dag_id="click_rollups",
-    description="Clicks per hire and UTC day, from Analytics Engine, for billing",
-    doc_md=__doc__,
-    schedule=schedule("0 0 * * *", offset=timedelta(hours=1)),
-    max_active_runs=3,
-    default_args=default_args(Owner.CLICKS),
-    tags=[Tag.CLICKS, Tag.BILLING, Tag.ANALYTICS_ENGINE],
-    **dag_args("click_rollups"),
-):
+with DAG(**dag_args("click_rollups"), doc_md=__doc__, max_active_runs=3):
     AnalyticsEngineToPostgresOperator(
         task_id="roll_up_clicks",
         sql="clicks/queries/analytics_engine/clicks_per_hire.sql",

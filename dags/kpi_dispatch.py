@@ -26,24 +26,19 @@ from __future__ import annotations
 
 from airflow.sdk import DAG, Param
 
-from aggregator.core.catalog import Owner, Tag
 from aggregator.kpi.operators import (
     CreateKpiJobOperator,
     ReadKpiRegistryOperator,
     SettleKpiJobOperator,
     TriggerKpiOperator,
 )
-from aggregator.wiring import dag_args, default_args, trigger
+from aggregator.wiring import dag_args
 
 with DAG(
-    dag_id="kpi_dispatch",
-    description="Every active KPI's n8n workflow is started once a day",
-    doc_md=__doc__,
-    schedule=trigger("0 12 * * *"),
-    max_active_runs=1,
     # n8n is asked four times within each try.
-    default_args=default_args(Owner.KPI, retries=2),
-    tags=[Tag.KPI, Tag.N8N],
+    **dag_args("kpi_dispatch", retries=2),
+    doc_md=__doc__,
+    max_active_runs=1,
     params={
         "resend": Param(default=False, type="boolean", description="Also send what was sent already, and old days"),
         "kpis": Param(
@@ -53,7 +48,6 @@ with DAG(
             description="Send these KPIs only, one id a line; empty: all active ones",
         ),
     },
-    **{**dag_args("kpi_dispatch"), "catchup": False},
 ):
     registry = ReadKpiRegistryOperator(task_id="read_registry")
     job = CreateKpiJobOperator(task_id="create_job")

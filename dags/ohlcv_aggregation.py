@@ -31,21 +31,16 @@ from datetime import timedelta
 from airflow.sdk import DAG, Param
 
 from aggregator.core import metrics
-from aggregator.core.catalog import Owner, Tag
 from aggregator.ohlcv.operators import OhlcvAggregateOperator, OhlcvFinishOperator, OhlcvPlanOperator
-from aggregator.wiring import dag_args, default_args, schedule
+from aggregator.wiring import dag_args
 
 DATE = {"type": ["null", "string"], "format": "date"}
 
 with DAG(
-    dag_id="ohlcv_aggregation",
-    description="Bars of 15m, 1h, 4h and 1d from base candles, every five minutes",
-    doc_md=__doc__,
-    schedule=schedule("*/5 * * * *", offset=timedelta(minutes=1)),
-    max_active_runs=2,
     # The next run is another try.
-    default_args=default_args(Owner.MARKET_DATA, retries=2, retry_delay=timedelta(seconds=30)),
-    tags=[Tag.OHLCV],
+    **dag_args("ohlcv_aggregation", retries=2, retry_delay=timedelta(seconds=30)),
+    doc_md=__doc__,
+    max_active_runs=2,
     params={
         "startDate": Param(None, **DATE, description="Rebuild from this UTC day; empty: an ordinary run"),
         "endDate": Param(None, **DATE, description="Last UTC day of the rebuild; empty: the first"),
@@ -55,7 +50,6 @@ with DAG(
         ),
         "dryRun": Param(default=True, type="boolean", description="Report what a rebuild would change, change nothing"),
     },
-    **dag_args("ohlcv_aggregation"),
 ):
     plan = OhlcvPlanOperator(task_id="plan", conn_id="market_db")
     aggregate = OhlcvAggregateOperator.partial(

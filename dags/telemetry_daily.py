@@ -24,28 +24,20 @@ telemetry
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from airflow.sdk import DAG, Param
 
-from aggregator.core.catalog import Owner, Tag
 from aggregator.telemetry.operators import TelemetryDailyOperator
-from aggregator.wiring import dag_args, default_args, schedule
+from aggregator.wiring import dag_args
 
 with DAG(
-    dag_id="telemetry_daily",
-    description="Events per type and UTC day, from the product's raw telemetry",
+    **dag_args("telemetry_daily"),
     doc_md=__doc__,
-    schedule=schedule("0 0 * * *", offset=timedelta(hours=2)),
     max_active_runs=3,
-    default_args=default_args(Owner.TELEMETRY),
-    tags=[Tag.TELEMETRY],
     params={
         "startDate": Param(None, type=["null", "string"], format="date", description="First UTC day; empty: the run's"),
         "endDate": Param(None, type=["null", "string"], format="date", description="Last UTC day; empty: the first"),
         "dryRun": Param(default=False, type="boolean", description="Compute everything, write nothing"),
     },
-    **dag_args("telemetry_daily"),
 ):
     TelemetryDailyOperator(
         task_id="roll_up_telemetry",

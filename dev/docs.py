@@ -8,9 +8,12 @@ import re
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from airflow.timetables.trigger import CronTriggerTimetable
+
 from aggregator.core import settings
-from aggregator.core.catalog import DEADLINES
+from aggregator.core.catalog import CATALOG, Schedule
 from aggregator.core.metrics import COUNTERS, DURATION
+from aggregator.core.timetable import OffsetCronTimetable
 from aggregator.kpi.registry import json_schema
 from dev.stack import REPOSITORY
 
@@ -24,7 +27,7 @@ def documents() -> dict[Path, str]:
     """Every document, and how it has to be."""
     folder = REPOSITORY / "docs"
     schema = json.dumps(json_schema(), indent=2) + "\n"
-    return {path: renew(path.read_text()) for path in folder.rglob("*.md")} | {
+    return {path: renew(path.read_text()) for path in [REPOSITORY / "README.md", *folder.rglob("*.md")]} | {
         folder / "products" / "kpi-registry.schema.json": schema
     }
 
@@ -62,11 +65,28 @@ def metrics_table() -> str:
 
 def deadlines_table() -> str:
     """Every DAG with its deadline."""
-    rows = [f"| `{dag_id}` | {within // timedelta(minutes=1)} minutes |\n" for dag_id, within in DEADLINES.items()]
+    rows = [f"| `{dag_id}` | {facts.deadline // timedelta(minutes=1)} minutes |\n" for dag_id, facts in CATALOG.items()]
     return "".join(["| DAG | from when it is due |\n|---|---|\n", *rows])
 
 
-TABLES = {"settings": settings_table, "metrics": metrics_table, "deadlines": deadlines_table}
+def dags_table() -> str:
+    """Every DAG with what it does, when it runs and the tables it writes."""
+    rows = [
+        f"| [`{dag_id}`](dags/{dag_id}.py) | {facts.description} | {_when(facts.schedule)} "
+        f"| {', '.join(f'`{table}`' for table in facts.writes)} |\n"
+        for dag_id, facts in CATALOG.items()
+    ]
+    return "".join(["| DAG | what it does | schedule (UTC) | writes |\n|---|---|---|---|\n", *rows])
+
+
+TABLES = {"settings": settings_table, "metrics": metrics_table, "deadlines": deadlines_table, "dags": dags_table}
+"""Name in a document's comments → what makes the table."""
+
+
+def _when(schedule: Schedule) -> str:
+    if schedule.offset is None:
+        return f"{CronTriggerTimetable(schedule.cron, timezone='UTC').description}, without a data interval"
+    return OffsetCronTimetable(schedule.cron, offset=schedule.offset).summary.replace(" UTC", "")
 
 
 def _default(field: FieldInfo) -> str:

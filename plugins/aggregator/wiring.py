@@ -1,4 +1,4 @@
-"""Arguments that DAG files pass to Airflow: retries, callbacks, schedules, deadlines."""
+"""The arguments that a DAG file passes to Airflow, made from the DAG's entry in the catalog."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aggregator.alerts.deadline import alert_after
 from aggregator.alerts.notifier import notify_failed
 from aggregator.analytics.suite import skip_while_paused
 from aggregator.core import metrics, params
-from aggregator.core.catalog import Owner, deadline_of, deadline_settings
+from aggregator.core.catalog import Owner, Schedule, deadline_of, deadline_settings, facts_of
 from aggregator.core.errors import PermanentError
 from aggregator.core.paths import SQL
 from aggregator.core.retry_policy import TransientOnlyRetryPolicy
@@ -26,19 +26,64 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def default_args(owner: Owner, **different: Any) -> dict[str, Any]:
-    """Arguments that every task of a DAG starts from.
-
-    A transient error is retried after 1, 2, 4, 8 and 10 minutes (or when the other side says), a hard one never.
+def dag_args(dag_id: str, **task_args: Any) -> dict[str, Any]:
+    """The arguments of a DAG: ``with DAG(**dag_args("click_rollups"), doc_md=__doc__, max_active_runs=3):``.
 
     Args:
-        owner: Who is asked about the DAG.
-        different: What this DAG needs otherwise, by the operator's argument.
+        dag_id: A DAG in the catalog.
+        task_args: Arguments of its tasks that differ from :func:`default_args`.
+
+    Raises:
+        PermanentError: The DAG has no entry in the catalog.
+    """
+    facts = facts_of(dag_id)
+    _, problem = deadline_settings()
+    if problem:
+        log.error("%s", problem)
+    in_suite = facts.owner is Owner.ANALYTICS
+    return {
+        "dag_id": dag_id,
+        "description": facts.description,
+        "schedule": timetable(facts.schedule),
+        "catchup": facts.schedule.offset is not None,
+        "tags": list(facts.tags),
+        "deadline": alert_after(deadline_of(dag_id), note=problem),
+        "template_searchpath": [str(SQL)],
+        "on_failure_callback": [dead_letters.record, notify_failed] if in_suite else notify_failed,
+        "default_args": default_args(facts.owner, **{**(_suite_args() if in_suite else {}), **task_args}),
+    }
+
+
+def timetable(schedule: Schedule) -> OffsetCronTimetable | CronTriggerTimetable:
+    """Airflow's form of a schedule.
+
+    Args:
+        schedule: As the catalog has it.
+    """
+    if schedule.offset is None:
+        # Without this, a new DAG starts with a run for a past time if it was due recently (Airflow 3.3.2).
+        return CronTriggerTimetable(schedule.cron, timezone="UTC", run_immediately=timedelta())
+    try:
+        return OffsetCronTimetable(schedule.cron, offset=schedule.offset, start=ScheduleSettings.load().start_date)
+    except PermanentError as error:
+        log.error("%s Until then, DAGs that have never run do not start.", error)  # noqa: TRY400
+        return OffsetCronTimetable(schedule.cron, offset=schedule.offset, start_error=str(error))
+
+
+def default_args(owner: Owner, **task_args: Any) -> dict[str, Any]:
+    """Default arguments of every task.
+
+    Transient errors are retried after 1, 2, 4, 8 and 10 minutes, or when the server requests it. Permanent errors are
+    not retried.
+
+    Args:
+        owner: The team that is responsible for the DAG.
+        task_args: Arguments that differ from the defaults.
     """
     return {
         "owner": owner.value,
-        # Airflow refuses catchup without a start date unless its absence is said here. The schedule has one instead: of
-        # a DAG with a start date, Airflow would not run the tasks of an older day that somebody backfills.
+        # With catchup, Airflow requires a start date or an explicit None. A date would keep Airflow from running the
+        # tasks of earlier days in a backfill, so the schedule has the start date instead.
         "start_date": None,
         "retries": 5,
         "retry_delay": timedelta(minutes=1),
@@ -48,80 +93,24 @@ def default_args(owner: Owner, **different: Any) -> dict[str, Any]:
         "execution_timeout": timedelta(minutes=10),
         "pre_execute": params.check,
         "post_execute": metrics.report,
-        **different,
+        **task_args,
     }
 
 
-def schedule(cron: str, *, offset: timedelta) -> OffsetCronTimetable:
-    """The schedule of a DAG with a window.
-
-    Args:
-        cron: Where data intervals begin and end, in UTC.
-        offset: Time from the end of an interval to its run.
-    """
-    try:
-        return OffsetCronTimetable(cron, offset=offset, start=ScheduleSettings.load().start_date)
-    except PermanentError as error:
-        log.error("%s A DAG that has never run does not start until then.", error)  # noqa: TRY400
-        return OffsetCronTimetable(cron, offset=offset, start_error=str(error))
-
-
-def trigger(cron: str) -> CronTriggerTimetable:
-    """The schedule of a DAG that has no window: its runs fire at the moment that is their logical date.
-
-    Args:
-        cron: When, in UTC.
-    """
-    # A first start makes no run of the past. The default, False, does so on 3.3.2 for a tenth of the time between two.
-    return CronTriggerTimetable(cron, timezone="UTC", run_immediately=timedelta())
-
-
-def dag_args(dag_id: str) -> dict[str, Any]:
-    """Arguments that every DAG has: catch up on what was missed, find SQL below ``include/sql``, tell late and failed.
-
-    Args:
-        dag_id: Of the DAG, whose deadline it is.
-    """
-    _, problem = deadline_settings()
-    if problem:
-        log.error("%s", problem)
+def _suite_args() -> dict[str, Any]:
+    """Task arguments of the analytics suite: its pause and its dead letters."""
     return {
-        "catchup": True,
-        "template_searchpath": [str(SQL)],
-        "deadline": alert_after(deadline_of(dag_id), note=problem),
-        "on_failure_callback": notify_failed,
+        "pre_execute": check_params_and_pause,
+        "on_failure_callback": dead_letters.record,
+        "on_success_callback": dead_letters.resolve,
     }
-
-
-def analytics_args(**different: Any) -> dict[str, Any]:
-    """Arguments that every task of the analytics suite starts from: also the suite's pause, and its dead letters.
-
-    Args:
-        different: What this DAG needs otherwise, by the operator's argument.
-    """
-    return default_args(
-        Owner.ANALYTICS,
-        pre_execute=check_params_and_pause,
-        on_failure_callback=dead_letters.record,
-        on_success_callback=dead_letters.resolve,
-        **different,
-    )
 
 
 def check_params_and_pause(context: Context) -> None:
-    """Refuse wrong params, and skip scheduled runs while the suite is paused: the ``pre_execute`` of its tasks.
+    """Reject wrong params, and skip scheduled runs while the analytics suite is paused.
 
     Args:
         context: Airflow's task context.
     """
     params.check(context)
     skip_while_paused(context)
-
-
-def analytics_dag_args(dag_id: str) -> dict[str, Any]:
-    """Arguments that every DAG of the analytics suite has: also a dead letter where a task could not write it.
-
-    Args:
-        dag_id: As for :func:`dag_args`.
-    """
-    return {**dag_args(dag_id), "on_failure_callback": [dead_letters.record, notify_failed]}

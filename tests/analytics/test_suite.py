@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowSkipException
 
-from aggregator.analytics.suite import MESSAGES, skip_while_paused
+from aggregator.analytics.suite import skip_while_paused
+from aggregator.core.catalog import CATALOG
 from aggregator.core.errors import PermanentError
 
 
@@ -42,8 +43,8 @@ def test_unclear_setting_is_refused(monkeypatch) -> None:
         skip_while_paused(context("scheduled"))
 
 
-def test_messages_are_those_of_the_queue() -> None:
-    assert sorted(MESSAGES.values()) == [
+def test_catalog_has_the_messages_of_the_former_queue() -> None:
+    assert sorted(facts.message for facts in CATALOG.values() if facts.message) == [
         "analytics.aggregate-hourly",
         "analytics.enrichment-metrics",
         "analytics.generate-daily-reports",

@@ -11,7 +11,7 @@ from airflow.timetables.base import TimeRestriction
 from pydantic import SecretStr
 
 from aggregator.alerts.freshness import State, check
-from aggregator.core.catalog import DEADLINES, deadline_of
+from aggregator.core.catalog import CATALOG, deadline_of
 from aggregator.core.errors import PermanentError
 from aggregator.core.settings import (
     ALL,
@@ -23,7 +23,8 @@ from aggregator.core.settings import (
     ScheduleSettings,
     Settings,
 )
-from aggregator.wiring import schedule
+from aggregator.core.timetable import OffsetCronTimetable
+from aggregator.wiring import timetable as timetable_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,10 +63,10 @@ def test_all_dags_load_while_every_variable_is_invalid(monkeypatch, repository: 
         monkeypatch.setenv(name.upper(), "no-such-value")
     bag: Any = DagBag(repository / "dags")
     assert bag.import_errors == {}
-    assert set(bag.dags) == set(DEADLINES)
+    assert set(bag.dags) == set(CATALOG)
     for dag in bag.dags.values():
         (deadline,) = dag.deadline
-        assert deadline.interval == DEADLINES[dag.dag_id]
+        assert deadline.interval == CATALOG[dag.dag_id].deadline
         assert "AGGREGATOR_DEADLINES" in deadline.name
         if dag.dag_id != "kpi_dispatch":  # it has no window, so it has no start
             assert "AGGREGATOR_START_DATE" in dag.timetable.description
@@ -73,7 +74,8 @@ def test_all_dags_load_while_every_variable_is_invalid(monkeypatch, repository: 
 
 def test_invalid_start_date_holds_back_the_first_run_only(monkeypatch) -> None:
     monkeypatch.setenv("AGGREGATOR_START_DATE", "yesterday")
-    timetable = schedule("0 0 * * *", offset=timedelta(hours=1))
+    timetable = timetable_of(CATALOG["click_rollups"].schedule)
+    assert isinstance(timetable, OffsetCronTimetable)
     timetable = timetable.deserialize(timetable.serialize())
     restriction = TimeRestriction(None, None, catchup=True)
     last = timetable.latest_interval(datetime(2026, 11, 16, 12, tzinfo=UTC))
@@ -178,7 +180,7 @@ def test_deadlines_are_durations_by_dag(monkeypatch) -> None:
     monkeypatch.setenv("AGGREGATOR_DEADLINES", '{"click_rollups": "PT90M", "telemetry_daily": "02:00:00"}')
     assert deadline_of("click_rollups") == timedelta(minutes=90)
     assert deadline_of("telemetry_daily") == timedelta(hours=2)
-    assert deadline_of("ohlcv_aggregation") == DEADLINES["ohlcv_aggregation"]
+    assert deadline_of("ohlcv_aggregation") == CATALOG["ohlcv_aggregation"].deadline
 
 
 @pytest.mark.parametrize(
@@ -195,18 +197,18 @@ def test_invalid_deadlines_are_named_and_the_defaults_apply(monkeypatch, value: 
     monkeypatch.setenv("AGGREGATOR_DEADLINES", value)
     with pytest.raises(PermanentError, match=said):
         DeadlineSettings.load()
-    assert deadline_of("click_rollups") == DEADLINES["click_rollups"]
+    assert deadline_of("click_rollups") == CATALOG["click_rollups"].deadline
 
 
 @pytest.mark.parametrize("different", ["{}", '{"my_clicks": "PT1H"}'])
-def test_new_dag_without_a_deadline_is_told_where_to_add_it(monkeypatch, different: str) -> None:
+def test_dag_without_an_entry_fails_with_what_to_add_and_where(monkeypatch, different: str) -> None:
     monkeypatch.setenv("AGGREGATOR_DEADLINES", different)
     with pytest.raises(
         PermanentError,
-        match=r"DAG my_clicks has no deadline, .* Add it to DEADLINES in .*core/catalog",
+        match=r"^DAG my_clicks has no entry .* Add 'my_clicks' to CATALOG in plugins/aggregator/core/catalog\.py, ",
     ):
         deadline_of("my_clicks")
-    assert deadline_of("click_rollups") == DEADLINES["click_rollups"]
+    assert deadline_of("click_rollups") == CATALOG["click_rollups"].deadline
 
 
 def test_deadline_of_an_unknown_dag_leaves_the_others_alone(monkeypatch) -> None:

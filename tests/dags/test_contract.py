@@ -1,86 +1,88 @@
-"""What every DAG has to have (spec: the ten DAGs)."""
+"""Requirements on every DAG: its file, its entry in the catalog, its tasks (spec: the ten DAGs)."""
 
 from __future__ import annotations
 
+import ast
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import pendulum
 import pytest
 from airflow.sdk import CronTriggerTimetable, TriggerRule
 
 from aggregator.alerts.deadline import alert_after
 from aggregator.alerts.notifier import notify_failed
-from aggregator.core.catalog import DEADLINES, Owner, Tag
+from aggregator.core.catalog import CATALOG, Owner, Tag
 from aggregator.core.operators import ClosingOperator
 from aggregator.core.retry_policy import TransientOnlyRetryPolicy
 from aggregator.core.timetable import OffsetCronTimetable
 from dev.scale_out import shipped
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from airflow.dag_processing.dagbag import DagBag
-
-SCHEDULES = {
-    "analytics_daily_reports": ("0 0 * * *", timedelta(hours=2)),
-    "analytics_enrichment_metrics": ("0 0 * * *", timedelta(hours=5)),
-    "analytics_hourly_aggregation": ("0 * * * *", timedelta()),
-    "analytics_monthly_usage": ("0 0 1 * *", timedelta(hours=3)),
-    "analytics_score_distribution": ("0 0 * * *", timedelta(hours=4)),
-    "analytics_warmup_reset": ("0 0 * * *", timedelta()),
-    "click_rollups": ("0 0 * * *", timedelta(hours=1)),
-    "ohlcv_aggregation": ("*/5 * * * *", timedelta(minutes=1)),
-    "telemetry_daily": ("0 0 * * *", timedelta(hours=2)),
-}
-"""DAG → cron expression of its data intervals, and when after an interval's end its run fires."""
-
-TRIGGERS = {"kpi_dispatch": "0 12 * * *"}
-"""DAG without a window → cron expression of the moments at which it fires."""
 
 HEADINGS = ["What", "Window", "Re-run", "Deadline", "Owner"]
 LONGEST_FILE = 100
 
 
-def test_all_dags_load_and_no_others(dag_bag: DagBag) -> None:
+def test_every_dag_of_the_catalog_loads_and_no_other(dag_bag: DagBag) -> None:
     assert dag_bag.import_errors == {}
-    assert set(dag_bag.dags) == {*SCHEDULES, *TRIGGERS}
+    assert set(dag_bag.dags) == set(CATALOG)
 
 
-@pytest.fixture(params=sorted({*SCHEDULES, *TRIGGERS}))
+@pytest.fixture(params=sorted(CATALOG))
 def dag(request: pytest.FixtureRequest, dag_bag: DagBag) -> Any:
     return dag_bag.dags[request.param]
 
 
-@pytest.mark.parametrize("dag_id", sorted(SCHEDULES))
-def test_schedule(dag_bag: DagBag, dag_id: str) -> None:
-    dag = dag_bag.dags[dag_id]
-    cron, offset = SCHEDULES[dag_id]
-    assert dag.timetable == OffsetCronTimetable(cron, offset=offset)
-    assert dag.catchup
+def test_dag_has_the_schedule_of_its_entry(dag: Any) -> None:
+    schedule = CATALOG[dag.dag_id].schedule
+    if schedule.offset is None:
+        assert dag.timetable == CronTriggerTimetable(schedule.cron, timezone="UTC", run_immediately=timedelta())
+        assert not dag.catchup, "a run for a past time has nothing to process"
+    else:
+        assert dag.timetable == OffsetCronTimetable(schedule.cron, offset=schedule.offset)
+        assert dag.catchup
 
 
-@pytest.mark.parametrize("dag_id", sorted(TRIGGERS))
-def test_moments_without_a_window_are_not_caught_up(dag_bag: DagBag, dag_id: str) -> None:
-    dag = dag_bag.dags[dag_id]
-    assert dag.timetable == CronTriggerTimetable(TRIGGERS[dag_id], timezone="UTC", run_immediately=timedelta())
-    assert not dag.catchup
+@pytest.mark.parametrize("dag_id", sorted(CATALOG))
+def test_entry_has_the_longest_interval_of_its_cron_expression(dag_id: str) -> None:
+    schedule = CATALOG[dag_id].schedule
+    timetable = OffsetCronTimetable(schedule.cron, offset=timedelta())
+    intervals = [timetable.latest_interval(pendulum.datetime(2026, month, 20)) for month in range(1, 13)]
+    assert schedule.every == max(interval.end - interval.start for interval in intervals)
 
 
-def test_limits_owner_and_tags(dag) -> None:
-    assert 0 < dag.max_active_runs < 16, "16 is Airflow's default: say a number"
+def test_dag_has_the_facts_of_its_entry(dag: Any) -> None:
+    facts = CATALOG[dag.dag_id]
+    assert (dag.owner, dag.tags, dag.description) == (facts.owner, set(facts.tags), facts.description)
     assert dag.owner in set(Owner)
     assert dag.tags
     assert dag.tags <= set(Tag)
     assert dag.description
+    assert not dag.description.endswith(".")
 
 
-def test_page_has_the_headings(dag) -> None:
+def test_tasks_write_only_tables_of_the_entry(dag: Any) -> None:
+    writes = CATALOG[dag.dag_id].writes
+    assert writes
+    assert {task.table for task in dag.tasks if hasattr(task, "table")} <= set(writes)
+
+
+def test_max_active_runs_is_set(dag: Any) -> None:
+    assert 0 < dag.max_active_runs < 16, "16 is Airflow's default: set a number"
+
+
+def test_page_has_the_headings(dag: Any) -> None:
     found = [line.removeprefix("### ") for line in dag.doc_md.splitlines() if line.startswith("#")]
     assert found == HEADINGS
     assert dag.doc_md.rstrip().endswith(dag.owner)
 
 
-def test_every_task_retries_and_ends(dag) -> None:
+def test_every_task_retries_and_has_a_timeout(dag: Any) -> None:
     assert dag.tasks
     for task in dag.tasks:
         assert task.execution_timeout, task.task_id
@@ -89,8 +91,8 @@ def test_every_task_retries_and_ends(dag) -> None:
         assert isinstance(task.retry_policy, TransientOnlyRetryPolicy), task.task_id
 
 
-def test_run_with_a_failed_task_fails(dag) -> None:
-    # Airflow judges a run by its last tasks. One that runs after failures has to fail itself.
+def test_run_with_a_failed_task_fails(dag: Any) -> None:
+    # Airflow derives the state of a run from its last tasks. A last task that runs after failures must fail itself.
     passes_failures_on = {TriggerRule.ALL_SUCCESS, TriggerRule.NONE_FAILED, TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS}
     for task in dag.tasks:
         assert not task.is_teardown, f"{task.task_id}: Airflow ignores failures of a teardown"
@@ -99,31 +101,32 @@ def test_run_with_a_failed_task_fails(dag) -> None:
             assert not task.downstream_task_ids, f"{task.task_id} must be a last task"
 
 
-def test_deadline_is_the_one_that_its_page_names(dag) -> None:
-    within = DEADLINES[dag.dag_id]
-    assert dag.deadline == [alert_after(within)]
+def test_page_names_the_deadline_of_the_entry(dag: Any) -> None:
+    facts = CATALOG[dag.dag_id]
+    assert dag.deadline == [alert_after(facts.deadline)]
     text = dag.doc_md.split("### Deadline")[1].split("###")[0].strip()
-    trigger_hour = timedelta(hours=int(TRIGGERS.get(dag.dag_id, "0 0").split()[1]))
-    _, offset = SCHEDULES.get(dag.dag_id, ("", trigger_hour))
-    due = datetime(2026, 11, 1, tzinfo=UTC) + offset + within
-    minutes = f"{within // timedelta(minutes=1)} minutes"
+    fires_at = timedelta(hours=int(facts.schedule.cron.split()[1])) if facts.schedule.offset is None else None
+    offset = facts.schedule.offset if fires_at is None else fires_at
+    assert offset is not None
+    due = datetime(2026, 11, 1, tzinfo=UTC) + offset + facts.deadline
+    minutes = f"{facts.deadline // timedelta(minutes=1)} minutes"
     assert text.startswith((f"{due:%H:%M}", f"{minutes} past", f"{minutes} after")), text
 
 
-def test_failed_runs_are_told_of(dag) -> None:
+def test_failed_run_raises_an_alert(dag: Any) -> None:
     callbacks = dag.on_failure_callback
     assert notify_failed in (callbacks if isinstance(callbacks, list) else [callbacks])
 
 
-def test_dag_file_is_named_after_its_dag_and_is_wiring(dag, repository: Path) -> None:
+def test_dag_file_is_named_after_its_dag_and_has_no_logic(dag: Any, repository: Path) -> None:
     path = repository / "dags" / f"{dag.dag_id}.py"
     lines = path.read_text().splitlines()
     assert len(lines) <= LONGEST_FILE
     assert not [line for line in lines if line.lstrip().startswith(("def ", "class ", "for ", "while ", "if "))]
 
 
-def test_every_sql_file_is_found_and_used(dag_bag: DagBag, repository: Path) -> None:
-    # Airflow puts the text of a file where its name stood.
+def test_every_query_is_used(dag_bag: DagBag, repository: Path) -> None:
+    # Airflow replaces the name of a template file by its text.
     values = [value for dag in dag_bag.dags.values() for task in dag.tasks for value in vars(task).values()]
     texts = {value for value in values if isinstance(value, str)}
     assert not [text for text in texts if text.endswith(".sql")]
@@ -132,11 +135,42 @@ def test_every_sql_file_is_found_and_used(dag_bag: DagBag, repository: Path) -> 
     applied_by_migrations = {"migrations", "functions"}
     files = [path for path in folder.rglob("*.sql") if path.parent.name not in applied_by_migrations]
     assert files
-    code = "".join(path.read_text() for path in (repository / "plugins").rglob("*.py"))
+    passed = {name for path in (repository / "plugins").rglob("*.py") for name in constants_in_use(path.read_text())}
     unused = [path for path in files if path.read_text() not in texts]
-    assert not [path for path in unused if f'"{path.relative_to(folder).as_posix()}"' not in code]
+    assert not [path for path in unused if path.relative_to(folder).as_posix() not in passed]
 
 
-def test_redis_gives_no_task_that_runs_to_another_worker(dag_bag: DagBag) -> None:
+def constants_in_use(code: str) -> set[str]:
+    """The string constants of a module that it passes to a call, directly or as the value of a name that it reads."""
+    tree = ast.parse(code)
+    read = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    return set(_constants(_passed(tree, read)))
+
+
+def _passed(tree: ast.Module, read: set[str]) -> Iterator[ast.AST]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            yield from [*node.args, *(keyword.value for keyword in node.keywords)]
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value:
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            if any(isinstance(target, ast.Name) and target.id in read for target in targets):
+                yield node.value
+
+
+def _constants(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    for node in nodes:
+        for part in ast.walk(node):
+            if isinstance(part, ast.Constant) and isinstance(part.value, str):
+                yield part.value
+
+
+def test_constant_counts_as_used_only_if_a_call_gets_it() -> None:
+    assert constants_in_use('execute("a.sql")') == {"a.sql"}
+    assert constants_in_use('call(sql="a.sql")') == {"a.sql"}
+    assert constants_in_use('NAME = "a.sql"\ncall(NAME)') == {"a.sql"}
+    assert constants_in_use('"""See "a.sql"."""\n# execute("a.sql")\n"a.sql"\nUNUSED = "a.sql"') == set()
+
+
+def test_redis_redelivers_no_task_that_still_runs(dag_bag: DagBag) -> None:
     longest = max(task.execution_timeout.total_seconds() for dag in dag_bag.dags.values() for task in dag.tasks)
     assert int(shipped()["AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT"]) > longest

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from aggregator.alerts.store import hook
-from aggregator.core.catalog import deadline_of
+from aggregator.core.catalog import CATALOG, deadline_of
 from aggregator.core.errors import AggregatorError, UnknownConnectionError
 from aggregator.core.paths import SQL
 from aggregator.core.settings import AnalyticsSettings, OhlcvSettings
@@ -40,6 +40,7 @@ class Target:
         conn_id: Connection of its database.
         sql: File of the query that says up to when it has data, and since when its source has had some that it has not.
         due: Time from the start of a window to the moment at which the window's run is due, at most; None for a feed.
+        source: What its rows are made of.
     """
 
     table: str
@@ -47,6 +48,7 @@ class Target:
     conn_id: str
     sql: str
     due: timedelta | None
+    source: str
 
     @property
     def max_age(self) -> timedelta:
@@ -56,58 +58,19 @@ class Target:
         return self.due + deadline_of(self.dag_id)
 
 
-_HOUR = timedelta(hours=1)
-_DAY = timedelta(days=1)
-
-TARGETS = (
-    Target("ohlcv.bars", "ohlcv_aggregation", _MARKET, "ohlcv/queries/freshness.sql", due=timedelta(minutes=15 + 1)),
-    Target("public.click_rollups", "click_rollups", "clicks_db", "clicks/queries/freshness.sql", due=_DAY + _HOUR),
+TARGETS = tuple(
     Target(
-        "public.telemetry_daily",
-        "telemetry_daily",
-        "telemetry_db",
-        "telemetry/queries/freshness.sql",
-        due=_DAY + 2 * _HOUR,
-    ),
-    Target("kpi.jobs", "kpi_dispatch", "kpi_db", "kpi/queries/freshness.sql", due=_DAY),
-    Target(
-        "analytics.event_aggregates",
-        "analytics_hourly_aggregation",
-        _ANALYTICS,
-        "analytics/queries/freshness_of_hourly_aggregation.sql",
-        due=_HOUR,
-    ),
-    Target(
-        "analytics.campaign_daily_stats",
-        "analytics_daily_reports",
-        _ANALYTICS,
-        "analytics/queries/freshness_of_daily_reports.sql",
-        due=_DAY + 2 * _HOUR,
-    ),
-    Target(
-        "analytics.event_aggregates (months)",
-        "analytics_monthly_usage",
-        _ANALYTICS,
-        "analytics/queries/freshness_of_monthly_usage.sql",
-        due=31 * _DAY + 3 * _HOUR,
-    ),
-    Target(
-        "analytics.daily_score_distribution",
-        "analytics_score_distribution",
-        _ANALYTICS,
-        "analytics/queries/freshness_of_score_distribution.sql",
-        due=_DAY + 4 * _HOUR,
-    ),
-    Target(
-        "analytics.enrichment_metrics",
-        "analytics_enrichment_metrics",
-        _ANALYTICS,
-        "analytics/queries/freshness_of_enrichment_metrics.sql",
-        due=_DAY + 5 * _HOUR,
-    ),
-    Target("ohlcv.candles", "ohlcv_aggregation", _MARKET, "ohlcv/queries/candle_freshness.sql", due=None),
+        rule.table,
+        dag_id,
+        rule.conn_id,
+        rule.sql,
+        None if rule.is_feed else (rule.window or facts.schedule.every) + (facts.schedule.offset or timedelta()),
+        rule.source,
+    )
+    for dag_id, facts in CATALOG.items()
+    for rule in facts.freshness
 )
-"""The candles, which bars are made of, and every table that a DAG writes; ``analytics_warmup_reset`` only deletes."""
+"""Every table whose freshness the catalog says how to check."""
 
 
 class State(StrEnum):

@@ -6,6 +6,7 @@ from datetime import UTC
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from aggregator.core.catalog import CATALOG
 from aggregator.core.text import run_link
 
 if TYPE_CHECKING:
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
     from aggregator.alerts.freshness import Freshness
     from aggregator.alerts.store import OpenAlert
     from aggregator.core.failures import Failure
-
-REDONE_BY_NEXT_RUN = frozenset({"ohlcv_aggregation"})
-"""DAGs whose next scheduled run does what a failed one has not done."""
 
 
 def minute(moment: datetime) -> str:
@@ -73,20 +71,6 @@ def late(dag_id: str, run_id: str, due: datetime, state: str, deadline: datetime
     return f"{text} Run {run_id}, due {minute(due)}, is {state}. {run_link(dag_id, run_id)}"
 
 
-_SOURCES = {
-    "analytics_daily_reports": "mails",
-    "analytics_enrichment_metrics": "jobs",
-    "analytics_hourly_aggregation": "events",
-    "analytics_monthly_usage": "events",
-    "analytics_score_distribution": "scores",
-    "click_rollups": "clicks",
-    "kpi_dispatch": "jobs",
-    "ohlcv_aggregation": "candles",
-    "telemetry_daily": "events",
-}
-"""What the table of a DAG is made of."""
-
-
 def stale(found: Freshness, now: datetime) -> str:
     """The text of an alert about stale data.
 
@@ -96,7 +80,7 @@ def stale(found: Freshness, now: datetime) -> str:
     """
     target, newest, waiting_since = found.target, found.newest or now, found.waiting_since or now
     ends, since, by, at = minutes(newest, waiting_since, waiting_since + (target.due or target.max_age), now)
-    due = f"{_SOURCES[target.dag_id]} since {'then' if since == ends else since} were due"
+    due = f"{target.source} since {'then' if since == ends else since} were due"
     sentences = [
         f"STALE: {target.table} ends at {ends}; {due}{' in it' if target.due else ''} by {by}, now it is {at} UTC.",
         *([str(found.lag)] if found.lag else []),
@@ -166,7 +150,14 @@ def redone_by_next(dag_id: str, run: Any) -> bool:
         dag_id: The DAG.
         run: The run as Airflow's API or database has it; None if nothing is known of it.
     """
-    return dag_id in REDONE_BY_NEXT_RUN and run is not None and run.run_type == "scheduled" and not run.clear_number
+    facts = CATALOG.get(dag_id)
+    return (
+        facts is not None
+        and facts.catches_up
+        and run is not None
+        and run.run_type == "scheduled"
+        and not run.clear_number
+    )
 
 
 def _window(run: Any) -> str:

@@ -24,7 +24,7 @@ from aggregator.alerts.freshness import State
 from aggregator.alerts.messages import Outcome, failed, late, minute, recovered, redone_by_next, stale
 from aggregator.alerts.notifier import deliver
 from aggregator.alerts.store import Alert, Kind, OpenAlert, execute, open_alerts, raise_alert, resolve
-from aggregator.core.catalog import DEADLINES
+from aggregator.core.catalog import CATALOG
 from aggregator.core.errors import AggregatorError, UnknownConnectionError
 from aggregator.core.failures import is_of_params
 
@@ -94,7 +94,7 @@ def raise_missing(alerts: Iterable[OpenAlert]) -> None:  # noqa: ARG001 - those 
     until = datetime.now(UTC) - GRACE
     ((begin,),) = execute("alerts/queries/begin.sql", {})
     since = max(until - LOOK_BACK, begin)
-    dag_ids = list(DEADLINES)
+    dag_ids = list(CATALOG)
     reported: dict[tuple[str, str, str], datetime | None] = {
         (kind, dag_id, run_id): settled
         for kind, dag_id, run_id, settled in execute("alerts/queries/reported_runs.sql", {"since": since})

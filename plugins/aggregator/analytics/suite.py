@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from airflow.sdk.exceptions import AirflowSkipException
 
@@ -10,16 +10,6 @@ from aggregator.core.settings import AnalyticsSettings
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
-
-MESSAGES: Final = {
-    "analytics_hourly_aggregation": "analytics.aggregate-hourly",
-    "analytics_daily_reports": "analytics.generate-daily-reports",
-    "analytics_warmup_reset": "analytics.warmup-daily-reset",
-    "analytics_monthly_usage": "analytics.monthly-usage-summary",
-    "analytics_score_distribution": "analytics.score-distribution",
-    "analytics_enrichment_metrics": "analytics.enrichment-metrics",
-}
-"""DAG → the queue's message that a run of it stands for: the type of its dead letters, named on its page."""
 
 _SCHEDULED = "scheduled"
 

@@ -1,7 +1,11 @@
-"""The facts of every DAG: owners, tags, deadlines."""
+"""The facts of every DAG. To add a DAG, add its file in ``dags/`` and its entry in :data:`CATALOG`.
+
+The DAG's arguments, deadlines, freshness checks, dead letters and the generated documents derive from the entry.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 
@@ -10,7 +14,7 @@ from aggregator.core.settings import DeadlineSettings
 
 
 class Owner(StrEnum):
-    """Who is asked about a DAG: the team of the product it serves."""
+    """The team that is responsible for a DAG."""
 
     ANALYTICS = "analytics"
     CLICKS = "clicks"
@@ -20,7 +24,7 @@ class Owner(StrEnum):
 
 
 class Tag(StrEnum):
-    """The closed set of tags: the product, and what a DAG reads from beside PostgreSQL."""
+    """The allowed tags: products, and external systems that a DAG reads from or sends to."""
 
     ANALYTICS = "analytics"
     CLICKS = "clicks"
@@ -32,49 +36,283 @@ class Tag(StrEnum):
     N8N = "n8n"
 
 
-DEADLINES = {
-    "analytics_daily_reports": timedelta(hours=1),
-    "analytics_enrichment_metrics": timedelta(hours=1),
-    "analytics_hourly_aggregation": timedelta(minutes=15),
-    "analytics_monthly_usage": timedelta(hours=2),
-    "analytics_score_distribution": timedelta(hours=1),
-    "analytics_warmup_reset": timedelta(minutes=30),
-    "click_rollups": timedelta(hours=1),
-    "kpi_dispatch": timedelta(minutes=45),
-    "ohlcv_aggregation": timedelta(minutes=4),
-    "telemetry_daily": timedelta(hours=1),
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """When a DAG runs.
+
+    Attributes:
+        cron: Boundaries of the data intervals, in UTC; of a DAG without data intervals, the times of its runs.
+        every: Longest time between two boundaries.
+        offset: Time from the end of a data interval to its run; None for a DAG without data intervals.
+    """
+
+    cron: str
+    every: timedelta
+    offset: timedelta | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FreshnessRule:
+    """How the freshness of a table is checked.
+
+    Attributes:
+        table: ``schema.table``, the target of the DAG, or one of its sources; a note in brackets may follow.
+        conn_id: Connection of its database.
+        sql: Query below ``include/sql``. It returns the end of the stored data, and the start of the first window that
+            has source data but no stored data.
+        source: What the rows are made of, as alerts name it.
+        window: Longest window of a row, if it differs from the schedule's.
+        is_feed: Whether an external system writes the table. ``CANDLE_MAX_AGE_HOURS`` limits the age of its data.
+    """
+
+    table: str
+    conn_id: str
+    sql: str
+    source: str
+    window: timedelta | None = None
+    is_feed: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class DagFacts:
+    """One entry of the catalog.
+
+    Attributes:
+        description: One line for the list of DAGs, without a period.
+        owner: The responsible team.
+        tags: At least one.
+        schedule: When the DAG runs.
+        deadline: Longest time from when a scheduled run is due to its end. ``AGGREGATOR_DEADLINES`` overrides it.
+        writes: Tables that the DAG writes, as ``schema.table``.
+        freshness: How its tables are checked; empty if no table shows whether the DAG has run.
+        message: Message of the former queue, the type of the DAG's dead letters. Only DAGs of the analytics suite have
+            one.
+        catches_up: Whether the next scheduled run does the work of a failed run.
+    """
+
+    description: str
+    owner: Owner
+    tags: tuple[Tag, ...]
+    schedule: Schedule
+    deadline: timedelta
+    writes: tuple[str, ...]
+    freshness: tuple[FreshnessRule, ...] = ()
+    message: str | None = None
+    catches_up: bool = False
+
+
+_MINUTE = timedelta(minutes=1)
+_HOUR = timedelta(hours=1)
+_DAY = timedelta(days=1)
+
+
+def _daily(offset: timedelta) -> Schedule:
+    return Schedule(cron="0 0 * * *", every=_DAY, offset=offset)
+
+
+CATALOG: dict[str, DagFacts] = {
+    "ohlcv_aggregation": DagFacts(
+        description="Bars of 15m, 1h, 4h and 1d from base candles",
+        owner=Owner.MARKET_DATA,
+        tags=(Tag.OHLCV,),
+        schedule=Schedule(cron="*/5 * * * *", every=5 * _MINUTE, offset=_MINUTE),
+        deadline=4 * _MINUTE,
+        writes=("ohlcv.bars",),
+        freshness=(
+            FreshnessRule(
+                table="ohlcv.bars",
+                conn_id="market_db",
+                sql="ohlcv/queries/freshness.sql",
+                source="candles",
+                window=15 * _MINUTE,
+            ),
+            FreshnessRule(
+                table="ohlcv.candles",
+                conn_id="market_db",
+                sql="ohlcv/queries/candle_freshness.sql",
+                source="candles",
+                is_feed=True,
+            ),
+        ),
+        catches_up=True,
+    ),
+    "click_rollups": DagFacts(
+        description="Clicks per hire and UTC day, from Analytics Engine, for billing",
+        owner=Owner.CLICKS,
+        tags=(Tag.CLICKS, Tag.BILLING, Tag.ANALYTICS_ENGINE),
+        schedule=_daily(_HOUR),
+        deadline=_HOUR,
+        writes=("public.click_rollups",),
+        freshness=(
+            FreshnessRule(
+                table="public.click_rollups", conn_id="clicks_db", sql="clicks/queries/freshness.sql", source="clicks"
+            ),
+        ),
+    ),
+    "telemetry_daily": DagFacts(
+        description="Events per type and UTC day, from the product's raw telemetry",
+        owner=Owner.TELEMETRY,
+        tags=(Tag.TELEMETRY,),
+        schedule=_daily(2 * _HOUR),
+        deadline=_HOUR,
+        writes=("public.telemetry_daily",),
+        freshness=(
+            FreshnessRule(
+                table="public.telemetry_daily",
+                conn_id="telemetry_db",
+                sql="telemetry/queries/freshness.sql",
+                source="events",
+            ),
+        ),
+    ),
+    "kpi_dispatch": DagFacts(
+        description="Starts the n8n workflow of every active KPI",
+        owner=Owner.KPI,
+        tags=(Tag.KPI, Tag.N8N),
+        schedule=Schedule(cron="0 12 * * *", every=_DAY, offset=None),
+        deadline=45 * _MINUTE,
+        writes=("kpi.jobs", "kpi.job_kpis"),
+        freshness=(FreshnessRule(table="kpi.jobs", conn_id="kpi_db", sql="kpi/queries/freshness.sql", source="jobs"),),
+    ),
+    "analytics_hourly_aggregation": DagFacts(
+        description="Events and distinct contacts per organization, UTC day and type",
+        owner=Owner.ANALYTICS,
+        tags=(Tag.ANALYTICS,),
+        schedule=Schedule(cron="0 * * * *", every=_HOUR, offset=timedelta()),
+        deadline=15 * _MINUTE,
+        writes=("analytics.event_aggregates",),
+        freshness=(
+            FreshnessRule(
+                table="analytics.event_aggregates",
+                conn_id="analytics_db",
+                sql="analytics/queries/freshness_of_hourly_aggregation.sql",
+                source="events",
+            ),
+        ),
+        message="analytics.aggregate-hourly",
+    ),
+    "analytics_daily_reports": DagFacts(
+        description="Email counts per campaign and UTC day",
+        owner=Owner.ANALYTICS,
+        tags=(Tag.ANALYTICS,),
+        schedule=_daily(2 * _HOUR),
+        deadline=_HOUR,
+        writes=("analytics.campaign_daily_stats",),
+        freshness=(
+            FreshnessRule(
+                table="analytics.campaign_daily_stats",
+                conn_id="analytics_db",
+                sql="analytics/queries/freshness_of_daily_reports.sql",
+                source="mails",
+            ),
+        ),
+        message="analytics.generate-daily-reports",
+    ),
+    "analytics_warmup_reset": DagFacts(
+        description="Resets the daily counters of sending domains that warm up",
+        owner=Owner.ANALYTICS,
+        tags=(Tag.ANALYTICS,),
+        schedule=_daily(timedelta()),
+        deadline=30 * _MINUTE,
+        writes=("delivery.warmup_counters",),
+        message="analytics.warmup-daily-reset",
+    ),
+    "analytics_monthly_usage": DagFacts(
+        description="Events and distinct contacts per organization, type and UTC month",
+        owner=Owner.ANALYTICS,
+        tags=(Tag.ANALYTICS,),
+        schedule=Schedule(cron="0 0 1 * *", every=31 * _DAY, offset=3 * _HOUR),
+        deadline=2 * _HOUR,
+        writes=("analytics.event_aggregates",),
+        freshness=(
+            FreshnessRule(
+                table="analytics.event_aggregates (months)",
+                conn_id="analytics_db",
+                sql="analytics/queries/freshness_of_monthly_usage.sql",
+                source="events",
+            ),
+        ),
+        message="analytics.monthly-usage-summary",
+    ),
+    "analytics_score_distribution": DagFacts(
+        description="Daily snapshot of each organization's distribution of lead scores",
+        owner=Owner.ANALYTICS,
+        tags=(Tag.ANALYTICS,),
+        schedule=_daily(4 * _HOUR),
+        deadline=_HOUR,
+        writes=("analytics.daily_score_distribution",),
+        freshness=(
+            FreshnessRule(
+                table="analytics.daily_score_distribution",
+                conn_id="analytics_db",
+                sql="analytics/queries/freshness_of_score_distribution.sql",
+                source="scores",
+            ),
+        ),
+        message="analytics.score-distribution",
+    ),
+    "analytics_enrichment_metrics": DagFacts(
+        description="Success rate, cost and freshness of each organization's lead enrichment per UTC day",
+        owner=Owner.ANALYTICS,
+        tags=(Tag.ANALYTICS,),
+        schedule=_daily(5 * _HOUR),
+        deadline=_HOUR,
+        writes=("analytics.enrichment_metrics",),
+        freshness=(
+            FreshnessRule(
+                table="analytics.enrichment_metrics",
+                conn_id="analytics_db",
+                sql="analytics/queries/freshness_of_enrichment_metrics.sql",
+                source="jobs",
+            ),
+        ),
+        message="analytics.enrichment-metrics",
+    ),
 }
-"""DAG → the longest that a scheduled run may take, from when it is due; ``AGGREGATOR_DEADLINES`` has the last word."""
+"""DAG id → its facts."""
+
+
+def facts_of(dag_id: str) -> DagFacts:
+    """The entry of a DAG.
+
+    Args:
+        dag_id: The DAG.
+
+    Raises:
+        PermanentError: The DAG has no entry.
+    """
+    if dag_id not in CATALOG:
+        msg = (
+            f"DAG {dag_id} has no entry in the catalog, so it is not loaded. Add {dag_id!r} to CATALOG in "
+            "plugins/aggregator/core/catalog.py, with its description, owner, tags, schedule, deadline and writes."
+        )
+        raise PermanentError(msg)
+    return CATALOG[dag_id]
 
 
 def deadline_of(dag_id: str) -> timedelta:
-    """The longest that a scheduled run of a DAG may take, from when it is due.
+    """The longest time from when a scheduled run of a DAG is due to its end.
 
     Args:
-        dag_id: Whose.
+        dag_id: The DAG.
 
     Returns:
-        The value of ``AGGREGATOR_DEADLINES``; the default if there is none, or if the setting is invalid.
+        The value in ``AGGREGATOR_DEADLINES``. If the setting is invalid or does not name the DAG, the catalog's value.
 
     Raises:
-        PermanentError: The DAG has no default.
+        PermanentError: The DAG has no entry in the catalog.
     """
-    if dag_id not in DEADLINES:
-        msg = (
-            f"DAG {dag_id} has no deadline, so it cannot be loaded. Add it to DEADLINES in "
-            "plugins/aggregator/core/catalog.py. AGGREGATOR_DEADLINES only changes a deadline that is there."
-        )
-        raise PermanentError(msg)
-    return deadline_settings()[0].get(dag_id, DEADLINES[dag_id])
+    default = facts_of(dag_id).deadline
+    return deadline_settings()[0].get(dag_id, default)
 
 
 def deadline_settings() -> tuple[dict[str, timedelta], str | None]:
-    """The deadlines of ``AGGREGATOR_DEADLINES``, and what is wrong with it."""
+    """The deadlines in ``AGGREGATOR_DEADLINES``, and what is wrong with the setting; None if it is valid."""
     try:
-        different = DeadlineSettings.load().aggregator_deadlines
+        deadlines = DeadlineSettings.load().aggregator_deadlines
     except PermanentError as error:
-        return {}, f"{error} The defaults apply."
-    if unknown := different.keys() - DEADLINES.keys():
+        return {}, f"{error} The default deadlines apply."
+    if unknown := deadlines.keys() - CATALOG.keys():
         names = ", ".join(sorted(unknown))
-        return different, f"Invalid settings: AGGREGATOR_DEADLINES: there is no DAG {names}. Correct its name."
-    return different, None
+        return deadlines, f"Invalid settings: AGGREGATOR_DEADLINES: there is no DAG {names}. Correct its name."
+    return deadlines, None
