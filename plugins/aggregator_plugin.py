@@ -1,32 +1,35 @@
-"""What this repository adds to Airflow itself; registers, and nothing else."""
+"""The plugin: registers this repository's extensions with Airflow."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from airflow.plugins_manager import AirflowPlugin
 
 from aggregator.alerts import dags_test
 from aggregator.alerts.deadline import DagRunDue
 from aggregator.core.timetable import OffsetCronTimetable
-from aggregator.kpi import api as kpi
-from aggregator.telemetry import api as telemetry
-from aggregator.web import freshness, health
-from aggregator.web.mount import AnswerWithoutSlash
 
 
 class AggregatorPlugin(AirflowPlugin):
-    """The extensions that the DAGs need in every Airflow process."""
+    """The extensions that the DAGs and the HTTP API need."""
 
     name = "aggregator"
     deadline_references = [DagRunDue]  # noqa: RUF012
-    fastapi_apps = [  # noqa: RUF012
-        {"app": telemetry.app, "url_prefix": telemetry.PREFIX, "name": "jobs"},
-        {"app": kpi.app, "url_prefix": kpi.PREFIX, "name": "kpi"},
-        {"app": health.app, "url_prefix": health.PREFIX, "name": "health"},
-        {"app": freshness.app, "url_prefix": freshness.PREFIX, "name": "freshness"},
-    ]
-    fastapi_root_middlewares = [  # noqa: RUF012
-        {"middleware": AnswerWithoutSlash, "kwargs": {"prefix": prefix}, "name": prefix}
-        for prefix in (health.PREFIX, freshness.PREFIX)
-    ]
     listeners = [dags_test]  # noqa: RUF012
     timetables = [OffsetCronTimetable]  # noqa: RUF012 (an instance variable in Airflow's base class)
+
+    # Properties: every Airflow process loads the plugin, and only the API server needs FastAPI.
+    @property
+    def fastapi_apps(self) -> list[dict[str, Any]]:  # type: ignore[override]
+        """The apps of the HTTP API."""
+        from aggregator.web.app import APPS
+
+        return [{"app": app, "url_prefix": prefix, "name": prefix.rpartition("/")[2]} for prefix, app in APPS.items()]
+
+    @property
+    def fastapi_root_middlewares(self) -> list[dict[str, Any]]:  # type: ignore[override]
+        """The middleware of the HTTP API."""
+        from aggregator.web.app import AppendSlash
+
+        return [{"middleware": AppendSlash, "name": "append slash"}]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
-from collections import defaultdict
 from pathlib import Path
 
 from airflow import plugins_manager
 
 from aggregator.alerts.deadline import DagRunDue
 from aggregator.core.timetable import OffsetCronTimetable
-from aggregator_plugin import AggregatorPlugin
 
 PLUGINS = Path(__file__).parents[1] / "plugins"
 
@@ -43,11 +42,20 @@ def test_the_deadline_reference_is_registered() -> None:
     assert plugins_manager.get_deadline_references_plugins() == {"aggregator.alerts.deadline.DagRunDue": DagRunDue}
 
 
-def test_every_path_that_answers_get_answers_head() -> None:
-    for mounted in AggregatorPlugin.fastapi_apps:
-        methods: dict[str, set[str]] = defaultdict(set)
-        for route in mounted["app"].routes:
-            methods[route.path] |= route.methods
-        assert methods
-        for path, allowed in methods.items():
-            assert "GET" not in allowed or "HEAD" in allowed, f"{mounted['url_prefix']}{path}"
+def test_processes_without_http_api_do_not_import_fastapi(repository: Path) -> None:
+    """The scheduler, triggerer, DAG processor, workers and CLI load the plugin, too."""
+    script = """
+import subprocess
+import sys
+from airflow import plugins_manager as manager
+before = set(sys.modules)
+manager.get_timetables_plugins()
+manager.get_deadline_references_plugins()
+manager.integrate_listener_plugins(type("Listeners", (), {"add_listener": print}))
+assert not manager.get_import_errors()
+assert "aggregator_plugin" in sys.modules
+unwanted = ("fastapi", "starlette", "aggregator.web", "aggregator.kpi", "aggregator.telemetry")
+print("imported:", *(name for name in set(sys.modules) - before if name.startswith(unwanted)))
+"""
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, cwd=repository)
+    assert done.stdout.splitlines()[-1] == "imported:"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import quote
 
 import httpx
@@ -11,7 +10,9 @@ import psycopg
 import pytest
 from fastapi.testclient import TestClient
 
+from aggregator.core.http import Threads
 from aggregator.kpi import api, jobs
+from aggregator.web.app import APPS
 from tests.kpi_data import TRACE, create
 
 PATH = f"/{TRACE}/a"
@@ -27,7 +28,7 @@ def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def client(monkeypatch) -> TestClient:
     monkeypatch.setenv("SCHEDULER_API_KEY", "right")
-    return TestClient(api.app, headers=KEY)
+    return TestClient(APPS["/api/kpi"], headers=KEY)
 
 
 @pytest.fixture
@@ -161,22 +162,22 @@ def test_database_that_is_not_there(client, monkeypatch, caplog, url: str | None
         monkeypatch.setenv("AIRFLOW_CONN_KPI_DB", url)
     response = client.post(PATH, json={"status": "completed"})
     assert response.status_code == 503
-    assert response.json() == {"detail": "The job records cannot be used now. Report again later."}
+    assert response.json() == {"detail": "A database of this service is not available. Send the request again later."}
     assert response.headers["retry-after"]
-    assert "could not be stored" in caplog.text
+    assert f"POST '{PATH}' failed with 503" in caplog.text
     assert "secret-word" not in caplog.text + response.text
 
 
 @pytest.mark.slow
 def test_a_database_that_hangs_is_not_waited_for(client, job, kpi_database_url, monkeypatch) -> None:
     monkeypatch.setattr(api, "ANSWER_WITHIN", 1)
-    threads = ThreadPoolExecutor(1)
+    threads = Threads("one", 1)
     monkeypatch.setattr(api, "_THREADS", threads)
     with psycopg.connect(kpi_database_url) as other:
         other.execute("lock table kpi.job_kpis")
         assert client.post(PATH, json={"status": "completed"}).status_code == 503
         # The lock stays until the server has canceled the statement, however long it took to connect.
-        threads.shutdown()
+        threads._pool.shutdown()
     assert stored(job) == ("sending", None)
 
 
@@ -206,7 +207,7 @@ def test_a_hundred_at_once(monkeypatch, kpi_db) -> None:
             await asyncio.sleep(0.01)
 
     async def report_all() -> list[httpx.Response]:
-        transport = httpx.ASGITransport(api.app)
+        transport = httpx.ASGITransport(APPS["/api/kpi"])
         async with httpx.AsyncClient(transport=transport, base_url="http://airflow", headers=KEY, timeout=60) as client:
             watching = asyncio.create_task(watch())
             posts = [client.post(f"/{TRACE}/{id_}", json={"status": "completed"}) for id_ in ids]

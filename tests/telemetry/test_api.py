@@ -20,6 +20,7 @@ from sqlalchemy import create_engine, select
 from sqlalchemy.orm import sessionmaker
 
 from aggregator.telemetry import api as telemetry
+from aggregator.web.app import APPS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,7 +53,7 @@ def _metadata(repository: Path) -> None:
 def client(monkeypatch) -> TestClient:
     monkeypatch.setenv("CRON_SECRET", "right")
     monkeypatch.setattr(telemetry, "POLL_EVERY", 0.01)
-    return TestClient(telemetry.app, headers={"Authorization": "Bearer right"})
+    return TestClient(APPS["/api/jobs"], headers={"Authorization": "Bearer right"})
 
 
 def run_of(run_id: str) -> DagRun:
@@ -216,14 +217,14 @@ def test_airflows_database_is_down(client: TestClient, monkeypatch, caplog) -> N
         monkeypatch.setattr(airflow_settings, name, sessionmaker(engine))
     response = client.get(PATH)
     assert response.status_code == 503
-    assert response.json() == {"detail": "Airflow's database cannot be used now. Try again later."}
+    assert response.json() == {"detail": "A database of this service is not available. Send the request again later."}
     assert response.headers["retry-after"]
     assert "OperationalError" in caplog.text
     assert "secret-word" not in caplog.text
 
 
 def test_openapi_says_how(client: TestClient) -> None:
-    described = TestClient(telemetry.app).get("/openapi.json").json()
+    described = TestClient(APPS["/api/jobs"]).get("/openapi.json").json()
     get, post = described["paths"][PATH]["get"], described["paths"][PATH]["post"]
     assert {parameter["name"] for parameter in get["parameters"]} == {"startDate", "endDate", "dryRun", "wait"}
     body = post["requestBody"]["content"]["application/json"]["schema"]["properties"]

@@ -1,4 +1,4 @@
-"""Time for every answer, so that a busy machine makes no test fail."""
+"""Longer time limits, so that a busy machine makes no test fail."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ PATIENCE = 120.0
 
 @pytest.fixture(autouse=True)
 def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Raise the limits of all answers; a test of a limit sets its own."""
+    """Raise the time limits of all responses; a test of a limit sets its own."""
     monkeypatch.setattr(health, "ANSWER_WITHIN", PATIENCE)
     monkeypatch.setattr(freshness, "QUERY_TIMEOUT", timedelta(seconds=PATIENCE))

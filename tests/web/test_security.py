@@ -27,7 +27,7 @@ REFUSED = {401, 403}
 
 
 @pytest.fixture(autouse=True)
-def secrets(monkeypatch) -> None:
+def secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CRON_SECRET", "right")
     monkeypatch.setenv("SCHEDULER_API_KEY", "correct")
 
@@ -96,7 +96,7 @@ BEARERS = {
 
 
 class Guarded:
-    def __init__(self, monkeypatch, prefix: str, method: str, path: str, secret: str) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, prefix: str, method: str, path: str, secret: str) -> None:
         self.client = TestClient(plugin_apps()[prefix])
         self.method, self.path, self.secret = method, path, secret
         monkeypatch.setenv("CRON_SECRET", "other")
@@ -108,8 +108,8 @@ class Guarded:
         return self.client.request(self.method, self.path, params={"startDate": "soon"}, headers=headers)
 
 
-@pytest.fixture(params=GUARDED.values(), ids=GUARDED.keys())
-def guarded(request, monkeypatch) -> Guarded:
+@pytest.fixture(params=GUARDED.values(), ids=[*GUARDED])
+def guarded(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Guarded:
     return Guarded(monkeypatch, *request.param)
 
 
@@ -120,20 +120,20 @@ def test_bearer(guarded: Guarded, bearer: Any, status: int) -> None:
     assert (response.headers.get("www-authenticate") == "Bearer") == (status == 401)
 
 
-def test_secret_may_hold_any_character(guarded: Guarded, monkeypatch) -> None:
+def test_secret_may_hold_any_character(guarded: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(guarded.secret, "geheim 🦊")
     assert guarded.call("Bearer geheim 🦊".encode()).status_code == 400
 
 
 @pytest.mark.parametrize("secret", ["right\n", " right", "right\r\n"])
 def test_secret_with_blanks_or_a_line_break_around_it_accepts_callers(
-    guarded: Guarded, monkeypatch, secret: str
+    guarded: Guarded, monkeypatch: pytest.MonkeyPatch, secret: str
 ) -> None:
     monkeypatch.setenv(guarded.secret, secret)
     assert guarded.call("Bearer right").status_code == 400
 
 
-def test_secret_with_a_line_break_in_it_is_named(guarded: Guarded, monkeypatch) -> None:
+def test_secret_with_a_line_break_in_it_is_named(guarded: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(guarded.secret, "ri\nght")
     response = guarded.call("Bearer right")
     assert response.status_code == 503
@@ -141,7 +141,9 @@ def test_secret_with_a_line_break_in_it_is_named(guarded: Guarded, monkeypatch) 
 
 
 @pytest.mark.parametrize("secret", [None, "", " \n"])
-def test_without_a_secret_nobody_is_let_in(guarded: Guarded, monkeypatch, secret: str | None) -> None:
+def test_without_a_secret_nobody_is_let_in(
+    guarded: Guarded, monkeypatch: pytest.MonkeyPatch, secret: str | None
+) -> None:
     monkeypatch.delenv(guarded.secret)
     if secret is not None:
         monkeypatch.setenv(guarded.secret, secret)

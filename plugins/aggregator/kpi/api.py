@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
-from airflow.sdk.exceptions import AirflowException
-from fastapi import Depends, FastAPI, HTTPException, Request
-from pydantic import BaseModel, Field, ValidationError
+from fastapi import APIRouter, Depends, HTTPException, Request
+from pydantic import BaseModel, Field
 
-from aggregator.core.errors import AggregatorError
-from aggregator.core.http import RETRY_AFTER, Camel, read_json
-from aggregator.core.params import problems
-from aggregator.web.security import require_scheduler_api_key
-
-if TYPE_CHECKING:
-    from aggregator.kpi import jobs
-
-log = logging.getLogger(__name__)
-
-PREFIX = "/api/kpi"
-"""Where the app is mounted."""
+from aggregator.core.http import Camel, Threads, read_json, validate
+from aggregator.kpi import jobs
+from aggregator.postgres.hook import PostgresTransactionHook
 
 MAX_BODY = 64 * 1024
 """Bytes of a report."""
@@ -31,8 +19,7 @@ MAX_BODY = 64 * 1024
 ANSWER_WITHIN = 10.0
 """Seconds after which a caller is asked to come again. What its report did until then stays: it can be repeated."""
 
-# Threads of our own: they bound the connections to the database, and leave Airflow's to Airflow.
-_THREADS = ThreadPoolExecutor(8, thread_name_prefix="kpi-reports")
+_THREADS = Threads("kpi-reports", 8)
 
 
 class Report(BaseModel):
@@ -65,17 +52,10 @@ class Stored(Camel):
 
 async def _reported(request: Request) -> Report:
     """The report of a request."""
-    try:
-        return Report.model_validate(await read_json(request, at_most=MAX_BODY))
-    except ValidationError as error:
-        raise HTTPException(HTTPStatus.BAD_REQUEST, problems(error.errors())) from None
+    return validate(Report, await read_json(request, at_most=MAX_BODY))
 
 
-app = FastAPI(
-    title="KPI reports",
-    summary="n8n reports how the workflows of KPIs have ended.",
-    dependencies=[Depends(require_scheduler_api_key)],
-)
+router = APIRouter()
 _ANSWERS: dict[str, Any] = {
     "response_model": Stored,
     "responses": {
@@ -90,18 +70,10 @@ _ANSWERS: dict[str, Any] = {
 _BODY = {"requestBody": {"required": True, "content": {"application/json": {"schema": Report.model_json_schema()}}}}
 
 
-@app.post("/{traceId}/{kpiId:path}", openapi_extra=_BODY, **_ANSWERS)
+@router.post("/{traceId}/{kpiId:path}", openapi_extra=_BODY, **_ANSWERS)
 async def report(traceId: str, kpiId: str, given: Annotated[Report, Depends(_reported)]) -> Stored:  # noqa: N803 - the path's
     """Store how the workflow of a KPI has ended. The same report again changes nothing."""
-    work = asyncio.get_running_loop().run_in_executor(_THREADS, _store, traceId, kpiId, given)
-    try:
-        async with asyncio.timeout(ANSWER_WITHIN):
-            what, status = await work
-    except (AggregatorError, AirflowException, TimeoutError) as error:
-        reason = error if isinstance(error, AggregatorError) else type(error).__name__
-        log.error("A report about %r of %r could not be stored: %s", kpiId, traceId, reason)  # noqa: TRY400
-        detail = "The job records cannot be used now. Report again later."
-        raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, detail, RETRY_AFTER) from None
+    what, status = await _THREADS.run(_store, traceId, kpiId, given, timeout=ANSWER_WITHIN)
     if what == "no such KPI":
         raise HTTPException(HTTPStatus.NOT_FOUND, "There is no such job, or no such KPI in it.")
     if what == "refused":
@@ -111,12 +83,6 @@ async def report(traceId: str, kpiId: str, given: Annotated[Report, Depends(_rep
 
 
 def _store(trace_id: str, kpi_id: str, given: Report) -> tuple[jobs.Report, jobs.Status]:
-    # Every process of Airflow loads this plugin; few get a report.
-    from datetime import timedelta
-
-    from aggregator.kpi import jobs
-    from aggregator.postgres.hook import PostgresTransactionHook
-
     if "\0" in trace_id + kpi_id:
         return jobs.Report.NO_SUCH_KPI, jobs.Status.UNKNOWN
     hook = PostgresTransactionHook(jobs.CONNECTION)

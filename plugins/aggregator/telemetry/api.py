@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,28 +14,20 @@ from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
 from airflow.utils.state import DagRunState, State
 from airflow.utils.types import DagRunTriggeredByType, DagRunType
-from fastapi import Depends, FastAPI, HTTPException, Query, Request
+from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from fastapi.concurrency import run_in_threadpool
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pendulum import now
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from sqlalchemy import select
-from sqlalchemy.exc import SQLAlchemyError
 
-from aggregator.core.http import RETRY_AFTER, Camel, read_json
-from aggregator.core.params import is_future, problems
+from aggregator.core.http import Camel, read_json, validate
+from aggregator.core.params import is_future
 from aggregator.core.text import run_link
 from aggregator.telemetry.params import TelemetryDailyParams
-from aggregator.web.security import require_cron_secret
 
 if TYPE_CHECKING:
     from fastapi.responses import Response
-
-log = logging.getLogger(__name__)
-
-PREFIX = "/api/jobs"
-"""Where the app is mounted."""
 
 DAG_ID = "telemetry_daily"
 TASK_ID = "roll_up_telemetry"
@@ -111,33 +102,10 @@ async def _posted(request: Request) -> Job:
     body = await read_json(request, at_most=MAX_BODY, empty={})
     if not isinstance(body, dict):
         raise HTTPException(HTTPStatus.BAD_REQUEST, "The body is not a JSON object.")
-    try:
-        return Job.model_validate({**request.query_params, **body})
-    except ValidationError as error:
-        raise HTTPException(HTTPStatus.BAD_REQUEST, problems(error.errors())) from None
+    return validate(Job, {**request.query_params, **body})
 
 
-async def _refuse(_: Request, error: Exception) -> Response:
-    found = error.errors() if isinstance(error, RequestValidationError) else []
-    return JSONResponse({"detail": problems(found)}, HTTPStatus.BAD_REQUEST)
-
-
-async def _unavailable(_: Request, error: Exception) -> Response:
-    # Its text names the database, and may quote the run.
-    log.error("Airflow's database failed a call of %s: %s", PREFIX, type(error).__name__)
-    return JSONResponse(
-        {"detail": "Airflow's database cannot be used now. Try again later."},
-        HTTPStatus.SERVICE_UNAVAILABLE,
-        RETRY_AFTER,
-    )
-
-
-app = FastAPI(
-    title="Jobs",
-    summary="Starts jobs for callers outside Airflow.",
-    dependencies=[Depends(require_cron_secret)],
-    exception_handlers={RequestValidationError: _refuse, SQLAlchemyError: _unavailable},
-)
+router = APIRouter()
 _ANSWERS: dict[str, Any] = {
     "status_code": HTTPStatus.ACCEPTED,
     "response_model": StartedRun,
@@ -158,19 +126,19 @@ _BODY = {
 }
 
 
-@app.head("/telemetry-daily", include_in_schema=False)
+@router.head("/telemetry-daily", include_in_schema=False)
 async def check_get(job: Annotated[Job, Query()]) -> None:
     """Check who calls, and the parameters, as GET does, but start nothing: monitors send HEAD as often as they like."""
     _refuse_future(job)
 
 
-@app.get("/telemetry-daily", **_ANSWERS)
+@router.get("/telemetry-daily", **_ANSWERS)
 async def start_by_get(job: Annotated[Job, Query()]) -> Response:
     """Start a run of telemetry_daily for the latest UTC day, or for the range given."""
     return await _start(job)
 
 
-@app.post("/telemetry-daily", openapi_extra=_BODY, **_ANSWERS)
+@router.post("/telemetry-daily", openapi_extra=_BODY, **_ANSWERS)
 async def start_by_post(job: Annotated[Job, Depends(_posted)]) -> Response:
     """Start a run of telemetry_daily for the latest UTC day, or for the range given."""
     return await _start(job)

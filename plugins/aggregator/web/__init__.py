@@ -1,1 +1,1 @@
-"""The HTTP API that the plugin mounts in Airflow's API server."""
+"""The HTTP API of the plugin, which Airflow's API server mounts."""

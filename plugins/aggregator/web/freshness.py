@@ -1,7 +1,6 @@
-"""``GET /api/freshness``: whether every product's data is fresh, for a monitor outside (spec: alerts and health).
+"""``GET /api/freshness``: whether every product's data is fresh, for an external monitor (spec: alerts and health).
 
-It asks the products' databases, and nothing of Airflow's but for their connections, so it answers when the scheduler is
-dead.
+The endpoint queries the products' databases. It works without the scheduler.
 """
 
 from __future__ import annotations
@@ -9,27 +8,25 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 
-from fastapi import Depends, FastAPI, Response
+from fastapi import APIRouter, Response
 
 from aggregator.alerts import freshness
 from aggregator.alerts.freshness import Freshness, State
 from aggregator.core.errors import PermanentError
-from aggregator.core.http import Camel
-from aggregator.web.security import require_cron_secret
-
-PREFIX = "/api/freshness"
-"""Where the app is mounted, and its only path."""
+from aggregator.core.http import Camel, Threads
 
 _BAD = {State.STALE, State.UNKNOWN}
 
+_THREADS = Threads("freshness", 2)
 
-class LagAnswer(Camel):
-    """How many symbols of one table are behind.
+
+class TargetLag(Camel):
+    """How many symbols of a table are behind.
 
     Attributes:
-        behind: Symbols that have waited for longer than ``maxAgeSeconds``.
-        symbols: All that count.
-        worst: Those that wait longest.
+        behind: Number of symbols that have waited for longer than ``maxAgeSeconds``.
+        symbols: Number of symbols that count.
+        worst: Names of the symbols that have waited longest.
     """
 
     behind: int
@@ -37,17 +34,17 @@ class LagAnswer(Camel):
     worst: list[str]
 
 
-class TargetAnswer(Camel):
-    """How fresh one table is.
+class TargetFreshness(Camel):
+    """How fresh a table is.
 
     Attributes:
         target: The table.
-        dag: Who writes or reads it.
-        state: As :class:`aggregator.alerts.freshness.State`.
-        newest: Up to when it has data.
-        waiting_since: Start of the first window that it should have and has not.
-        max_age_seconds: How long a window may wait; None if the setting that says so is invalid.
-        lag: How many symbols are behind, for a table that has symbols.
+        dag: The DAG that writes or reads the table.
+        state: See :class:`aggregator.alerts.freshness.State`.
+        newest: End of the data.
+        waiting_since: Start of the first window whose data is missing.
+        max_age_seconds: How long a window may wait; None if the setting for it is invalid.
+        lag: How many symbols are behind, for a table with symbols.
     """
 
     target: str
@@ -56,15 +53,20 @@ class TargetAnswer(Camel):
     newest: datetime | None
     waiting_since: datetime | None
     max_age_seconds: int | None
-    lag: LagAnswer | None
+    lag: TargetLag | None
 
     @classmethod
-    def of(cls, found: Freshness) -> TargetAnswer:
-        """The answer about a target that was looked at."""
+    def of(cls, found: Freshness) -> TargetFreshness:
+        """Convert the result of a check.
+
+        Args:
+            found: The result.
+        """
         try:
             max_age_seconds = found.target.max_age // timedelta(seconds=1)
         except PermanentError:
             max_age_seconds = None
+        lag = found.lag
         return cls(
             target=found.target.table,
             dag=found.target.dag_id,
@@ -72,37 +74,39 @@ class TargetAnswer(Camel):
             newest=found.newest,
             waiting_since=found.waiting_since,
             max_age_seconds=max_age_seconds,
-            lag=None
-            if found.lag is None
-            else LagAnswer(behind=found.lag.behind, symbols=found.lag.symbols, worst=list(found.lag.worst)),
+            lag=TargetLag(behind=lag.behind, symbols=lag.symbols, worst=list(lag.worst)) if lag else None,
         )
 
 
-class Answer(Camel):
-    """How fresh everything is.
+class DataFreshness(Camel):
+    """How fresh all tables are.
 
     Attributes:
-        status: ``fresh``, or ``stale`` if a table is stale or cannot be looked at.
-        timestamp: The moment of the answer.
-        targets: Every table, those that are not fresh first.
+        status: ``stale`` if a table is stale or could not be checked, else ``fresh``.
+        timestamp: When the tables were checked.
+        targets: Every table; stale and unknown tables come first.
     """
 
     status: State
     timestamp: datetime
-    targets: list[TargetAnswer]
+    targets: list[TargetFreshness]
 
 
-app = FastAPI(title="Freshness", summary="Whether the data is fresh.", dependencies=[Depends(require_cron_secret)])
+router = APIRouter()
 
 
-@app.head("/", include_in_schema=False)
-@app.get("/", responses={503: {"model": Answer, "description": "Something is stale."}})
-def read_freshness(response: Response) -> Answer:
-    """How fresh the data is: 200 if all of it is, 503 if something is stale or cannot be looked at."""
+@router.head("/", include_in_schema=False)
+@router.get("/", responses={503: {"model": DataFreshness, "description": "A table is stale or could not be checked."}})
+async def read_freshness(response: Response) -> DataFreshness:
+    """Check all tables. Returns 200 if all are fresh, and 503 if a table is stale or could not be checked."""
     now = datetime.now(UTC)
-    found = sorted(freshness.check(now), key=lambda one: one.state not in _BAD)
-    bad = any(one.state in _BAD for one in found)
-    if bad:
+    results = await _THREADS.run(freshness.check, now, timeout=None)
+    results.sort(key=lambda result: result.state not in _BAD)
+    stale = any(result.state in _BAD for result in results)
+    if stale:
         response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
-    status = State.STALE if bad else State.FRESH
-    return Answer(status=status, timestamp=now, targets=[TargetAnswer.of(one) for one in found])
+    return DataFreshness(
+        status=State.STALE if stale else State.FRESH,
+        timestamp=now,
+        targets=[TargetFreshness.of(result) for result in results],
+    )

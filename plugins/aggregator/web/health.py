@@ -1,24 +1,25 @@
-"""``GET /api/health``: whether KPI dispatch can do its work, for anybody who asks (spec: KPI dispatch, health)."""
+"""``GET /api/health``: whether KPI dispatch works, without authentication (spec: KPI dispatch, health)."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from fastapi import FastAPI, Response
+from fastapi import APIRouter, Response
 from pydantic import Field, JsonValue
 
 from aggregator import __version__
 from aggregator.core.errors import AggregatorError
-from aggregator.core.http import Camel
+from aggregator.core.http import Camel, Threads
 from aggregator.core.paths import SQL
 from aggregator.core.secrets_backends import require_answers
 from aggregator.kpi import WORKER, registry
+from aggregator.kpi.jobs import CONNECTION
+from aggregator.postgres.hook import PostgresTransactionHook
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,22 +28,18 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-PREFIX = "/api/health"
-"""Where the app is mounted, and its only path."""
-
 ANSWER_WITHIN = 2.0
-"""Seconds that a store has for its answer; one that takes longer counts as unreachable."""
+"""Time limit of a query, in seconds; a store that takes longer counts as unreachable."""
 
-# Threads of our own: stores that hang bind these, whoever asks how often, and leave Airflow's to Airflow.
-_THREADS = ThreadPoolExecutor(4, thread_name_prefix="health")
+_THREADS = Threads("health", 4)
 
 
 class KvStores(Camel):
-    """Whether the stores answer: what used to be KV namespaces.
+    """Whether the stores are reachable. In the original product they were KV namespaces.
 
     Attributes:
-        jobs: The job records, in PostgreSQL.
-        config: The KPI registry, in Airflow's variables.
+        jobs: The job records in PostgreSQL.
+        config: The KPI registry in Airflow's Variables.
     """
 
     jobs: bool
@@ -53,11 +50,11 @@ class LastJob(Camel):
     """The newest job record, without its KPIs.
 
     Attributes:
-        trace_id: Its id.
-        status: Of the whole job.
-        created_at: When it was written, in UTC.
-        updated_at: When something became of it last, in UTC.
-        metadata: How many KPIs it has, has completed, and has failed; its environment.
+        trace_id: ID of the job.
+        status: Status of the whole job.
+        created_at: When the job was created, in UTC.
+        updated_at: When the job last changed, in UTC.
+        metadata: Its environment, and the numbers of all, completed and failed KPIs.
     """
 
     trace_id: str
@@ -68,17 +65,17 @@ class LastJob(Camel):
 
 
 class Health(Camel):
-    """How KPI dispatch is.
+    """Health of KPI dispatch.
 
     Attributes:
-        status: Degraded if there is a warning.
-        timestamp: When this was found out, in UTC.
-        worker: Name of this part of the product.
-        version: Of the repository.
-        kv_stores: Whether the stores answer.
-        warnings: What needs somebody's attention.
-        last_job: The newest job; missing where there was none yet.
-        response_time: Milliseconds it took to find this out.
+        status: ``degraded`` if there is a warning.
+        timestamp: When the health was checked, in UTC.
+        worker: Name of the component.
+        version: Version of the repository.
+        kv_stores: Whether the stores are reachable.
+        warnings: Problems that need attention.
+        last_job: The newest job; absent before the first job.
+        response_time: Duration of the check, in milliseconds.
     """
 
     status: Literal["healthy", "degraded"]
@@ -91,20 +88,20 @@ class Health(Camel):
     response_time: int = Field(description="Milliseconds.")
 
 
-app = FastAPI(title="Health", summary="Whether KPI dispatch can do its work.")
+router = APIRouter()
 
 
-@app.head("/", include_in_schema=False)
-@app.get("/", response_model_exclude_none=True)
+@router.head("/", include_in_schema=False)
+@router.get("/", response_model_exclude_none=True)
 async def health(response: Response) -> Health:
-    """Whether the stores answer, and what came of the last job. 200 with warnings where something is wrong."""
+    """Check the stores and return the newest job. The status is always 200; problems are in `warnings`."""
     started = time.perf_counter()
     response.headers["Cache-Control"] = "no-store"
-    (jobs, last_job), (config, doubt) = await asyncio.gather(_ask(_last_job), _ask(_doubt_about_registry))
+    (jobs, last_job), (config, problem) = await asyncio.gather(_query(_last_job), _query(_registry_problem))
     warnings = [
         *(["The job records cannot be reached."] if not jobs else []),
         *(["The KPI registry cannot be reached."] if not config else []),
-        *([doubt] if doubt else []),
+        *([problem] if problem else []),
     ]
     return Health(
         status="degraded" if warnings else "healthy",
@@ -116,40 +113,35 @@ async def health(response: Response) -> Health:
     )
 
 
-async def _ask(question: Callable[[], T]) -> tuple[bool, T | None]:
-    """Whether a store answers in time, and what."""
+async def _query(store: Callable[[], T]) -> tuple[bool, T | None]:
+    """Return whether a store responds in time, and its response."""
     try:
-        async with asyncio.timeout(ANSWER_WITHIN):
-            return True, await asyncio.get_running_loop().run_in_executor(_THREADS, question)
-    except Exception as error:  # noqa: BLE001 - whatever is wrong with a store, this answers
-        # Not its text: that of a foreign error may hold anything.
-        log.warning("%s: %s", question.__name__, error if isinstance(error, AggregatorError) else type(error).__name__)
+        return True, await _THREADS.run(store, timeout=ANSWER_WITHIN)
+    except Exception as error:  # noqa: BLE001 - the endpoint responds whatever fails in a store
+        # The text of a foreign error may contain a password or a row.
+        reason = error if isinstance(error, AggregatorError) else type(error).__name__
+        log.warning("Health check %s failed: %s", store.__name__, reason)
         return False, None
 
 
 def _last_job() -> LastJob | None:
-    # Every process of Airflow loads this plugin; few are asked.
-    from aggregator.kpi.jobs import CONNECTION
-    from aggregator.postgres.hook import PostgresTransactionHook
-
-    hook = PostgresTransactionHook(CONNECTION)
-    with hook.transaction(
+    with PostgresTransactionHook(CONNECTION).transaction(
         timeout=timedelta(seconds=ANSWER_WITHIN), application_name="aggregator/health", read_only=True
     ) as cursor:
         row = cursor.execute((SQL / "kpi/queries/last_job.sql").read_text()).fetchone()
     return LastJob.model_validate(dict(zip(LastJob.model_fields, row, strict=True))) if row else None
 
 
-def _doubt_about_registry() -> str | None:
+def _registry_problem() -> str | None:
     text = registry.load()
     if text is None:
         require_answers(lambda backend: backend.get_variable(key=registry.VARIABLE))
-    return _doubt(text)
+    return _problem_of(text)
 
 
-# Anybody may ask, at any rate, and the registry changes seldom.
+# Anybody may call this endpoint at any rate, and the registry rarely changes.
 @lru_cache(maxsize=1)
-def _doubt(text: str | None) -> str | None:
+def _problem_of(text: str | None) -> str | None:
     try:
         dropped = len(registry.parse(text).dropped)
     except registry.RegistryError as error:

@@ -1,0 +1,86 @@
+"""The HTTP API: one FastAPI app for each prefix, with its authorization and its error responses.
+
+Airflow mounts a plugin's app before its own routes, and a mount receives every path below its prefix. A single app at
+``/api`` would answer 404 for all of Airflow's own ``/api/v2``, so every prefix has an app.
+"""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
+
+from airflow.sdk.exceptions import AirflowException
+from fastapi import APIRouter, Depends, FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from sqlalchemy.exc import SQLAlchemyError
+
+from aggregator.core.errors import AggregatorError
+from aggregator.core.params import problems
+from aggregator.kpi import api as kpi
+from aggregator.telemetry import api as telemetry
+from aggregator.web import freshness, health
+from aggregator.web.security import require_cron_secret, require_scheduler_api_key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fastapi import Request
+    from fastapi.responses import Response
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+log = logging.getLogger(__name__)
+
+_UNAVAILABLE = (AggregatorError, AirflowException, SQLAlchemyError, TimeoutError)
+
+
+async def _bad_request(_: Request, error: Exception) -> Response:
+    found = error.errors() if isinstance(error, RequestValidationError) else []
+    return JSONResponse({"detail": problems(found)}, HTTPStatus.BAD_REQUEST)
+
+
+async def _unavailable(request: Request, error: Exception) -> Response:
+    # The text of a foreign error may contain a password or a row.
+    reason = error if isinstance(error, AggregatorError) else type(error).__name__
+    log.error("%s %r failed with 503: %s", request.method, request.url.path, reason)
+    detail = "A database of this service is not available. Send the request again later."
+    return JSONResponse({"detail": detail}, HTTPStatus.SERVICE_UNAVAILABLE, {"Retry-After": "30"})
+
+
+def _app(title: str, summary: str, router: APIRouter, *authorizations: Callable[..., None]) -> FastAPI:
+    app = FastAPI(
+        title=title,
+        summary=summary,
+        exception_handlers={RequestValidationError: _bad_request, **dict.fromkeys(_UNAVAILABLE, _unavailable)},
+    )
+    app.include_router(router, dependencies=[Depends(authorize) for authorize in authorizations])
+    return app
+
+
+APPS: Final = {
+    "/api/jobs": _app("Jobs", "Starts jobs for callers outside Airflow.", telemetry.router, require_cron_secret),
+    "/api/kpi": _app("KPI reports", "Receives KPI results from n8n.", kpi.router, require_scheduler_api_key),
+    "/api/health": _app("Health", "Whether KPI dispatch works.", health.router),
+    "/api/freshness": _app("Freshness", "Whether the data is fresh.", freshness.router, require_cron_secret),
+}
+"""Every app, by the prefix at which Airflow mounts it."""
+
+_WITHOUT_SLASH = {"/api/health", "/api/freshness"}
+
+
+class AppendSlash:
+    """Root middleware: adds the slash without which a mount does not match its own prefix.
+
+    Args:
+        app: Airflow's API server.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Forward a request."""
+        if scope["type"] == "http" and scope["path"].removeprefix(scope.get("root_path", "")) in _WITHOUT_SLASH:
+            scope = {**scope, "path": f"{scope['path']}/"}
+        await self.app(scope, receive, send)
