@@ -98,8 +98,8 @@ class AnalyticsEngine:
             return self.store.answer(STATEMENTS[query.text], query.format)
         if query.dataset and query.dataset not in self.store.datasets():
             raise _no_type(query) or QueryError(f"unknown table: {query.dataset}")
-        if self.behaviour.empty_range_fails and query.probe and (refusal := _no_type(query)):
-            probe = query.probe.removesuffix("FORMAT JSON")
+        if self.behaviour.empty_range_fails and query.probes and (refusal := _no_type(query)):
+            probe = query.probes[0].removesuffix("FORMAT JSON")
             if self.store.first_row(probe) == ["0"]:
                 raise refusal
         return self.store.answer(query.text, query.format)

@@ -13,22 +13,15 @@ from typing import Any, Self
 
 from chdb import session
 
+from aggregator.analytics_engine.types import DATASET_COLUMNS
+
 _Session: Any = session.Session  # chDB has no annotations
 
 DATASET_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 """What a dataset may be called here."""
 
-_COLUMNS = ", ".join(
-    [
-        "dataset String",
-        "timestamp DateTime",
-        "index1 String",
-        "_sample_interval UInt32 DEFAULT 1",
-        *(f"blob{number} String" for number in range(1, 21)),
-        *(f"double{number} Float64" for number in range(1, 21)),
-    ]
-)
-"""Table of a dataset (Cloudflare: SQL API, table structure)."""
+_COLUMNS = ", ".join(f"{name} {type_}" for name, type_ in DATASET_COLUMNS.items()).replace("UInt32", "UInt32 DEFAULT 1")
+"""Columns of a dataset's table."""
 
 DATASETS = "SELECT name FROM system.tables WHERE database = currentDatabase() ORDER BY name"
 """Query for the names of all datasets."""

@@ -26,7 +26,8 @@ def ask_postgres() -> None:
 
 
 def ask_analytics_engine() -> None:
-    AnalyticsEngineHook("odd").query("select 1 as n from clicks format JSON")
+    with AnalyticsEngineHook("odd").stream("select 1 as n from clicks format JSON"):
+        pass
 
 
 def ask_n8n() -> None:

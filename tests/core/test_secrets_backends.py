@@ -40,7 +40,7 @@ def never(_seconds: float) -> None:
 HOOKS: dict[str, Callable[[], object]] = {
     "market_db": lambda: PostgresTransactionHook("market_db").connect(),
     "n8n": lambda: N8nHook(sleep=never).post("https://n8n.example.com/webhook/x", {}, idempotency_key="k"),
-    "analytics_engine": lambda: AnalyticsEngineHook(sleep=never).query("select 1 format JSON"),
+    "analytics_engine": lambda: AnalyticsEngineHook(sleep=never).stream("select 1 as n format JSON").__enter__(),
 }
 """Connection → something that needs it."""
 

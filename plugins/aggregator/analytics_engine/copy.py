@@ -1,4 +1,4 @@
-"""The answer of an Analytics Engine query as a temporary table of PostgreSQL."""
+"""The result of an Analytics Engine query as a temporary table of PostgreSQL."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
 
-from aggregator.postgres.copy_format import NUL, format_of
+from aggregator.postgres.copy_format import NUL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from psycopg.rows import TupleRow
 
     from aggregator.analytics_engine.result import AnalyticsEngineResult
+    from aggregator.analytics_engine.types import Value
 
 _COUNT_AND_FIRST = """
 with given as (
@@ -23,71 +24,56 @@ with given as (
 select (select count(*) from given), given.* from given limit {limit}
 """
 
-_ANSWER = sql.Identifier("pg_temp", "analytics_engine_answer")
+_TABLE = sql.Identifier("pg_temp", "analytics_engine_answer")
 
 
-def copy_answer(cursor: psycopg.Cursor[TupleRow], answer: AnalyticsEngineResult) -> int:
-    """Load the rows of an answer into the temporary table ``pg_temp.analytics_engine_answer``, in constant memory.
+def copy_result(cursor: psycopg.Cursor[TupleRow], result: AnalyticsEngineResult) -> int:
+    """Load a result into the temporary table ``pg_temp.analytics_engine_answer``, in constant memory.
 
     Args:
         cursor: In the transaction that has the table until its end.
-        answer: With at least one column.
+        result: With at least one column.
 
     Returns:
-        How many rows it has.
+        The number of rows.
 
     Raises:
-        AggregatorError: The answer broke off, or holds what its types do not allow.
-        psycopg.Error: PostgreSQL refused it.
+        AggregatorError: The result is incomplete, or a value does not have its column's type.
+        psycopg.Error: PostgreSQL refused the table or the rows.
     """
-    types = [_postgres_type(column.type) for column in answer.columns]
-    columns = [sql.Identifier(column.name) for column in answer.columns]
-    definitions = [sql.SQL("{} {}").format(name, sql.SQL(type_)) for name, type_ in zip(columns, types, strict=True)]
-    cursor.execute(
-        sql.SQL("create temporary table analytics_engine_answer ({}) on commit drop").format(
-            sql.SQL(", ").join(definitions)
-        )
-    )
-    convert = [_without_nul if type_ == "text" else format_of(type_).convert for type_ in types]
+    types = [column.type.postgres for column in result.columns]
+    columns = [
+        sql.SQL("{} {}").format(sql.Identifier(column.name), sql.SQL(type_))
+        for column, type_ in zip(result.columns, types, strict=True)
+    ]
+    definition = sql.SQL("create temporary table analytics_engine_answer ({}) on commit drop")
+    cursor.execute(definition.format(sql.SQL(", ").join(columns)))
     rows = 0
-    with cursor.copy(sql.SQL("copy {} from stdin (format binary)").format(_ANSWER)) as copy:
+    with cursor.copy(sql.SQL("copy {} from stdin (format binary)").format(_TABLE)) as copy:
         copy.set_types(types)
-        for row in answer:
-            copy.write_row([None if value is None else to(value) for to, value in zip(convert, row, strict=True)])
+        for row in result:
+            copy.write_row(_storable(row))
             rows += 1
-    cursor.execute(sql.SQL("analyze {}").format(_ANSWER))
+    cursor.execute(sql.SQL("analyze {}").format(_TABLE))
     return rows
 
 
 def count_and_first(
     cursor: psycopg.Cursor[TupleRow], query: str, parameters: Mapping[str, Any], *, limit: int
 ) -> tuple[int, list[Any]]:
-    """How many rows a query has, and the first column of the first ones.
+    """The number of rows of a query, and the first column of the first rows.
 
     Args:
         cursor: In the transaction that has the temporary table.
         query: One SELECT.
         parameters: Values for its placeholders.
-        limit: Rows whose first column is returned, at most.
+        limit: The number of rows whose first column is returned, at most.
     """
     statement = sql.SQL(_COUNT_AND_FIRST).format(query=sql.SQL(query), limit=sql.Literal(limit))
     rows = cursor.execute(statement, parameters).fetchall()
     return (rows[0][0] if rows else 0), [first for _, first, *_ in rows]
 
 
-def _postgres_type(clickhouse_type: str) -> str:
-    """The type of a temporary table's column that holds every value of a ClickHouse type."""
-    name = clickhouse_type.removeprefix("LowCardinality(").removeprefix("Nullable(").rstrip(")").split("(")[0]
-    narrow = {"Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32"}
-    if name in narrow:
-        return "int8"
-    if name.startswith(("Int", "UInt", "Decimal")):
-        return "numeric"
-    return {"String": "text", "Float32": "float8", "Float64": "float8", "Date": "date", "Bool": "bool"}.get(
-        name, "timestamptz"
-    )
-
-
-def _without_nul(value: Any) -> Any:
-    # PostgreSQL has no text with NUL. Such a value equals none that is stored there, and so it does without it.
-    return value.replace(NUL, "\N{REPLACEMENT CHARACTER}")
+def _storable(row: tuple[Value, ...]) -> list[Value]:
+    # PostgreSQL cannot store NUL in a text, so such a value equals no stored one, and it does not without NUL either.
+    return [value.replace(NUL, "\N{REPLACEMENT CHARACTER}") if isinstance(value, str) else value for value in row]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from aggregator.analytics_engine.dialect import Parameter
-    from aggregator.analytics_engine.result import Value
+    from aggregator.analytics_engine.types import Value
 
 MAX_ROWS = 1000
 """Rows that XCom is asked to hold; it is a table of Airflow's metadata database."""

@@ -100,7 +100,7 @@ class AnalyticsEngineToPostgresOperator(BaseOperator):
             AggregatorError: Nothing of the window was stored, or, with ``isolate_by``, everything but the groups that
                 the text names; transient or permanent as its class says.
         """
-        from aggregator.analytics_engine.copy import copy_answer
+        from aggregator.analytics_engine.copy import copy_result
         from aggregator.analytics_engine.hook import AnalyticsEngineHook
         from aggregator.postgres.hook import PostgresTransactionHook
         from aggregator.postgres.upsert import IsolatedUpsert, Upsert
@@ -112,10 +112,10 @@ class AnalyticsEngineToPostgresOperator(BaseOperator):
         postgres = PostgresTransactionHook(self.postgres_conn_id)
         # The query first: no transaction is open while it is being computed.
         with (
-            analytics_engine.stream(self.sql, window_parameters(self.sql, *window)) as answer,
+            analytics_engine.stream(self.sql, window_parameters(self.sql, *window)) as result,
             postgres.task_transaction(context) as cursor,
         ):
-            read = copy_answer(cursor, answer) if answer.columns else 0
+            read = copy_result(cursor, result) if result.columns else 0
             if read == 0:
                 suspicious = self._suspicious(cursor, parameters)
                 return {"requests": analytics_engine.requests_sent, "read": 0, "suspicious": suspicious}
@@ -125,17 +125,17 @@ class AnalyticsEngineToPostgresOperator(BaseOperator):
                 outcome = IsolatedUpsert(upsert.from_select(cursor, self.select, parameters))
             else:
                 outcome = upsert.isolated_select(cursor, self.select, parameters, by=self.isolate_by)
-        result = {
+        counts = {
             "requests": analytics_engine.requests_sent,
             "read": read,
             "skipped": skipped,
             **asdict(outcome.counts),
             "suspicious": False,
         }
-        self.log.info("Stored %s – %s in %s: %s", window.start, window.end, self.table, result)
+        self.log.info("Stored %s – %s in %s: %s", window.start, window.end, self.table, counts)
         if self.isolate_by is not None:
             refuse_incomplete(self.table, self.isolate_by, outcome)
-        return result
+        return counts
 
     def _suspicious(self, cursor: psycopg.Cursor[TupleRow], parameters: Mapping[str, Any]) -> bool:
         from aggregator.postgres.empty_source import is_suspicious

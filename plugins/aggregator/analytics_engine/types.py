@@ -1,166 +1,177 @@
-"""Types of the expressions in a query for Workers Analytics Engine, as far as they are known before it is sent.
+"""Column types: how a value of each ClickHouse type is read from JSON, and stored in PostgreSQL.
 
-Analytics Engine judges types. It answers 422 to ``max(blob1)`` (``cannot use the String type as argument 1``) and to
-``if`` with branches of unlike types. ClickHouse, whose dialect it shares, accepts both.
+| ClickHouse type | Read as | Column of the temporary table |
+|---|---|---|
+| ``UInt8`` to ``UInt32``, ``Int8`` to ``Int64`` | ``int``, from a number or a string | ``int8`` |
+| ``UInt64``, and integers of 128 and 256 bits | ``int``, from a number or a string | ``numeric`` |
+| ``Float32``, ``Float64`` | finite ``float``, from a number or a string | ``float8`` |
+| ``Decimal(P, S)`` and its sized forms | ``Decimal``, from a number or a string | ``numeric`` |
+| ``String`` | ``str`` | ``text`` |
+| ``DateTime``, in UTC | aware ``datetime``, from ``YYYY-MM-DD hh:mm:ss`` | ``timestamptz`` |
+| ``Date`` | ``date``, from ``YYYY-MM-DD`` | ``date`` |
+| ``Bool`` | ``bool`` | ``bool`` |
+| ``Nullable(T)`` | ``None``, or as ``T`` | as ``T`` |
+| ``LowCardinality(T)`` | as ``T`` | as ``T`` |
+
+The API sends 64-bit integers and sums as numbers or as strings.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from sqlglot import exp
+import math
+import re
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable
 
-    Types = Mapping[str, str | None]
+Value = int | float | Decimal | str | bool | date | datetime | None
+"""A value of a row. A ``datetime`` is aware and in UTC."""
 
-STRING, NUMBER, TIME, ZONED_TIME, ARRAY = "a String", "a number", "a time", "a time with a time zone", "an array"
+_INTEGER = re.compile(r"-?[0-9]{1,78}")
+_NUMBER = re.compile(r"-?[0-9]{1,400}(?:\.[0-9]{1,400})?(?:[eE][+-]?[0-9]{1,4})?")
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_DATETIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}")
 
-UNREADABLE = (ARRAY, ZONED_TIME)
-"""Types of results that ``AnalyticsEngineResult`` cannot read. A local time can be ambiguous."""
-
-TYPES_OF_COLUMNS: dict[str, str | None] = {
-    **dict.fromkeys(["dataset", "index1", *(f"blob{number}" for number in range(1, 21))], STRING),
-    **dict.fromkeys(["_sample_interval", *(f"double{number}" for number in range(1, 21))], NUMBER),
-    "timestamp": TIME,
-}
-"""Columns of every dataset (Cloudflare: SQL API, table structure)."""
-
-_STRINGS = "lower lowerUTF8 toLower upper upperUTF8 toUpper substring format formatDateTime bin hex"
-_NUMBERS = """
-count countIf sum sumIf avg avgIf quantileExactWeighted quantileWeighted length position extract intDiv log ln pow floor
-ceil toYear toMonth toDayOfMonth toDayOfWeek toHour toMinute toSecond toUnixTimestamp toYYYYMM toUInt8 toUInt32
-"""
-_RETURNS = {
-    **dict.fromkeys(_STRINGS.split(), STRING),
-    **dict.fromkeys(_NUMBERS.split(), NUMBER),
-    **dict.fromkeys(["now", "today", "toDateTime"], TIME),
-    **dict.fromkeys(["topK", "topKWeighted"], ARRAY),
-}
-"""What a function returns, where that does not depend on its arguments."""
-
-_LIKE_FIRST_ARGUMENT = """
-min max argMin argMax first_value last_value toStartOfInterval toStartOfYear toStartOfMonth toStartOfWeek toStartOfDay
-toStartOfHour toStartOfFifteenMinutes toStartOfTenMinutes toStartOfFiveMinutes toStartOfMinute
-"""
-_RETURNS_ITS_ARGUMENT = frozenset(_LIKE_FIRST_ARGUMENT.split())
-
-_VALUES = {
-    "min": 1,
-    "max": 1,
-    "sum": 1,
-    "sumIf": 1,
-    "avg": 1,
-    "avgIf": 1,
-    "quantileExactWeighted": 2,
-    "quantileWeighted": 3,
-}
-"""Functions that take no String, and how many of their arguments that is said of."""
-
-_ZONE_AFTER = {"toDateTime": 1, "toStartOfInterval": 2}
-"""Functions that take a time zone after so many arguments."""
-
-_UTC = frozenset({"UTC", "Etc/UTC"})
-
-_NAMES: dict[type[exp.Expr], str] = {
-    exp.ArgMax: "argMax",
-    exp.ArgMin: "argMin",
-    exp.Avg: "avg",
-    exp.Ceil: "ceil",
-    exp.Count: "count",
-    exp.Extract: "extract",
-    exp.FirstValue: "first_value",
-    exp.Floor: "floor",
-    exp.Format: "format",
-    exp.Hex: "hex",
-    exp.If: "if",
-    exp.LastValue: "last_value",
-    exp.Length: "length",
-    exp.Ln: "ln",
-    exp.Log: "log",
-    exp.Lower: "lower",
-    exp.Max: "max",
-    exp.Min: "min",
-    exp.Pow: "pow",
-    exp.StrPosition: "position",
-    exp.Substring: "substring",
-    exp.Sum: "sum",
-    exp.TimeToStr: "formatDateTime",
-    exp.TimestampTrunc: "toStartOfDay",  # and the others that round to a unit
-    exp.Upper: "upper",
-}
-"""Functions for which sqlglot has a class of its own. The others keep their name."""
+_INTEGER_TYPE = re.compile(r"(U?)Int(8|16|32|64|128|256)")
+_DECIMAL_TYPE = re.compile(r"Decimal(?:32|64|128|256)?\([0-9]+(?:, ?[0-9]+)?\)")
+_WRAPPED_TYPE = re.compile(r"(LowCardinality|Nullable)\((.+)\)")
 
 
-def type_of(node: exp.Expr, types: Types) -> str | None:
-    """The type of an expression.
+class Kind(StrEnum):
+    """What the dialect distinguishes about an expression. The value is its name in error texts."""
+
+    STRING = "a String"
+    NUMBER = "a number"
+    TIME = "a time"
+    ZONED_TIME = "a time with a time zone"
+    ARRAY = "an array"
+
+
+UNREADABLE = (Kind.ARRAY, Kind.ZONED_TIME)
+"""Kinds without a column type below. A local time can be ambiguous."""
+
+
+class MismatchError(ValueError):
+    """A value does not have its column's type."""
+
+
+@dataclass(frozen=True)
+class ColumnType:
+    """A ClickHouse type.
+
+    Attributes:
+        read: Converts a JSON value (fractions as ``Decimal``) and raises `MismatchError` if it has another type.
+        postgres: PostgreSQL type that holds every value. psycopg writes what ``read`` returns as this type.
+        kind: What the dialect calls it; None if no column of a dataset has this type.
+    """
+
+    read: Callable[[Any], Value]
+    postgres: str
+    kind: Kind | None = None
+
+
+def column_type(name: str) -> ColumnType:
+    """The description of a ClickHouse type.
 
     Args:
-        node: The expression.
-        types: Types of the columns and aliases that it may name.
+        name: The type as ``meta`` names it, such as ``Nullable(UInt64)``.
 
-    Returns:
-        One of the constants above; None if it is another one or not known.
+    Raises:
+        LookupError: The type is not in the table above.
     """
-    match node:
-        case exp.Column():
-            return types.get(node.name)
-        case exp.Literal():
-            return STRING if node.is_string else NUMBER
-        case exp.Paren() | exp.Neg():
-            return type_of(node.this, types)
-        case exp.Add() | exp.Sub() | exp.Mul() | exp.Div() | exp.Mod():
-            return _type_of_arithmetic(node, types)
-    return _type_of_function(*_function(node), types)
+    if wrapped := _WRAPPED_TYPE.fullmatch(name):
+        inner = column_type(wrapped[2])
+        return replace(inner, read=_nullable(inner.read)) if wrapped[1] == "Nullable" else inner
+    if integer := _INTEGER_TYPE.fullmatch(name):
+        return _integer_type(int(integer[2]), signed=not integer[1])
+    if _DECIMAL_TYPE.fullmatch(name):
+        return ColumnType(_read_decimal, "numeric")
+    return _TYPES[name]
 
 
-def problem_of_types(node: exp.Expr, types: Types) -> tuple[str, str] | None:
-    """What Analytics Engine refuses about the types in an expression, without what is nested in it.
-
-    Args:
-        node: The expression.
-        types: As for `type_of`.
-
-    Returns:
-        What is refused, and why; None if nothing is.
-    """
-    name, arguments = _function(node)
-    if STRING in {type_of(argument, types) for argument in arguments[: _VALUES.get(name, 0)]}:
-        return f"function {name}", "it takes no String. Of Strings there are argMin and argMax, beside a number or time"
-    if name == "if":
-        found = {type_of(branch, types) for branch in arguments[1:]} - {None}
-        branches = sorted({TIME if branch == ZONED_TIME else str(branch) for branch in found})
-        if len(branches) > 1:
-            return "function if", f"its branches have unlike types, {' and '.join(branches)}"
-    return None
+def _nullable(read: Callable[[Any], Value]) -> Callable[[Any], Value]:
+    return lambda value: None if value is None else read(value)
 
 
-def _type_of_arithmetic(node: exp.Expr, types: Types) -> str | None:
-    left, right = (type_of(side, types) for side in (node.this, node.expression))
-    for type_ in (left, right):
-        if type_ in {TIME, ZONED_TIME}:
-            return type_ if (left, right).count(None) else None  # the other side is an interval
-    return NUMBER
+def _integer_type(bits: int, *, signed: bool) -> ColumnType:
+    lowest, highest = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+
+    def read(value: Any) -> int:
+        number = int(value) if isinstance(value, str) and _INTEGER.fullmatch(value) else value
+        # Limits first: the integer of 1e999999999 does not fit into memory.
+        if type(number) in {int, Decimal} and lowest <= number <= highest and number == int(number):
+            return int(number)
+        raise MismatchError
+
+    return ColumnType(read, "int8" if highest < 2**63 else "numeric", Kind.NUMBER)
 
 
-def _type_of_function(name: str, arguments: list[exp.Expr], types: Types) -> str | None:
-    if name == "if":
-        return next(filter(None, (type_of(branch, types) for branch in arguments[1:])), None)
-    zone = arguments[_ZONE_AFTER[name] :] if name in _ZONE_AFTER else []
-    if zone:
-        return TIME if isinstance(zone[0], exp.Literal) and zone[0].name in _UTC else ZONED_TIME
-    if name in _RETURNS_ITS_ARGUMENT and arguments:
-        return type_of(arguments[0], types)
-    return _RETURNS.get(name)
+def _read_float(value: Any) -> float:
+    number = float(_read_decimal(value))
+    if math.isfinite(number):
+        return number
+    raise MismatchError
 
 
-def _function(node: exp.Expr) -> tuple[str, list[exp.Expr]]:
-    """Name and arguments of a function; no name for anything else."""
-    if isinstance(node, exp.ParameterizedAgg):  # quantileExactWeighted(0.5)(double1, _sample_interval)
-        return node.name, list(node.args["params"])
-    if isinstance(node, exp.Anonymous | exp.AnonymousAggFunc):
-        return node.name, list(node.expressions)
-    if isinstance(node, exp.If):
-        return "if", [part for part in (node.this, node.args.get("true"), node.args.get("false")) if part]
-    return _NAMES.get(type(node), ""), [node.this] if isinstance(node.this, exp.Expr) else []
+def _read_decimal(value: Any) -> Decimal:
+    if type(value) in {int, Decimal} or (isinstance(value, str) and _NUMBER.fullmatch(value)):
+        return Decimal(value)
+    raise MismatchError
+
+
+def _read_string(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    raise MismatchError
+
+
+def _read_bool(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise MismatchError
+
+
+def _read_date(value: Any) -> date:
+    return _read_datetime_text(_DATE, value).date()
+
+
+def _read_datetime(value: Any) -> datetime:
+    return _read_datetime_text(_DATETIME, value).replace(tzinfo=UTC)
+
+
+def _read_datetime_text(pattern: re.Pattern[str], value: Any) -> datetime:
+    if isinstance(value, str) and pattern.fullmatch(value):
+        try:
+            return datetime.fromisoformat(value)
+        except ValueError:  # no such day
+            raise MismatchError from None
+    raise MismatchError
+
+
+_FLOAT = ColumnType(_read_float, "float8", Kind.NUMBER)
+_UTC_TIME = ColumnType(_read_datetime, "timestamptz", Kind.TIME)
+_TYPES = {
+    "Bool": ColumnType(_read_bool, "bool"),
+    "Date": ColumnType(_read_date, "date"),
+    "DateTime": _UTC_TIME,
+    "DateTime('UTC')": _UTC_TIME,
+    "DateTime('Etc/UTC')": _UTC_TIME,
+    "Float32": _FLOAT,
+    "Float64": _FLOAT,
+    "String": ColumnType(_read_string, "text", Kind.STRING),
+}
+
+DATASET_COLUMNS = {
+    "dataset": "String",
+    "timestamp": "DateTime",
+    "index1": "String",
+    "_sample_interval": "UInt32",
+    **{f"blob{number}": "String" for number in range(1, 21)},
+    **{f"double{number}": "Float64" for number in range(1, 21)},
+}
+"""Columns of every dataset and their ClickHouse types (Cloudflare: SQL API, table structure)."""
