@@ -15,7 +15,8 @@ from aggregator.core.errors import PermanentError, TransientError, WrongParamsEr
 from aggregator.kpi import jobs
 from aggregator.kpi.operators import pages
 from aggregator.kpi.registry import RegistryError
-from aggregator.n8n.hook import N8nHook, N8nUnknownError
+from aggregator.n8n.errors import N8nUnknownError
+from aggregator.n8n.hook import N8nHook
 from dev.n8n.app import Workflow
 from dev.n8n.faults import UNREGISTERED
 from dev.n8n.fixtures import KEY
@@ -202,7 +203,7 @@ class TestExactlyOnce:
         run = Run(dag)
         run.plan()
         run.send()
-        with pytest.raises(PermanentError, match=r"is partial: bad is failed \(.*answered 422: No"):
+        with pytest.raises(PermanentError, match=r"is partial: bad is failed \(.*returned 422: No"):
             run.settle()
         assert run.xcoms["settle_job", "return_value"]["kpis"] == {"failed": 1, "triggered": 1}
         run.clear()
@@ -428,12 +429,12 @@ def test_ten_ways_to_fail_stop_none_of_the_forty_others(dag, registry, n8n, kpi_
         "moved": [Fault(status=302, headers={"Location": "http://169.254.169.254/latest"})],
     }
     words = {
-        "refused": "cannot be connected to: [Errno 111] Connection refused",
+        "refused": "failed: [Errno 111] Connection refused",
         "dns": "cannot be resolved",
-        "timeout": "no answer came (ReadTimeout)",
-        "inactive": 'answered 404: The requested webhook "POST inactive" is not registered',
-        "forbidden": "answered 403: Authorization data is wrong!",
-        "error": "answered 500: Error in workflow",
+        "timeout": "to the request (ReadTimeout)",
+        "inactive": 'returned 404: The requested webhook "POST inactive" is not registered',
+        "forbidden": "returned 403: Authorization data is wrong!",
+        "error": "returned 500: Error in workflow",
         "moved": "a redirect to 169.254.169.254, which is not followed",
     }
     registry(
@@ -479,7 +480,7 @@ def test_hostile_url_is_called_by_nobody(dag, registry, n8n, kpi_db, url: str) -
     registry(entry(n8n, "evil", url), "good")
     run = Run(dag)
     run.plan()
-    assert "no public address" in str(run.send()["evil"])
+    assert "not a public address" in str(run.send()["evil"])
     assert statuses(kpi_db) == {"evil": "failed", "good": "triggered"}
 
 

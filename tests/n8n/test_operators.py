@@ -10,7 +10,7 @@ import pytest
 from airflow.sdk import DAG
 
 from aggregator.core.metrics import figures
-from aggregator.n8n.hook import N8nRefusedError
+from aggregator.n8n.errors import N8nRefusedError
 from aggregator.n8n.operators import N8nWebhookOperator
 from dev.n8n.app import Workflow
 from dev.n8n.fixtures import KEY

@@ -165,7 +165,7 @@ def _post(url: str, text: str) -> str | None:
     """Why the receiver did not accept a message: a status or the class of an error, whose text may hold the URL."""
     import requests
 
-    from aggregator.n8n.hook import STARTING_UP
+    from aggregator.n8n.responses import STARTING_UP
 
     body = {"text": html.escape(text, quote=False)}
     try:

@@ -221,7 +221,8 @@ class TriggerKpiOperator(_KpiOperator):
 
     def _send(self, context: Context, kpi: Kpi, owner: str, idempotency_key: str) -> dict[str, Any]:
         from aggregator.kpi.jobs import Status
-        from aggregator.n8n.hook import N8nError, N8nHook, N8nUnknownError
+        from aggregator.n8n.errors import N8nError, N8nUnknownError
+        from aggregator.n8n.hook import N8nHook
 
         trace_id = trace_id_of(context["dag_run"])
         try:

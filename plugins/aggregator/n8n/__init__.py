@@ -1,1 +1,4 @@
-"""n8n: the hook that calls webhooks, the addresses it may call, and its operator."""
+"""n8n: the hook and the operator that start workflows through webhooks.
+
+``hook`` sends the request, ``addresses`` guards which URLs it may call, and ``responses`` judges the response.
+"""

@@ -1,20 +1,15 @@
-"""n8n's webhooks: exactly one execution for each delivery, or an error that says what is known (spec: KPI dispatch).
-
-The answers were recorded on n8n 2.41. Source for its webhooks: https://docs.n8n.io/integrations/builtin/core-nodes/n8n-nodes-base.webhook/
-"""
+"""Start n8n workflows through webhooks: one execution for each delivery, or an error that says whether it started."""
 
 from __future__ import annotations
 
 import json
 import re
-import socket
 import ssl
 import time
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
-from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import httpx
@@ -22,99 +17,34 @@ from airflow.sdk import BaseHook
 from tenacity import wait_exponential
 
 from aggregator.core import connections
-from aggregator.core.errors import (
-    AggregatorError,
-    PermanentError,
-    TransientError,
-    UnknownConnectionError,
-    parse_retry_after,
-)
+from aggregator.core.errors import PermanentError, UnknownConnectionError
 from aggregator.core.retrying import retrying
 from aggregator.core.settings import KpiSettings
-from aggregator.n8n.addresses import is_public
+from aggregator.n8n.addresses import origin_of, parse_origins, parse_url, resolve
+from aggregator.n8n.errors import N8nError, N8nNotRegisteredError, N8nRefusedError, N8nUnavailableError, N8nUnknownError
+from aggregator.n8n.responses import MAY_HAVE_STARTED, Response, check
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 ATTEMPTS = 4
-"""How often a delivery is tried at most: at once, and after 1, 2 and 4 seconds (spec: KPI dispatch, outcome)."""
+"""Maximum number of requests for one delivery, with waits of 1, 2 and 4 seconds between them."""
 
 CONNECT_SECONDS = 10.0
 
-MAX_MESSAGE = 500
-"""Characters that an error keeps of what n8n said."""
-
-_MAY_RUN = "n8n may have started the workflow, so it is not sent again: check n8n's executions."
-_MAX_BODY = 16 * 1024
-_WEB_SERVER_DOWN, _UNREACHABLE, _HANDSHAKE_FAILED, _INVALID_CERTIFICATE, _ORIGIN_ERROR = 521, 523, 525, 526, 530
-_UNKNOWN_ERROR, _CONNECTION_TIMED_OUT, _TIMED_OUT = 520, 522, 524  # Cloudflare's, which the standard library lacks
-_RETRIED: Final = frozenset(
-    {
-        HTTPStatus.REQUEST_TIMEOUT,
-        HTTPStatus.TOO_EARLY,
-        HTTPStatus.TOO_MANY_REQUESTS,
-        HTTPStatus.SERVICE_UNAVAILABLE,
-        *(_WEB_SERVER_DOWN, _UNREACHABLE, _HANDSHAKE_FAILED, _INVALID_CERTIFICATE, _ORIGIN_ERROR),
-    }
-)
-"""Nothing was started."""
-
-_UNKNOWN: Final = frozenset(
-    {
-        HTTPStatus.BAD_GATEWAY,
-        HTTPStatus.GATEWAY_TIMEOUT,
-        *(_UNKNOWN_ERROR, _CONNECTION_TIMED_OUT, _TIMED_OUT),
-    }
-)
-"""A proxy may have delivered the request, and n8n finishes a workflow whose caller is gone."""
-
-STARTING_UP: Final = "n8n is starting up. Please wait"
-"""The page with which n8n answers every request with status 200 until its migrations are done."""
-
-_NOT_REGISTERED = "not registered"
-_PROBLEM = "There was a problem executing the workflow"
-"""What n8n 2.41 says: `dist/abstract-server.js`, `dist/webhooks/webhook-helpers.js` of its npm package."""
+MAX_BODY = 16 * 1024
+"""Number of bytes of a response body that are read."""
 
 _KEY = re.compile(r"[!-~]+")
-_TAG = re.compile(r"<(?:style|script)\b.*?</(?:style|script)>|<[^>]*>", re.DOTALL | re.IGNORECASE)
-_SCHEMES: Final = frozenset({"http", "https"})
-
-
-class N8nError(AggregatorError):
-    """A workflow was not started, as far as it is known.
-
-    Attributes:
-        status: HTTP status of the last answer; None if there was none.
-        retry_count: How many requests followed the first one.
-    """
-
-    status: int | None = None
-    retry_count: int = 0
-
-
-class N8nRefusedError(N8nError, PermanentError):
-    """The workflow was not started, or ran and failed; the same request would end in the same way."""
-
-
-class N8nUnavailableError(N8nError, TransientError):
-    """The workflow was not started, and the same request may start it later."""
-
-
-class _NotRegisteredError(N8nUnavailableError):
-    """n8n has no such webhook: for a second while a workflow is republished, or indefinitely."""
-
-
-class N8nUnknownError(N8nError, PermanentError):
-    """The request was sent, and the workflow may have been started, so it is not sent again."""
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """A webhook that n8n has accepted. It says that a workflow was started, not that it is done.
+    """A webhook call that n8n accepted. The workflow was started, but it may not be finished.
 
     Attributes:
         status: HTTP status, 2xx.
-        retry_count: How many requests followed the first one.
+        retry_count: Number of requests after the first one.
     """
 
     status: int
@@ -123,7 +53,7 @@ class Delivery:
 
 @dataclass(frozen=True)
 class _Access:
-    """What the connection allows."""
+    """The API key, and the origins that may receive it."""
 
     key: str | None = field(repr=False)
     origins: frozenset[str]
@@ -133,15 +63,15 @@ class _Access:
 
 
 class N8nHook(BaseHook):
-    """Starts n8n workflows through their webhooks.
+    """Start n8n workflows through their webhooks.
 
-    The connection has the webhooks' API key as ``password`` (``N8N_API_KEY`` stands in for it), and in its extra
-    ``allowed_origins``, a list such as ``["https://n8n.example.com"]``. Only these are sent the key, and only these may
-    be at an address that is not public: a URL that somebody wrote into a registry can neither collect the key nor reach
-    the cloud's metadata, this machine or its neighbours. Without a connection there is no key and no such origin.
+    The connection holds the API key of the webhooks as ``password`` (fallback: ``N8N_API_KEY``) and ``allowed_origins``
+    in its extra, such as ``["https://n8n.example.com"]``. Only these origins receive the key, and only these may have
+    an address that is not public. So a URL in the registry can neither collect the key nor reach a cloud's metadata,
+    this machine or its network. Without a connection there is no key, and only public addresses are called.
 
-    A name is resolved once, its addresses are checked, and the request goes to the one that was checked; a proxy, which
-    would resolve it again, is not used. Redirects are not followed.
+    The host is resolved once, its addresses are checked, and the request is sent to a checked address. Proxies are not
+    used, because they would resolve the host again. Redirects are not followed.
     """
 
     default_conn_name = "n8n"
@@ -153,12 +83,12 @@ class N8nHook(BaseHook):
         sleep: Callable[[float], None] = time.sleep,
         timeouts: tuple[float, float] | None = None,
     ) -> None:
-        """Remember how to ask; nothing is read or sent yet.
+        """Store the arguments. The connection is read by the first request.
 
         Args:
             conn_id: Airflow connection.
-            sleep: Waits that many seconds.
-            timeouts: Seconds to connect, and to wait for the response; by default 10, and ``N8N_READ_TIMEOUT_SECONDS``.
+            sleep: Function that waits for a number of seconds.
+            timeouts: Connect and read timeout in seconds. Default: 10, and ``N8N_READ_TIMEOUT_SECONDS``.
         """
         super().__init__()
         self.conn_id = conn_id
@@ -166,27 +96,27 @@ class N8nHook(BaseHook):
         self.timeouts = timeouts
 
     def post(self, url: str, payload: Mapping[str, Any], *, idempotency_key: str) -> Delivery:
-        """Start a workflow: send ``payload`` to a webhook, again only where it is sure that nothing was started.
+        """Send ``payload`` to a webhook. Repeat the request only if the workflow was certainly not started.
 
         Args:
-            url: The webhook's, ``http`` or ``https``, without credentials.
-            payload: Sent as JSON, untouched.
-            idempotency_key: The same for every attempt to start the same thing; sent as ``Idempotency-Key``.
+            url: URL of the webhook, ``http`` or ``https``, without credentials.
+            payload: Sent as JSON, unchanged.
+            idempotency_key: Sent as ``Idempotency-Key``. Use the same key for all attempts to start the same thing.
 
         Returns:
-            That n8n accepted it.
+            The accepted call.
 
         Raises:
-            N8nRefusedError: n8n or this hook refused it, the workflow ran and failed, or n8n did not know the webhook
-                `ATTEMPTS` times. The text has n8n's own message.
-            N8nUnavailableError: n8n could not be reached, was starting or was busy, `ATTEMPTS` times.
-            N8nUnknownError: The request was sent, and the workflow may have been started.
-            PermanentError: The connection or its key is not what this hook needs.
+            N8nRefusedError: n8n or this hook refused the request, the workflow ran and failed, or n8n did not have the
+                webhook in `ATTEMPTS` requests. The text contains n8n's message.
+            N8nUnavailableError: n8n was unreachable, starting or busy in `ATTEMPTS` requests.
+            N8nUnknownError: The request was sent, and n8n may have started the workflow.
+            PermanentError: The connection or its key is invalid.
             TypeError, ValueError: The payload cannot be written as JSON.
         """
-        target = _parsed(url)
+        target = parse_url(url)
         headers = {
-            "Accept-Encoding": "identity",  # of an answer, no more than its beginning is read and kept
+            "Accept-Encoding": "identity",  # a compressed body could be larger than `MAX_BODY`
             "Content-Type": "application/json",
             "Idempotency-Key": quote(idempotency_key, safe="/_-.:"),
         }
@@ -199,9 +129,9 @@ class N8nHook(BaseHook):
             return self._send(target, headers, content)
 
         try:
-            again = retrying(attempts=ATTEMPTS, wait=wait_exponential(), sleep=self.sleep, warn=self.log.warning)
-            status = again(attempt)
-        except _NotRegisteredError as error:
+            retry = retrying(attempts=ATTEMPTS, wait=wait_exponential(), sleep=self.sleep, warn=self.log.warning)
+            status = retry(attempt)
+        except N8nNotRegisteredError as error:
             refused = N8nRefusedError(str(error))
             refused.status, refused.retry_count = error.status, sent - 1
             raise refused from None
@@ -211,13 +141,11 @@ class N8nHook(BaseHook):
         return Delivery(status, sent - 1)
 
     def _send(self, url: httpx.URL, headers: dict[str, str], content: bytes) -> int:
-        access, origin = self._access, _origin(url)
-        trusted = origin in access.origins
-        addresses = _resolve(url)
-        if not trusted:
-            _refuse_private(origin, addresses)
+        access, origin = self._access, origin_of(url)
+        allowed = origin in access.origins
+        addresses = resolve(url, allowed=allowed)
         headers = {**headers, "Host": url.netloc.decode()}
-        if trusted and access.key:
+        if allowed and access.key:
             headers["Authorization"] = f"Bearer {access.key}"
         connect, read = self.timeouts or (CONNECT_SECONDS, KpiSettings.load().n8n_read_timeout_seconds)
         timeout = httpx.Timeout(read, connect=connect)
@@ -232,8 +160,9 @@ class N8nHook(BaseHook):
                 )
                 for address in addresses
             ]
-            with closing(_first_answer(client, requests, origin)) as response:
-                _judge(response, origin, access, trusted=trusted, seconds=read)
+            with closing(_first_response(client, requests, origin)) as response:
+                key_withheld = access.key is not None and not allowed
+                check(_read(response, access, read), origin, key_withheld=key_withheld)
                 return response.status_code
 
     @cached_property
@@ -244,78 +173,26 @@ class N8nHook(BaseHook):
         try:
             connection = connections.get(self.conn_id)
         except UnknownConnectionError:
-            self.log.info("There is no connection %s: no key is sent, and only public addresses are.", self.conn_id)
+            self.log.info("connection=%s missing: no API key is sent, and only public hosts are called", self.conn_id)
         else:
             key = (connection.password or "").strip() or key
             origins = connection.extra_dejson.get("allowed_origins", [])
         if key and not _KEY.fullmatch(key):
-            msg = f"The key of connection {self.conn_id!r} (or N8N_API_KEY) has characters that no key has; correct it."
-            raise PermanentError(msg)
-        return _Access(key, frozenset(_allowed(origins, self.conn_id)))
-
-
-def _parsed(text: str) -> httpx.URL:
-    try:
-        url = httpx.URL(text)
-    except (httpx.InvalidURL, TypeError, ValueError):
-        url = httpx.URL()
-    if url.scheme not in _SCHEMES or not url.host or b"%" in url.raw_host:
-        msg = "The webhook's URL is not one of http or https with a host; nothing was sent. Correct it."
-        raise N8nRefusedError(msg)
-    if url.userinfo:
-        msg = f"The webhook's URL at {_origin(url)} has credentials in it; nothing was sent. Take them out of the URL."
-        raise N8nRefusedError(msg)
-    return url
-
-
-def _origin(url: httpx.URL) -> str:
-    return f"{url.scheme}://{url.netloc.decode()}"
-
-
-def _allowed(origins: Any, conn_id: str) -> Iterator[str]:
-    for origin in origins if isinstance(origins, list) else [""]:
-        try:
-            url = httpx.URL(origin)
-        except (httpx.InvalidURL, TypeError, ValueError):
-            url = httpx.URL()
-        if url.scheme not in _SCHEMES or not url.host or url.userinfo or url.raw_path != b"/":
             msg = (
-                f"The extra of connection {conn_id!r} has allowed_origins that are not a list of scheme, host and, if "
-                """it is not the scheme's own, port. Set it to {"allowed_origins": ["https://n8n.example.com"]}."""
+                f"The API key in connection {self.conn_id!r} (or N8N_API_KEY) contains characters that a header cannot "
+                "have. Nothing was sent. Correct the key."
             )
             raise PermanentError(msg)
-        yield _origin(url)
+        return _Access(key, parse_origins(origins, self.conn_id))
 
 
 def _certificates(url: httpx.URL) -> ssl.SSLContext:
-    # Loading the authorities takes a tenth of a second.
+    # Loading the certificate authorities takes 0.1 s, so skip it for http.
     return httpx.create_ssl_context() if url.scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
-def _resolve(url: httpx.URL) -> list[str]:
-    """The addresses of a URL's host, the preferred one first."""
-    try:
-        found = socket.getaddrinfo(url.raw_host.decode(), None, type=socket.SOCK_STREAM)
-    except OSError as error:
-        msg = f"The host of {_origin(url)} cannot be resolved: {error.strerror or error}. Nothing was sent."
-        raise N8nUnavailableError(msg) from None
-    except UnicodeError:
-        msg = f"The host of {_origin(url)} is no host name; nothing was sent. Correct the webhook's URL."
-        raise N8nRefusedError(msg) from None
-    return list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
-
-
-def _refuse_private(origin: str, addresses: Sequence[str]) -> None:
-    if private := [address for address in addresses if not is_public(address)]:
-        msg = (
-            f"{origin} is at {private[0]}, which is no public address; nothing was sent. If this is your n8n, add "
-            f"{origin} to allowed_origins in the extra of the connection."
-        )
-        raise N8nRefusedError(msg)
-
-
-def _first_answer(client: httpx.Client, requests: Sequence[httpx.Request], origin: str) -> httpx.Response:
-    """The answer of the first address that can be connected to; its body is not read."""
+def _first_response(client: httpx.Client, requests: Sequence[httpx.Request], origin: str) -> httpx.Response:
+    """The response from the first address that accepts a connection. Its body is not read."""
     for number, request in enumerate(requests, start=1):
         try:
             return client.send(request, stream=True)
@@ -325,7 +202,7 @@ def _first_answer(client: httpx.Client, requests: Sequence[httpx.Request], origi
         except httpx.HTTPError as error:
             slow = isinstance(error, httpx.ReadTimeout)
             hint = " If n8n needs longer to respond, raise N8N_READ_TIMEOUT_SECONDS." if slow else ""
-            msg = f"{origin} was sent the request, and no answer came ({type(error).__name__}). {_MAY_RUN}{hint}"
+            msg = f"No response from {origin} to the request ({type(error).__name__}). {MAY_HAVE_STARTED}{hint}"
             raise N8nUnknownError(msg) from None
     raise AssertionError
 
@@ -335,88 +212,38 @@ def _not_connected(error: httpx.TransportError, origin: str) -> N8nError:
     while cause and not isinstance(cause, ssl.SSLCertVerificationError):
         cause = cause.__cause__ or cause.__context__
     if cause:
-        return N8nRefusedError(f"{origin} has no valid certificate: {error}. Nothing was sent.")
+        msg = f"The certificate of {origin} is not valid: {error}. Nothing was sent. Replace the certificate."
+        return N8nRefusedError(msg)
     reason = str(error) or type(error).__name__
-    return N8nUnavailableError(f"{origin} cannot be connected to: {reason}. Nothing was sent.")
+    msg = f"Connecting to {origin} failed: {reason}. Nothing was sent. Check that n8n is running and reachable."
+    return N8nUnavailableError(msg)
 
 
-def _judge(response: httpx.Response, origin: str, access: _Access, *, trusted: bool, seconds: float) -> None:
-    """Raise the error that a response stands for, if it is one."""
-    status, content_type = response.status_code, response.headers.get("Content-Type", "")
-    is_html = "html" in content_type
-    if response.is_success:
-        if is_html:
-            _judge_page(response, origin, seconds)
-        return
-    body, _ = _beginning(response, seconds)
-    text = access.redact(body.decode(errors="replace"))
-    is_json, words = _words(text, is_html=is_html)
-    said = f"n8n at {origin} answered {status}: {words or 'nothing'}"
-    if response.has_redirect_location:
-        target = response.headers["Location"]
-        said = f"{origin} answered {status}, a redirect to {_host(target)}, which is not followed"
-    not_found = status == HTTPStatus.NOT_FOUND
-    error: N8nError
-    if status in _RETRIED or (not_found and not is_json and (is_html or "text/plain" in content_type)):
-        error = N8nUnavailableError(f"{said}.", retry_after=parse_retry_after(response.headers.get("Retry-After")))
-    elif not_found and is_json and _NOT_REGISTERED in words:
-        error = _NotRegisteredError(f"{said}.")
-    elif status in _UNKNOWN or (status == HTTPStatus.INTERNAL_SERVER_ERROR and _PROBLEM in words):
-        error = N8nUnknownError(f"{said}. {_MAY_RUN}")
-    elif status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN} and access.key and not trusted:
-        error = N8nRefusedError(f"{said}. The key was not sent: {origin} is not in the connection's allowed_origins.")
-    else:
-        error = N8nRefusedError(f"{said}.")
-    error.status = status
-    raise error
+def _read(response: httpx.Response, access: _Access, seconds: float) -> Response:
+    """Read the parts of a response that the rules use. The body of a success is read only if it is a page."""
+    content_type = response.headers.get("Content-Type", "")
+    body, complete = b"", True
+    if not response.is_success or "html" in content_type:
+        body, complete = _read_body(response, seconds)
+    return Response(
+        response.status_code,
+        content_type,
+        text=access.redact(body.decode(errors="replace")),
+        complete=complete,
+        retry_after=response.headers.get("Retry-After"),
+        location=response.headers["Location"] if response.has_redirect_location else None,
+    )
 
 
-def _judge_page(response: httpx.Response, origin: str, seconds: float) -> None:
-    """Tell a workflow's own page from the one that n8n sends with status 200 before it can start workflows."""
-    body, whole = _beginning(response, seconds)
-    text = body.decode(errors="replace").strip()
-    error: N8nError
-    if text == STARTING_UP:
-        error = N8nUnavailableError(f"n8n at {origin} is starting: {text}. Nothing was started.")
-    elif not whole and STARTING_UP.startswith(text):
-        error = N8nUnknownError(f"{origin} answered {response.status_code} and the connection broke. {_MAY_RUN}")
-    else:
-        return
-    error.status = response.status_code
-    raise error
-
-
-def _words(text: str, *, is_html: bool) -> tuple[bool, str]:
-    """What n8n says in the body of an error: its message and hint, or the text of the page; and whether it is JSON."""
-    if is_html:
-        text = _TAG.sub(" ", text)
-    try:
-        answer = json.loads(text)
-    except (ValueError, RecursionError):
-        answer = None
-    if isinstance(answer, dict):
-        words = [answer.get("message"), answer.get("hint")]
-        text = " ".join(word for word in words if isinstance(word, str)) or text
-    printable = "".join(character if character.isprintable() else " " for character in text)
-    return isinstance(answer, dict), " ".join(printable.split())[:MAX_MESSAGE].rstrip(".")
-
-
-def _beginning(response: httpx.Response, seconds: float) -> tuple[bytes, bool]:
-    """The first bytes of a body, and whether the connection lasted until then."""
+def _read_body(response: httpx.Response, seconds: float) -> tuple[bytes, bool]:
+    """Up to `MAX_BODY` bytes, and False if the connection broke before."""
     body = b""
     deadline = time.monotonic() + seconds
     try:
         for chunk in response.iter_raw():
             body += chunk
-            if len(body) >= _MAX_BODY or time.monotonic() > deadline:
+            if len(body) >= MAX_BODY or time.monotonic() > deadline:
                 break
     except httpx.HTTPError:
         return body, False
     return body, True
-
-
-def _host(location: str) -> str:
-    try:
-        return httpx.URL(location).host or "the same host"
-    except httpx.InvalidURL:
-        return "no valid URL"

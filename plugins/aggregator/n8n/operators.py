@@ -1,4 +1,4 @@
-"""Starts n8n workflows from any DAG."""
+"""Operators that start n8n workflows, for any DAG."""
 
 from __future__ import annotations
 
@@ -13,26 +13,28 @@ if TYPE_CHECKING:
 
 
 class N8nWebhookOperator(BaseOperator):
-    """Start an n8n workflow through its webhook, and end when n8n has accepted the call.
+    """Start an n8n workflow through its webhook. The task succeeds when n8n accepts the call.
 
-    No argument is a template: a payload with n8n's own ``{{ $json.x }}``, or with what somebody typed in elsewhere,
-    goes out as it is. That makes it safe to map over data:
+    No argument is a template. A payload with n8n's own ``{{ $json.x }}``, or with user input, is sent unchanged. So the
+    operator can be mapped over data safely:
 
         N8nWebhookOperator.partial(
-            task_id="notify", url="https://n8n.example.com/webhook/notify", map_index_template="{{ task.payload.id }}"
+            task_id="notify",
+            url="https://n8n.example.com/webhook/notify",
+            map_index_template="{{ task.payload['id'] }}",
         ).expand(payload=list_customers.output)
 
     If a worker is killed while it waits for the response, the workflow may have been started. Airflow's next try sends
-    the request again under the same ``Idempotency-Key``. n8n ignores that header: a workflow that must not run twice
-    has to drop keys that it has seen (``docs/products/n8n.md``). ``kpi_dispatch`` keeps job records instead.
+    the request again with the same ``Idempotency-Key``. n8n ignores this header, so a workflow that must not run twice
+    has to drop keys it has already received (``docs/products/n8n.md``). ``kpi_dispatch`` uses job records instead.
 
     Args:
-        url: The webhook's; what may be called, and what is sent the key, is the connection's business (`N8nHook`).
+        url: URL of the webhook. The connection limits which hosts are called and which receive the key (`N8nHook`).
         payload: Sent as JSON.
-        idempotency_key: Header ``Idempotency-Key``. By default made of DAG, run, task, map index and the task's limit
-            of tries: retries share it, and a clear makes a new one.
-        conn_id: Airflow connection, as `N8nHook` has it.
-        **kwargs: As for every operator.
+        idempotency_key: Header ``Idempotency-Key``. The default consists of DAG, run, task, map index and the task's
+            maximum number of tries: retries share it, and a clear creates a new one.
+        conn_id: Airflow connection.
+        **kwargs: Arguments of `BaseOperator`.
     """
 
     template_fields: Sequence[str] = ()
@@ -60,18 +62,18 @@ class N8nWebhookOperator(BaseOperator):
             context: Airflow's task context.
 
         Returns:
-            ``status``, n8n's HTTP status, how many ``requests`` were sent, and ``retryCount``, how many of them
-            followed the first one.
+            ``status`` (HTTP status), ``requests`` (number of requests), ``retryCount`` (requests after the first one).
 
         Raises:
-            N8nError: The workflow was not started, or nobody knows; as `N8nHook.post` raises it.
+            N8nError: The workflow was not started, or its outcome is unknown. See `N8nHook.post`.
         """
         from aggregator.n8n.hook import N8nHook
 
         ti = context["ti"]
-        # A clear raises the limit of tries, retries keep it.
-        own_key = f"{ti.dag_id}/{ti.run_id}/{ti.task_id}/{ti.map_index}/{ti.max_tries}"
-        delivery = N8nHook(self.conn_id).post(self.url, self.payload, idempotency_key=self.idempotency_key or own_key)
-        self.log.info("n8n accepted it: status=%d retry_count=%d", delivery.status, delivery.retry_count)
-        retry_count = delivery.retry_count
-        return {"status": delivery.status, "requests": 1 + retry_count, "retryCount": retry_count}
+        # A clear raises max_tries, and a retry does not.
+        default_key = f"{ti.dag_id}/{ti.run_id}/{ti.task_id}/{ti.map_index}/{ti.max_tries}"
+        delivery = N8nHook(self.conn_id).post(
+            self.url, self.payload, idempotency_key=self.idempotency_key or default_key
+        )
+        self.log.info("Webhook accepted: status=%d retry_count=%d", delivery.status, delivery.retry_count)
+        return {"status": delivery.status, "requests": 1 + delivery.retry_count, "retryCount": delivery.retry_count}
