@@ -232,7 +232,7 @@ def failed_run(
         )
 
     for (task_id, map_index), error in noted.items():
-        failures.note({"ti": instance(task_id, map_index)}, error)
+        failures.store({"ti": instance(task_id, map_index)}, error)
     run = {
         "run_after": SINCE.replace(hour=1),
         "end_date": SINCE,

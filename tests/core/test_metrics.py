@@ -78,7 +78,7 @@ def test_bars_are_counted_by_the_tasks_that_build_them_alone(dag_bag: DagBag) ->
 
 @pytest.mark.parametrize("result", [None, [{"inserted": 1}], "inserted", {"inserted": True}, {"password": 7}])
 def test_what_is_no_count_is_left_out(result: object) -> None:
-    assert metrics.figures(result) == {}
+    assert metrics.counts(result) == {}
 
 
 def test_no_two_counts_have_one_name() -> None:

@@ -12,7 +12,7 @@ from airflow.sdk.execution_time import supervisor
 
 from aggregator.analytics_engine.hook import AnalyticsEngineHook
 from aggregator.core.errors import AggregatorError, PermanentError, TransientError, UnknownConnectionError
-from aggregator.core.secrets_backends import require_answers
+from aggregator.core.secrets_backends import check_backends
 from aggregator.n8n.hook import N8nHook
 from aggregator.postgres.hook import PostgresTransactionHook
 
@@ -75,10 +75,10 @@ def test_connection_is_unknown_if_every_backend_answers(monkeypatch) -> None:
 
 def test_backend_that_keeps_connections_only_is_not_asked_for_a_variable(monkeypatch) -> None:
     use(monkeypatch, Backend())
-    require_answers(lambda backend: backend.get_variable(key="x"))
+    check_backends(lambda backend: backend.get_variable(key="x"))
 
 
 @pytest.mark.usefixtures("no_metadata_database")
 def test_database_of_airflow_that_is_down_is_transient() -> None:
     with pytest.raises(TransientError, match=r"MetastoreBackend did not answer \(OperationalError\)"):
-        require_answers(lambda backend: backend.get_variable(key="x"))
+        check_backends(lambda backend: backend.get_variable(key="x"))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from airflow.sdk import DAG
 
-from aggregator.core.metrics import figures
+from aggregator.core.metrics import counts
 from aggregator.n8n.errors import N8nRefusedError
 from aggregator.n8n.operators import N8nWebhookOperator
 from dev.n8n.app import Workflow
@@ -42,7 +42,7 @@ def test_payload_is_no_template(n8n: N8nControl, url: str) -> None:
     payload = {"id": 7, "text": EVIL, "nested": [{EVIL: EVIL}]}
     result = run(N8nWebhookOperator(task_id="notify", url=url, payload=payload))
     assert result == {"status": 200, "requests": 1, "retryCount": 0}
-    assert figures(result) == {"requests": 1, "retryCount": 0}
+    assert counts(result) == {"requests": 1, "retryCount": 0}
     (execution,) = n8n.executions()
     assert execution["body"] == payload
     assert execution["idempotency_key"] == "mine/run%201/notify/-1/2"

@@ -47,7 +47,7 @@ def record(context: Context) -> None:
         context: Airflow's context of the task's or the run's callback.
     """
     task, run = context.get("ti"), context.get("dag_run")
-    if run and failures.is_of_params(_failure(context), run.run_type):
+    if run and failures.has_wrong_params(_failure(context), run.run_type):
         return
     dag_id = context["dag"].dag_id
     letter = {

@@ -44,7 +44,7 @@ def notify_failed(context: Context) -> None:
     failure = failures.of_run(context)
     if run and failure and not failure.read:
         failure = _failure_in_database(run) or failure
-    if run and failures.is_of_params(failure, run.run_type):
+    if run and failures.has_wrong_params(failure, run.run_type):
         log.info("dag=%s run=%s: the params are wrong, which raises no alert", dag_id, run_id)
         return
     since = (run and run.end_date) or datetime.now(UTC)

@@ -26,7 +26,7 @@ from aggregator.alerts.notifier import deliver
 from aggregator.alerts.store import Alert, Kind, OpenAlert, execute, open_alerts, raise_alert, resolve
 from aggregator.core.catalog import CATALOG
 from aggregator.core.errors import AggregatorError, UnknownConnectionError
-from aggregator.core.failures import is_of_params
+from aggregator.core.failures import has_wrong_params
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -112,7 +112,7 @@ def raise_missing(alerts: Iterable[OpenAlert]) -> None:  # noqa: ARG001 - those 
         if run.run_id in by_hand[run.dag_id]:
             continue
         failure = runs.failure_of(run)
-        if not is_of_params(failure, run.run_type):
+        if not has_wrong_params(failure, run.run_type):
             text = failed(run.dag_id, run.run_id, run, failure, ended)
             raise_alert(Alert(Kind.FAILED, run.dag_id, ended, text, (run.run_id,)))
     for run, deadline in runs.late_since(dag_ids, since, until):

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from aggregator.core.errors import PermanentError, UnknownConnectionError
-from aggregator.core.secrets_backends import require_answers
+from aggregator.core.secrets_backends import check_backends
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
@@ -33,7 +33,7 @@ def get(conn_id: str) -> Connection:
     try:
         connection = BaseHook.get_connection(conn_id)
     except AirflowNotFoundException:
-        require_answers(lambda backend: _ask(backend, conn_id))
+        check_backends(lambda backend: _ask(backend, conn_id))
         raise UnknownConnectionError(conn_id) from None
     except ValueError:
         raise _malformed(conn_id) from None

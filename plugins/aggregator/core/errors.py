@@ -189,7 +189,7 @@ def first_sentence(exception: BaseException) -> str:
     return sentence if len(sentence) <= SENTENCE_AT_MOST else f"{sentence[: SENTENCE_AT_MOST - 1]}…"
 
 
-def requested_delay(exception: BaseException) -> timedelta | None:
+def retry_after(exception: BaseException) -> timedelta | None:
     """How long the other side asked to be left alone, at most :data:`LONGEST_RETRY_AFTER`.
 
     Args:

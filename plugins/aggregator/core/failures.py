@@ -52,12 +52,12 @@ class Failure:
         Args:
             task_id: The task.
             instances: How many of its instances have failed.
-            stored: What :func:`note` has stored; None if there is nothing.
+            stored: What :func:`store` has stored; None if there is nothing.
         """
         return cls(task_id, instances, **(stored or {}))
 
 
-def note(context: Context, exception: BaseException) -> None:
+def store(context: Context, exception: BaseException) -> None:
     """Store why a try of a task has failed. Nothing depends on it, so an error in here is logged and nothing else.
 
     Args:
@@ -72,7 +72,7 @@ def note(context: Context, exception: BaseException) -> None:
 
 
 def describe(exception: BaseException, tries: int) -> dict[str, Any]:
-    """What :func:`note` stores.
+    """What :func:`store` stores.
 
     Args:
         exception: What ended the try.
@@ -127,7 +127,7 @@ def _index(task: Any) -> int:
     return _NOT_MAPPED if task.map_index is None else task.map_index
 
 
-def is_of_params(failure: Failure | None, run_type: str) -> bool:
+def has_wrong_params(failure: Failure | None, run_type: str) -> bool:
     """Whether a run has failed because whoever started it gave wrong params: that is for no one else.
 
     Args:

@@ -66,18 +66,18 @@ def _report(context: Context, result: Any, *, counted: bool) -> None:
     from airflow.sdk.observability import stats
 
     task = context["ti"]
-    counts = figures(result)
+    found = counts(result)
     elapsed = datetime.now(UTC) - task.start_date
     tags = {"dag_id": task.dag_id, "task_id": task.task_id}
-    for key, count in counts.items() if counted else ():
+    for key, count in found.items() if counted else ():
         stats.incr(COUNTERS[key][0], count, tags=tags)
     stats.timing(DURATION, elapsed, tags=tags)
     structlog.get_logger(__name__).info(
-        "Figures", **tags, run_id=task.run_id, seconds=round(elapsed.total_seconds(), 3), **counts
+        "Figures", **tags, run_id=task.run_id, seconds=round(elapsed.total_seconds(), 3), **found
     )
 
 
-def figures(result: Any) -> dict[str, int]:
+def counts(result: Any) -> dict[str, int]:
     """The counts in what a task returned.
 
     Args:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from airflow.sdk import RetryDecision, RetryPolicy
 
 from aggregator.core import failures
-from aggregator.core.errors import is_transient, requested_delay
+from aggregator.core.errors import is_transient, retry_after
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -41,8 +41,8 @@ class TransientOnlyRetryPolicy(RetryPolicy):
             database's message may hold a row's values.
         """
         if context is not None:
-            failures.note(context, exception)
+            failures.store(context, exception)
         name = type(exception).__name__
         if not is_transient(exception):
             return RetryDecision.fail(reason=f"{name} is a hard error: another try would fail as well")
-        return RetryDecision.retry(delay=requested_delay(exception), reason=f"{name} is transient")
+        return RetryDecision.retry(delay=retry_after(exception), reason=f"{name} is transient")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
 
-from aggregator.core.errors import TransientError, requested_delay
+from aggregator.core.errors import TransientError, retry_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,7 +58,7 @@ def _failure(state: RetryCallState) -> BaseException | None:
 
 
 def _requested(error: BaseException | None) -> timedelta:
-    return (requested_delay(error) if error else None) or timedelta(0)
+    return (retry_after(error) if error else None) or timedelta(0)
 
 
 def _may_be_tried_here(error: BaseException) -> bool:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from airflow.sdk.bases.secrets_backend import BaseSecretsBackend
 
 
-def require_answers(question: Callable[[BaseSecretsBackend], object]) -> None:
+def check_backends(question: Callable[[BaseSecretsBackend], object]) -> None:
     """Ask every secrets backend once more for what was not found, and let none of them fail unnoticed.
 
     In a task, Airflow's own backend answers "not found" even then; the others do not.

@@ -16,7 +16,7 @@ from aggregator import __version__
 from aggregator.core.errors import AggregatorError
 from aggregator.core.http import Camel, Threads
 from aggregator.core.paths import SQL
-from aggregator.core.secrets_backends import require_answers
+from aggregator.core.secrets_backends import check_backends
 from aggregator.kpi import WORKER, registry
 from aggregator.kpi.jobs import CONNECTION
 from aggregator.postgres.hook import PostgresTransactionHook
@@ -135,7 +135,7 @@ def _last_job() -> LastJob | None:
 def _registry_problem() -> str | None:
     text = registry.load()
     if text is None:
-        require_answers(lambda backend: backend.get_variable(key=registry.VARIABLE))
+        check_backends(lambda backend: backend.get_variable(key=registry.VARIABLE))
     return _problem_of(text)
 
 
