@@ -18,7 +18,7 @@ from rich.table import Table
 
 from aggregator.core.paths import SQL
 from aggregator.postgres.migrations import migrate
-from aggregator.postgres.upsert import Upsert
+from aggregator.postgres.upsert import Query, UpsertSpec, upsert
 from dev.postgres import PROGRAMS
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def _ours(
     with psycopg.connect(url) as connection:
         connection.execute("set local timezone to 'UTC'")
         began = time.perf_counter()
-        counts = Upsert(table, key).from_select(connection.cursor(), statement, parameters)
+        counts = upsert(connection.cursor(), UpsertSpec(table, key), Query(statement, parameters)).counts
         connection.commit()
         seconds = time.perf_counter() - began
         return counts.inserted + counts.unchanged, seconds, _peak_megabytes(connection.info.backend_pid)

@@ -15,7 +15,7 @@ import psycopg
 from airflow.providers.postgres.hooks.postgres import PostgresHook
 from rich.table import Table
 
-from aggregator.postgres.upsert import Upsert
+from aggregator.postgres.upsert import Rows, UpsertSpec, upsert
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +33,7 @@ QUICK_SIZES = {100: 3, 1_000: 1}
 
 COLUMNS = ["symbol", "timeframe", "ts", "open", "high", "low", "close", "volume", "trades"]
 KEY = ["symbol", "timeframe", "ts"]
-OURS = "Upsert.from_rows"
+OURS = "upsert of Rows"
 
 _CONN_ID = "bench_db"
 _CREATE = """
@@ -118,7 +118,7 @@ def _seconds(way: Callable[[list[Row]], None], rows: list[Row]) -> float:
 
 def _ours(url: str, rows: list[Row]) -> None:
     with psycopg.connect(url) as connection:
-        Upsert("public.bars", KEY).from_rows(connection.cursor(), COLUMNS, rows)
+        upsert(connection.cursor(), UpsertSpec("public.bars", KEY), Rows(COLUMNS, rows))
 
 
 def _executemany(url: str, rows: list[Row]) -> None:

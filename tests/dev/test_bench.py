@@ -13,7 +13,7 @@ import pytest
 @pytest.mark.parametrize(
     ("bench", "ways"),
     [
-        ("upsert", ["Upsert.from_rows", "psycopg executemany", "insert_rows"]),
+        ("upsert", ["upsert of Rows", "psycopg executemany", "insert_rows"]),
         ("analytics", ["hourly, a day", "daily reports", "monthly usage", "DuckDB seconds"]),
         ("ohlcv", ["ours", "Polars, bars alone, index on time", "original", "days of candles", "WAL of bars"]),
     ],

@@ -20,7 +20,7 @@ from airflow.sdk.execution_time.timeout import timeout as task_timeout
 
 from aggregator.core.errors import AggregatorError, PermanentError, TransientError
 from aggregator.postgres.hook import MAX_APPLICATION_NAME, PostgresTransactionHook
-from aggregator.postgres.upsert import Upsert
+from aggregator.postgres.upsert import Query, UpsertSpec, upsert
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -161,7 +161,7 @@ def test_write_on_a_replica_is_transient(own_postgres: Postgres, monkeypatch: py
         pytest.raises(TransientError, match="25006 read_only"),
         hook.transaction(timeout=MINUTE) as cursor,
     ):
-        Upsert("public.t", ["n"]).preview_select(cursor, "select 1 as n")
+        upsert(cursor, UpsertSpec("public.t", ["n"]), Query("select 1 as n"), dry_run=True)
 
 
 KILLED = """

@@ -117,7 +117,7 @@ def test_no_rows_are_no_error_and_erase_nothing(dag: DAG) -> None:
         ("rows", "str, not a list of rows"),
         ({"day": "2026-11-15"}, "dict, not a list of rows"),
         ([["2026-11-15", "a"]], "do not name their columns"),
-        ([{"day": "2026-11-15", "hire": "a"}, {"day": "2026-11-15"}], "Row 2 .* lacks hire"),
+        ([{"day": "2026-11-15", "hire": "a"}, {"day": "2026-11-15"}], "Row 2 .* has no hire"),
         ([{"day": "2026-11-15", "hire": "a"}, {"day": "2026-11-15", "hire": "a", "valid": 1}], "Row 2 .* has columns"),
         ([{"day": "2026-11-15", "hire": "a"}, "b"], "Row 2 .* is a str"),
         ([{"day": "someday", "hire": "a"}], "Row 1 .* column day is date"),
@@ -152,7 +152,7 @@ def test_dry_run_returns_the_preview_and_logs_no_value(
     row = {"day": "2026-11-15", "hire": "marker", "valid": "2"}
     assert result == {**INSERTED, "preview": [{"action": "insert", "row": row}], "dry_run": True}
     assert connection.execute("select from public.rollups").fetchall() == []
-    assert "Dry run: nothing was written to public.rollups" in logged
+    assert "Dry run, nothing was written: table=public.rollups inserted=1" in logged
     assert "marker" not in logged
 
 
@@ -160,8 +160,8 @@ def test_counts_are_logged_and_values_are_not(dag: DAG, capsys: pytest.CaptureFi
     task = SqlUpsertOperator(task_id="t", dag=dag, rows=[{"day": "2026-11-15", "hire": "marker", "valid": 2}], **TARGET)
     run(task)
     logged = capsys.readouterr().out
-    assert "Upserted into public.rollups" in logged
-    assert "'inserted': 1" in logged
+    assert "Upserted: table=public.rollups" in logged
+    assert "inserted=1" in logged
     assert "marker" not in logged
 
 
@@ -181,7 +181,7 @@ def test_refused_groups_are_named_when_the_rest_is_stored(
     text = str(caught.value)
     assert "refused 2 of the groups of public.rollups by hire: 'for\\nged' (1 rows): 23514 check_violation" in text
     assert "constraint positive" in text
-    assert "'inserted': 1" in text
+    assert "inserted=1" in text
     assert "long" * 21 not in text
     assert "-12345" not in text + capsys.readouterr().out
     assert connection.execute("select hire, valid from public.rollups").fetchall() == [("good", 7)]
@@ -226,7 +226,7 @@ def test_group_that_cannot_be_computed_is_named_when_the_rest_is_stored(
     text = str(caught.value)
     assert "refused 2 of the groups" in text
     assert "'b' (cannot be computed): 22012 division_by_zero; 'e' (1 rows): 22003" in text
-    assert "'inserted': 3" in text
+    assert "inserted=3" in text
     assert ("Nothing was written in this dry run" in text) == dry_run
     hires = [hire for (hire,) in connection.execute("select hire from public.rollups order by 1")]
     assert hires == ([] if dry_run else ["a", "c", "d"])

@@ -13,7 +13,7 @@ import pytest
 from aggregator.core.errors import PermanentError
 from aggregator.postgres.hook import PostgresTransactionHook
 from aggregator.postgres.migrations import databases, migrate
-from aggregator.postgres.upsert import Upsert, UpsertCounts
+from aggregator.postgres.upsert import Query, Rows, UpsertCounts, UpsertSpec, upsert
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,13 +54,13 @@ def test_upserts_of_every_kind(
 ) -> None:
     connection.execute("create table public.t (id int primary key, name text not null check (name <> 'no'))")
     monkeypatch.setenv("AIRFLOW_CONN_TEST_DB", pooled_url)
-    upsert = Upsert("public.t", ["id"])
+    spec = UpsertSpec("public.t", ["id"])
     rows = "select id, case id when 3 then 'no' else 'yes' end as name from generate_series(1, 5) as id"
     for _ in range(6):
         with PostgresTransactionHook("test_db").transaction(timeout=MINUTE) as cursor:
-            assert upsert.from_rows(cursor, ["id", "name"], [(0, "zero")]) is not None
-            assert [refusal.group for refusal in upsert.isolated_select(cursor, rows, by="id").refused] == ["3"]
-            preview = upsert.preview_select(cursor, "select 9 as id, 'nine' as name")
+            assert upsert(cursor, spec, Rows(["id", "name"], [(0, "zero")])) is not None
+            assert [refusal.group for refusal in upsert(cursor, spec, Query(rows, isolate_by="id")).refused] == ["3"]
+            preview = upsert(cursor, spec, Query("select 9 as id, 'nine' as name"), dry_run=True)
             assert preview.counts == UpsertCounts(inserted=1)
     assert connection.execute("select array_agg(id order by id) from public.t").fetchone() == ([0, 1, 2, 4, 5],)
 

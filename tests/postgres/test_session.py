@@ -15,7 +15,7 @@ from aggregator.core.errors import PermanentError
 from aggregator.postgres import session
 from aggregator.postgres.hook import PostgresTransactionHook
 from aggregator.postgres.migrations import databases, migrate
-from aggregator.postgres.upsert import Upsert, UpsertCounts
+from aggregator.postgres.upsert import Rows, UpsertCounts, UpsertSpec, upsert
 
 MINUTE = timedelta(minutes=1)
 FOREIGN_DEFAULTS = {
@@ -145,8 +145,8 @@ def test_rows_are_upserted_into_a_database_that_is_sql_ascii(
     encoded_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_TEST_DB", encoded_database)
-    upsert = Upsert("public.t", ["name"])
+    spec, source = UpsertSpec("public.t", ["name"]), Rows(["name", "meta"], [("Größe", {"Größe": 1})])
     with PostgresTransactionHook("test_db").transaction(timeout=MINUTE) as cursor:
         cursor.execute("create table public.t (name text primary key, meta jsonb)")
-        assert upsert.from_rows(cursor, ["name", "meta"], [("Größe", {"Größe": 1})]) == UpsertCounts(inserted=1)
-        assert upsert.from_rows(cursor, ["name", "meta"], [("Größe", {"Größe": 1})]) == UpsertCounts(unchanged=1)
+        assert upsert(cursor, spec, source).counts == UpsertCounts(inserted=1)
+        assert upsert(cursor, spec, source).counts == UpsertCounts(unchanged=1)

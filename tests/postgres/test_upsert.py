@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from contextlib import contextmanager
 from dataclasses import astuple
-from datetime import UTC, date, datetime
+from datetime import date
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aggregator.core.errors import PermanentError
-from aggregator.postgres.upsert import IsolatedUpsert, Upsert, UpsertCounts
+from aggregator.postgres.upsert import PREVIEW_ROWS, Query, Rows, UpsertCounts, UpsertResult, UpsertSpec, upsert
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 ROLLUPS = """
 create table public.rollups (
@@ -27,7 +27,7 @@ create table public.rollups (
     primary key (day, hire)
 )
 """
-UPSERT = Upsert("public.rollups", ["day", "hire"], touch=["updated_at"])
+UPSERT = UpsertSpec("public.rollups", ["day", "hire"], touch=["updated_at"])
 COLUMNS = ["day", "hire", "valid", "invalid"]
 DAY = date(2026, 11, 15)
 
@@ -40,6 +40,18 @@ def stored(connection: psycopg.Connection, columns: str = "*", table: str = "pub
     return connection.execute(f"select {columns} from {table} order by 1, 2").fetchall()
 
 
+def upsert_rows(
+    spec: UpsertSpec, cursor: psycopg.Cursor, columns: Sequence[str], rows: Iterable[Sequence[Any]]
+) -> UpsertCounts:
+    return upsert(cursor, spec, Rows(columns, rows)).counts
+
+
+def upsert_query(
+    spec: UpsertSpec, cursor: psycopg.Cursor, text: str, parameters: dict[str, Any] | None = None
+) -> UpsertCounts:
+    return upsert(cursor, spec, Query(text, parameters or {})).counts
+
+
 @contextmanager
 def transaction(url: str) -> Iterator[psycopg.Cursor]:
     with psycopg.connect(url) as connection, connection.cursor() as cursor:
@@ -50,11 +62,11 @@ def transaction(url: str) -> Iterator[psycopg.Cursor]:
 def test_rows_are_inserted_updated_or_left_alone(database_url: str, connection: psycopg.Connection) -> None:
     connection.execute(ROLLUPS)
     with transaction(database_url) as cursor:
-        assert UPSERT.from_rows(cursor, COLUMNS, rollups(("a", 1, 0), ("b", 2, 0))) == UpsertCounts(inserted=2)
+        assert upsert_rows(UPSERT, cursor, COLUMNS, rollups(("a", 1, 0), ("b", 2, 0))) == UpsertCounts(inserted=2)
     versions = "hire, created_at, updated_at, xmin, xmax, ctid"
     before = stored(connection, versions)
     with transaction(database_url) as cursor:
-        counts = UPSERT.from_rows(cursor, COLUMNS, rollups(("c", 3, 0), ("b", 9, 0), ("a", 1, 0)))
+        counts = upsert_rows(UPSERT, cursor, COLUMNS, rollups(("c", 3, 0), ("b", 9, 0), ("a", 1, 0)))
     assert counts == UpsertCounts(inserted=1, updated=1, unchanged=1)
     after = stored(connection, versions)
     assert after[0] == before[0]
@@ -69,7 +81,7 @@ def test_replay_neither_rewrites_nor_locks(database_url: str, connection: psycop
     versions = []
     for expected in (UpsertCounts(inserted=3000), UpsertCounts(unchanged=3000)):
         with transaction(database_url) as cursor:
-            assert UPSERT.from_rows(cursor, COLUMNS, rows) == expected
+            assert upsert_rows(UPSERT, cursor, COLUMNS, rows) == expected
         versions.append(stored(connection, "day, hire, xmin, xmax, ctid"))
     assert versions[0] == versions[1]
 
@@ -77,23 +89,23 @@ def test_replay_neither_rewrites_nor_locks(database_url: str, connection: psycop
 def test_equal_rows_do_not_wait_for_whoever_holds_them(database_url: str, connection: psycopg.Connection) -> None:
     connection.execute(ROLLUPS)
     with transaction(database_url) as cursor:
-        UPSERT.from_rows(cursor, COLUMNS, rollups(("a", 1, 0)))
+        upsert_rows(UPSERT, cursor, COLUMNS, rollups(("a", 1, 0)))
     with transaction(database_url) as holder, transaction(database_url) as cursor:
         holder.execute("select from public.rollups for update")
         cursor.execute("set lock_timeout = '1s'")
-        assert UPSERT.from_rows(cursor, COLUMNS, rollups(("a", 1, 0))) == UpsertCounts(unchanged=1)
+        assert upsert_rows(UPSERT, cursor, COLUMNS, rollups(("a", 1, 0))) == UpsertCounts(unchanged=1)
 
 
 def test_last_of_equal_keys_wins(database_url: str, connection: psycopg.Connection) -> None:
     connection.execute(ROLLUPS)
     rows = rollups(("a", 1, 0), ("b", 1, 0), ("a", 2, 0), ("a", 3, 0))
     with transaction(database_url) as cursor:
-        assert UPSERT.from_rows(cursor, COLUMNS, rows) == UpsertCounts(inserted=2, duplicates=2)
+        assert upsert_rows(UPSERT, cursor, COLUMNS, rows) == UpsertCounts(inserted=2, duplicates=2)
         query = (
             "select %(day)s::date as day, hire, valid, 0 as invalid "
             "from unnest(array['b', 'a', 'b'], array[5, 3, 6]) as source (hire, valid)"
         )
-        counts = UPSERT.from_select(cursor, query, {"day": DAY})
+        counts = upsert_query(UPSERT, cursor, query, {"day": DAY})
     assert counts == UpsertCounts(updated=1, unchanged=1, duplicates=1)
     assert stored(connection, "hire, valid") == [("a", 3), ("b", 6)]
 
@@ -101,33 +113,21 @@ def test_last_of_equal_keys_wins(database_url: str, connection: psycopg.Connecti
 def test_no_rows_change_nothing(database_url: str, connection: psycopg.Connection) -> None:
     connection.execute(ROLLUPS)
     with transaction(database_url) as cursor:
-        UPSERT.from_rows(cursor, COLUMNS, rollups(("a", 1, 0)))
-        assert UPSERT.from_rows(cursor, COLUMNS, []) == UpsertCounts()
+        upsert_rows(UPSERT, cursor, COLUMNS, rollups(("a", 1, 0)))
+        assert upsert_rows(UPSERT, cursor, COLUMNS, []) == UpsertCounts()
         assert (
-            UPSERT.from_select(cursor, "select day, hire, valid, invalid from public.rollups where false")
+            upsert_query(UPSERT, cursor, "select day, hire, valid, invalid from public.rollups where false")
             == UpsertCounts()
         )
     assert stored(connection, "hire, valid") == [("a", 1)]
 
 
-def test_preserved_columns_stay_as_first_stored(database_url: str, connection: psycopg.Connection) -> None:
-    connection.execute(ROLLUPS)
-    upsert = Upsert("public.rollups", ["day", "hire"], preserve=["created_at"], touch=["updated_at"])
-    columns = [*COLUMNS, "created_at"]
-    first, second = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC)
-    with transaction(database_url) as cursor:
-        upsert.from_rows(cursor, columns, [(DAY, "a", 1, 0, first)])
-        assert upsert.from_rows(cursor, columns, [(DAY, "a", 1, 0, second)]) == UpsertCounts(unchanged=1)
-        assert upsert.from_rows(cursor, columns, [(DAY, "a", 2, 0, second)]) == UpsertCounts(updated=1)
-    assert stored(connection, "hire, valid, created_at") == [("a", 2, first)]
-
-
 def test_columns_may_come_in_any_order_and_all_be_key(database_url: str, connection: psycopg.Connection) -> None:
     connection.execute("create table public.pairs (a int, b int, primary key (a, b))")
-    upsert = Upsert("public.pairs", ["b", "a"])
+    spec = UpsertSpec("public.pairs", ["b", "a"])
     with transaction(database_url) as cursor:
-        assert upsert.from_rows(cursor, ["b", "a"], [(1, 2), (1, 2)]) == UpsertCounts(inserted=1, duplicates=1)
-        assert upsert.from_rows(cursor, ["a", "b"], [(2, 1)]) == UpsertCounts(unchanged=1)
+        assert upsert_rows(spec, cursor, ["b", "a"], [(1, 2), (1, 2)]) == UpsertCounts(inserted=1, duplicates=1)
+        assert upsert_rows(spec, cursor, ["a", "b"], [(2, 1)]) == UpsertCounts(unchanged=1)
     assert stored(connection, table="public.pairs") == [(2, 1)]
 
 
@@ -136,12 +136,12 @@ def test_null_matches_null_in_the_key(database_url: str, connection: psycopg.Con
         "create table public.aggregates (org int not null, channel text, n int);"
         "create unique index on public.aggregates (org, channel) nulls not distinct"
     )
-    upsert = Upsert("public.aggregates", ["org", "channel"])
+    spec = UpsertSpec("public.aggregates", ["org", "channel"])
     rows = [(1, None, 1), (1, "", 2), (2, None, 3), (1, None, 4)]
     with transaction(database_url) as cursor:
-        assert upsert.from_rows(cursor, ["org", "channel", "n"], rows) == UpsertCounts(inserted=3, duplicates=1)
+        assert upsert_rows(spec, cursor, ["org", "channel", "n"], rows) == UpsertCounts(inserted=3, duplicates=1)
         changed = [(1, None, 4), (1, "", 9)]
-        assert upsert.from_rows(cursor, ["org", "channel", "n"], changed) == UpsertCounts(updated=1, unchanged=1)
+        assert upsert_rows(spec, cursor, ["org", "channel", "n"], changed) == UpsertCounts(updated=1, unchanged=1)
     assert stored(connection, "n", "public.aggregates order by 1 --") == [(3,), (4,), (9,)]
 
 
@@ -150,11 +150,11 @@ def test_key_that_is_only_nullable_does_not_compare_each_with_each(
 ) -> None:
     connection.execute("create table public.t (k int unique nulls not distinct, v int)")
     rows = [(None, 0), *((number, number) for number in range(30_000))]
-    upsert = Upsert("public.t", ["k"])
+    spec = UpsertSpec("public.t", ["k"])
     with transaction(database_url) as cursor:
         cursor.execute("set statement_timeout = '20s'")
-        assert upsert.from_rows(cursor, ["k", "v"], rows) == UpsertCounts(inserted=30_001)
-        assert upsert.from_rows(cursor, ["k", "v"], rows) == UpsertCounts(unchanged=30_001)
+        assert upsert_rows(spec, cursor, ["k", "v"], rows) == UpsertCounts(inserted=30_001)
+        assert upsert_rows(spec, cursor, ["k", "v"], rows) == UpsertCounts(unchanged=30_001)
 
 
 ODD = ["100%", 'sa"y', "Größe", "select", "%(x)s", "a.b", "{}"]
@@ -164,12 +164,12 @@ def test_odd_names(database_url: str, connection: psycopg.Connection) -> None:
     columns = ", ".join('"' + name.replace('"', '""') + '" int' for name in ODD)
     connection.execute("create schema odd")
     connection.execute(f'create table odd."T.a ""%% b" ({columns}, primary key ("100%"))'.replace("%%", "%"))
-    upsert = Upsert('odd.T.a "% b', ["100%"])
+    spec = UpsertSpec('odd.T.a "% b', ["100%"])
     with transaction(database_url) as cursor:
-        assert upsert.from_rows(cursor, ODD, [range(len(ODD))]) == UpsertCounts(inserted=1)
+        assert upsert_rows(spec, cursor, ODD, [range(len(ODD))]) == UpsertCounts(inserted=1)
         query = 'select 0 as "100%%", 1 as "sa""y", 7 as "%%(x)s", 8 as "{}"'
-        assert upsert.from_select(cursor, query) == UpsertCounts(updated=1)
-        assert upsert.preview_select(cursor, query).counts == UpsertCounts(unchanged=1)
+        assert upsert_query(spec, cursor, query) == UpsertCounts(updated=1)
+        assert upsert(cursor, spec, Query(query), dry_run=True).counts == UpsertCounts(unchanged=1)
     assert stored(connection, table='odd."T.a ""% b"') == [(0, 1, 2, 3, 7, 5, 8)]
 
 
@@ -179,11 +179,11 @@ def test_partitioned_table(database_url: str, connection: psycopg.Connection) ->
         "create table public.p1 partition of public.p for values from (0) to (10);"
         "create table public.p2 partition of public.p for values from (10) to (20)"
     )
-    upsert = Upsert("public.p", ["k"])
+    spec = UpsertSpec("public.p", ["k"])
     with transaction(database_url) as cursor:
-        assert upsert.from_rows(cursor, ["k", "v"], [(1, "a"), (11, "b")]) == UpsertCounts(inserted=2)
+        assert upsert_rows(spec, cursor, ["k", "v"], [(1, "a"), (11, "b")]) == UpsertCounts(inserted=2)
         changed = [(1, "a"), (11, "c"), (12, "d")]
-        assert upsert.from_rows(cursor, ["k", "v"], changed) == UpsertCounts(inserted=1, updated=1, unchanged=1)
+        assert upsert_rows(spec, cursor, ["k", "v"], changed) == UpsertCounts(inserted=1, updated=1, unchanged=1)
 
 
 @pytest.mark.parametrize(
@@ -214,45 +214,45 @@ def test_types_replay_unchanged_and_show_a_change(
 ) -> None:
     connection.execute("create type mood as enum ('sad', 'happy'); create domain positive as int check (value > 0)")
     connection.execute(f"create table public.t (k int primary key, v {type_name})")
-    upsert = Upsert("public.t", ["k"])
+    spec = UpsertSpec("public.t", ["k"])
     with transaction(database_url) as cursor:
-        outcomes = [upsert.from_rows(cursor, ["k", "v"], [(1, value)]) for value in (first, first, second)]
+        outcomes = [upsert_rows(spec, cursor, ["k", "v"], [(1, value)]) for value in (first, first, second)]
         assert outcomes == [UpsertCounts(inserted=1), UpsertCounts(unchanged=1), UpsertCounts(updated=1)]
 
 
 def test_comparison_is_after_the_cast_to_the_column(database_url: str, connection: psycopg.Connection) -> None:
     connection.execute("create table public.t (k int primary key, r real, n numeric(5,2))")
-    upsert = Upsert("public.t", ["k"])
+    spec = UpsertSpec("public.t", ["k"])
     with transaction(database_url) as cursor:
         query = "select 1 as k, 0.1::float8 as r, 2.345::numeric as n"
-        assert upsert.from_select(cursor, query) == UpsertCounts(inserted=1)
-        assert upsert.from_select(cursor, query) == UpsertCounts(unchanged=1)
+        assert upsert_query(spec, cursor, query) == UpsertCounts(inserted=1)
+        assert upsert_query(spec, cursor, query) == UpsertCounts(unchanged=1)
 
 
 @pytest.mark.parametrize(
-    ("upsert", "columns", "says"),
+    ("spec", "columns", "says"),
     [
-        (Upsert("public.nothing", ["k"]), ["k"], "no such table"),
-        (Upsert("t", ["k"]), ["k"], "named as schema.table"),
-        (Upsert("public.v", ["k"]), ["k"], "no such table"),
-        (Upsert("public.t", []), ["k"], "key has no columns"),
-        (Upsert("public.t", ["v"]), ["v"], "no unique index .* exactly the key v"),
-        (Upsert("public.t", ["k", "v"]), ["k", "v"], "no unique index .* exactly the key k, v"),
-        (Upsert("public.t", ["partial"]), ["partial"], "no unique index"),
-        (Upsert("public.t", ["deferred"]), ["deferred"], "no unique index"),
-        (Upsert("public.t", ["nullable"]), ["nullable"], "key column nullable can be null"),
-        (Upsert("public.t", ["k"]), ["k", "w"], "no column w; it has k, v"),
-        (Upsert("public.t", ["k"], touch=["w"]), ["k"], "no column w"),
-        (Upsert("public.t", ["k"]), ["k", "doubled"], "column doubled is generated"),
-        (Upsert("public.t", ["k"]), ["k", "always"], "column always is generated"),
-        (Upsert("public.t", ["k"]), ["v"], "key column k is not given"),
-        (Upsert("public.t", ["k"]), ["k", "v", "v"], "given twice"),
-        (Upsert("public.t", ["k"], touch=["v"]), ["k", "v"], "column v is set by the upsert"),
-        (Upsert("public.t", ["k"], preserve=["k"]), ["k"], "named twice"),
+        (UpsertSpec("public.nothing", ["k"]), ["k"], "table does not exist"),
+        (UpsertSpec("t", ["k"]), ["k"], "name it as schema.table"),
+        (UpsertSpec("public.v", ["k"]), ["k"], "table does not exist"),
+        (UpsertSpec("public.t", []), ["k"], "key has no columns"),
+        (UpsertSpec("public.t", ["v"]), ["v"], "no unique index .* exactly the columns of the key v"),
+        (UpsertSpec("public.t", ["k", "v"]), ["k", "v"], "no unique index .* exactly the columns of the key k, v"),
+        (UpsertSpec("public.t", ["partial"]), ["partial"], "no unique index"),
+        (UpsertSpec("public.t", ["deferred"]), ["deferred"], "no unique index"),
+        (UpsertSpec("public.t", ["nullable"]), ["nullable"], "key column nullable can be null"),
+        (UpsertSpec("public.t", ["k"]), ["k", "w"], "no column w; it has k, v"),
+        (UpsertSpec("public.t", ["k"], touch=["w"]), ["k"], "no column w"),
+        (UpsertSpec("public.t", ["k"]), ["k", "doubled"], "generates column doubled"),
+        (UpsertSpec("public.t", ["k"]), ["k", "always"], "generates column always"),
+        (UpsertSpec("public.t", ["k"]), ["v"], "does not have key column k"),
+        (UpsertSpec("public.t", ["k"]), ["k", "v", "v"], "has a column twice: k, v, v"),
+        (UpsertSpec("public.t", ["k"], touch=["v"]), ["k", "v"], "column v is in both the source and `touch`"),
+        (UpsertSpec("public.t", ["k"], touch=["k"]), ["k"], "key and touch name a column twice"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_written(
-    upsert: Upsert, columns: Sequence[str], says: str, database_url: str, connection: psycopg.Connection
+    spec: UpsertSpec, columns: Sequence[str], says: str, database_url: str, connection: psycopg.Connection
 ) -> None:
     connection.execute(
         "create table public.t (k int primary key, v int, partial int not null, deferred int unique deferrable, "
@@ -261,11 +261,13 @@ def test_what_cannot_work_is_refused_before_anything_is_written(
     )
     with transaction(database_url) as cursor:
         with pytest.raises(PermanentError, match=says):
-            upsert.from_rows(cursor, columns, [[1] * len(columns)])
+            upsert_rows(spec, cursor, columns, [[1] * len(columns)])
         with pytest.raises(PermanentError, match=says):
-            upsert.from_select(cursor, "select " + ", ".join(f"1 as {column}" for column in columns))
+            upsert_query(spec, cursor, "select " + ", ".join(f"1 as {column}" for column in columns))
         # The transaction is still usable: each attempt was a savepoint of its own.
-        assert Upsert("public.t", ["k"]).from_select(cursor, "select 1 as k, 1 as partial") == UpsertCounts(inserted=1)
+        assert upsert_query(UpsertSpec("public.t", ["k"]), cursor, "select 1 as k, 1 as partial") == UpsertCounts(
+            inserted=1
+        )
 
 
 @pytest.mark.parametrize(
@@ -285,12 +287,12 @@ def test_row_that_does_not_fit_is_named_without_its_values(
     connection.execute(ROLLUPS)
     with transaction(database_url) as cursor:
         with pytest.raises(PermanentError, match=says) as raised:
-            UPSERT.from_rows(cursor, COLUMNS, [(DAY, "fine", 1, 0), row])
+            upsert_rows(UPSERT, cursor, COLUMNS, [(DAY, "fine", 1, 0), row])
         assert raised.value.__suppress_context__
         assert "marker" not in str(raised.value)
         assert str(2**40) not in str(raised.value)
         assert stored(connection) == []
-        assert UPSERT.from_rows(cursor, COLUMNS, rollups(("a", 1, 0))) == UpsertCounts(inserted=1)
+        assert upsert_rows(UPSERT, cursor, COLUMNS, rollups(("a", 1, 0))) == UpsertCounts(inserted=1)
 
 
 def test_source_that_breaks_off_stores_nothing(database_url: str, connection: psycopg.Connection) -> None:
@@ -301,30 +303,32 @@ def test_source_that_breaks_off_stores_nothing(database_url: str, connection: ps
         raise ConnectionResetError
 
     with transaction(database_url) as cursor, pytest.raises(ConnectionResetError):
-        UPSERT.from_rows(cursor, COLUMNS, broken())
+        upsert_rows(UPSERT, cursor, COLUMNS, broken())
     assert stored(connection) == []
 
 
 def test_preview_tells_the_same_and_writes_nothing(database_url: str, connection: psycopg.Connection) -> None:
     connection.execute(ROLLUPS)
     with transaction(database_url) as cursor:
-        UPSERT.from_rows(cursor, COLUMNS, rollups(("a", 1, 0), ("b", 1, 0)))
+        upsert_rows(UPSERT, cursor, COLUMNS, rollups(("a", 1, 0), ("b", 1, 0)))
     before = stored(connection, "*, xmin, xmax")
     rows = rollups(("c", 3, 0), ("b", 2, 0), ("a", 1, 0), ("c", 4, 0))
     with transaction(database_url) as cursor:
-        preview = UPSERT.preview_rows(cursor, COLUMNS, rows)
+        preview = upsert(cursor, UPSERT, Rows(COLUMNS, rows), dry_run=True)
         assert preview.counts == UpsertCounts(inserted=1, updated=1, unchanged=1, duplicates=1)
         assert preview.changes == [
             {"action": "update", "row": {"day": "2026-11-15", "hire": "b", "valid": "2", "invalid": "0"}},
             {"action": "insert", "row": {"day": "2026-11-15", "hire": "c", "valid": "4", "invalid": "0"}},
         ]
-        assert UPSERT.preview_rows(cursor, COLUMNS, rows, limit=1).changes == preview.changes[:1]
+        many = rollups(*((f"hire {number:02}", number, 0) for number in range(PREVIEW_ROWS + 5)))
+        changes = upsert(cursor, UPSERT, Rows(COLUMNS, many), dry_run=True).changes
+        assert [change["row"]["valid"] for change in changes] == [str(number) for number in range(PREVIEW_ROWS)]
         query = "select day, hire, valid + 1 as valid, invalid from public.rollups"
-        assert UPSERT.preview_select(cursor, query).counts == UpsertCounts(updated=2)
+        assert upsert(cursor, UPSERT, Query(query), dry_run=True).counts == UpsertCounts(updated=2)
         assert cursor.execute("select to_regclass('pg_temp.upsert_stage')").fetchone() == (None,)
     assert stored(connection, "*, xmin, xmax") == before
     with transaction(database_url) as cursor:
-        assert UPSERT.from_rows(cursor, COLUMNS, rows) == preview.counts
+        assert upsert_rows(UPSERT, cursor, COLUMNS, rows) == preview.counts
 
 
 def test_preview_runs_the_query_read_only(database_url: str, connection: psycopg.Connection) -> None:
@@ -338,7 +342,7 @@ def test_preview_runs_the_query_read_only(database_url: str, connection: psycopg
         transaction(database_url) as cursor,
         pytest.raises(PermanentError, match="a query of a dry run writes"),
     ):
-        UPSERT.preview_select(cursor, query)
+        upsert(cursor, UPSERT, Query(query), dry_run=True)
     assert stored(connection) == []
 
 
@@ -346,8 +350,8 @@ def test_query_may_end_in_a_comment_or_a_semicolon(database_url: str, connection
     connection.execute(ROLLUPS)
     query = "-- caller\nselect %(day)s::date as day, 'a' as hire, 7 %% 4 as valid, 0 as invalid"
     with transaction(database_url) as cursor:
-        assert UPSERT.from_select(cursor, f"{query};\n", {"day": DAY}) == UpsertCounts(inserted=1)
-        assert UPSERT.from_select(cursor, f"{query} -- the end", {"day": DAY}) == UpsertCounts(unchanged=1)
+        assert upsert_query(UPSERT, cursor, f"{query};\n", {"day": DAY}) == UpsertCounts(inserted=1)
+        assert upsert_query(UPSERT, cursor, f"{query} -- the end", {"day": DAY}) == UpsertCounts(unchanged=1)
 
 
 KEYS = st.tuples(st.integers(0, 3), st.sampled_from([None, "", "a", "ä"]))
@@ -370,7 +374,7 @@ def test_agrees_with_a_model(batches: list[Any], connection: psycopg.Connection)
             expected[outcome] += 1
             model[key] = value
         rows = [(value, *key) for key, value in batch]
-        counts = Upsert("public.m", ["a", "b"]).from_rows(connection.cursor(), ["v", "a", "b"], rows)
+        counts = upsert_rows(UpsertSpec("public.m", ["a", "b"]), connection.cursor(), ["v", "a", "b"], rows)
         assert counts == UpsertCounts(**expected)
         assert sum(astuple(counts)) == len(batch)
         assert {(a, b): v for a, b, v in connection.execute("select a, b, v from public.m")} == model
@@ -405,7 +409,7 @@ def test_opposite_orders_race_without_a_deadlock(database_url: str, connection: 
 
     def load(order: list[str], value: int) -> UpsertCounts:
         with transaction(database_url) as cursor:
-            return UPSERT.from_rows(cursor, COLUMNS, rollups(*((name, value, 0) for name in order)))
+            return upsert_rows(UPSERT, cursor, COLUMNS, rollups(*((name, value, 0) for name in order)))
 
     for value in range(0, 8, 2):
         counts = together(lambda value=value: load(names, value), lambda value=value: load(names[::-1], value + 1))
@@ -421,7 +425,7 @@ def test_row_that_another_transaction_inserts_meanwhile_is_updated(
 
     def meanwhile(rows: list[tuple[Any, ...]]) -> UpsertCounts:
         with transaction(database_url) as first:
-            UPSERT.from_rows(first, COLUMNS, rollups(("a", 1, 0), ("b", 1, 0)))
+            upsert_rows(UPSERT, first, COLUMNS, rollups(("a", 1, 0), ("b", 1, 0)))
             outcome: list[UpsertCounts] = []
             thread = threading.Thread(target=lambda: outcome.append(load(rows)))
             thread.start()
@@ -433,7 +437,7 @@ def test_row_that_another_transaction_inserts_meanwhile_is_updated(
 
     def load(rows: list[tuple[Any, ...]]) -> UpsertCounts:
         with transaction(database_url) as second:
-            return UPSERT.from_rows(second, COLUMNS, rows)
+            return upsert_rows(UPSERT, second, COLUMNS, rows)
 
     counts = meanwhile(rollups(("a", 1, 0), ("b", 2, 0), ("c", 3, 0)))
     assert counts == UpsertCounts(inserted=1, updated=1, unchanged=1)
@@ -443,9 +447,9 @@ def test_row_that_another_transaction_inserts_meanwhile_is_updated(
 def test_autocommit_connection_gets_a_transaction_of_its_own(connection: psycopg.Connection) -> None:
     connection.execute(ROLLUPS)
     with pytest.raises(PermanentError):
-        UPSERT.from_rows(connection.cursor(), COLUMNS, [*rollups(("a", 1, 0)), (DAY, "b", "x", 0)])
+        upsert_rows(UPSERT, connection.cursor(), COLUMNS, [*rollups(("a", 1, 0)), (DAY, "b", "x", 0)])
     assert stored(connection) == []
-    assert UPSERT.from_rows(connection.cursor(), COLUMNS, rollups(("a", 1, 0))) == UpsertCounts(inserted=1)
+    assert upsert_rows(UPSERT, connection.cursor(), COLUMNS, rollups(("a", 1, 0))) == UpsertCounts(inserted=1)
 
 
 GROUPS = """
@@ -454,16 +458,16 @@ create function public.refuse() returns trigger language plpgsql as
 $$begin if new.event like 'evil%' then raise 'not today'; end if; return new; end$$;
 create trigger refuse before insert or update on public.daily for each row execute function public.refuse();
 """
-DAILY = Upsert("public.daily", ["day", "event"])
+DAILY = UpsertSpec("public.daily", ["day", "event"])
 
 
-def isolate(cursor: psycopg.Cursor, *rows: tuple[str, int]) -> IsolatedUpsert:
+def isolate(cursor: psycopg.Cursor, *rows: tuple[str, int]) -> UpsertResult:
     query = "select %(day)s::date as day, event, n from unnest(%(events)s::text[], %(n)s::bigint[]) as r (event, n)"
     events, numbers = [event for event, _ in rows], [number for _, number in rows]
-    return DAILY.isolated_select(cursor, query, {"day": DAY, "events": events, "n": numbers}, by="event")
+    return upsert(cursor, DAILY, Query(query, {"day": DAY, "events": events, "n": numbers}, isolate_by="event"))
 
 
-def refused(outcome: IsolatedUpsert) -> list[tuple[str | None, int, str | None]]:
+def refused(outcome: UpsertResult) -> list[tuple[str | None, int, str | None]]:
     return [(refusal.group, refusal.rows, refusal.error.sqlstate) for refusal in outcome.refused]
 
 
@@ -540,18 +544,22 @@ def test_what_does_not_blame_the_rows_stops_everything(database_url: str, connec
             isolate(cursor, *rows)
         assert stored(connection, "event", "public.daily order by 1 --") == []
     with pytest.raises(psycopg.errors.DivisionByZero), transaction(database_url) as cursor:
-        DAILY.isolated_select(cursor, "select current_date as day, 'a' as event, 1 / 0 as n", by="event")
+        upsert(cursor, DAILY, Query("select current_date as day, 'a' as event, 1 / 0 as n", isolate_by="event"))
 
 
 def test_groups_are_told_apart_by_the_key(database_url: str, connection: psycopg.Connection) -> None:
     connection.execute(GROUPS)
-    with pytest.raises(PermanentError, match="n is none"), transaction(database_url) as cursor:
-        DAILY.isolated_select(cursor, "select 1", by="n")
+    with (
+        pytest.raises(PermanentError, match=r"of the key \(day, event\) only, not by n"),
+        transaction(database_url) as cursor,
+    ):
+        upsert(cursor, DAILY, Query("select 1", isolate_by="n"))
 
 
 def test_odd_names_can_be_isolated(database_url: str, connection: psycopg.Connection) -> None:
     connection.execute('create table public.odd ("100%" int primary key, "sa""y" int check ("sa""y" > 0))')
     query = 'select k as "100%%", v as "sa""y" from unnest(%(k)s::int[], %(v)s::int[]) as r (k, v)'
     with transaction(database_url) as cursor:
-        outcome = Upsert("public.odd", ["100%"]).isolated_select(cursor, query, {"k": [1, 2], "v": [1, 0]}, by="100%")
+        source = Query(query, {"k": [1, 2], "v": [1, 0]}, isolate_by="100%")
+        outcome = upsert(cursor, UpsertSpec("public.odd", ["100%"]), source)
     assert refused(outcome) == [("2", 1, "23514")]

@@ -30,7 +30,7 @@ class AnalyticsEngineToPostgresOperator(BaseOperator):
 
     The answer is streamed through COPY into the temporary table ``pg_temp.analytics_engine_answer``, whose columns are
     those of the query. ``select`` makes the target's rows of it, and
-    :class:`aggregator.postgres.upsert.Upsert` writes them: all of a window's rows are stored, or none, unless
+    :func:`aggregator.postgres.upsert.upsert` writes them: all of a window's rows are stored, or none, unless
     ``isolate_by`` says otherwise. An answer without rows never erases what is stored: where ``stored`` finds rows, the
     window is reported as suspicious and left alone.
 
@@ -103,7 +103,7 @@ class AnalyticsEngineToPostgresOperator(BaseOperator):
         from aggregator.analytics_engine.copy import copy_result
         from aggregator.analytics_engine.hook import AnalyticsEngineHook
         from aggregator.postgres.hook import PostgresTransactionHook
-        from aggregator.postgres.upsert import IsolatedUpsert, Upsert
+        from aggregator.postgres.upsert import Query, UpsertSpec, upsert
 
         window = data_interval(context)
         parameters = {"data_interval_start": window.start, "data_interval_end": window.end}
@@ -120,11 +120,8 @@ class AnalyticsEngineToPostgresOperator(BaseOperator):
                 suspicious = self._suspicious(cursor, parameters)
                 return {"requests": analytics_engine.requests_sent, "read": 0, "suspicious": suspicious}
             skipped = self._log_skipped(cursor, parameters)
-            upsert = Upsert(self.table, self.key, touch=self.touch)
-            if self.isolate_by is None:
-                outcome = IsolatedUpsert(upsert.from_select(cursor, self.select, parameters))
-            else:
-                outcome = upsert.isolated_select(cursor, self.select, parameters, by=self.isolate_by)
+            spec = UpsertSpec(self.table, self.key, self.touch)
+            outcome = upsert(cursor, spec, Query(self.select, parameters, self.isolate_by))
         counts = {
             "requests": analytics_engine.requests_sent,
             "read": read,

@@ -1,4 +1,4 @@
-"""Upsert rows from a query or from another task, in one transaction."""
+"""An operator that upserts rows from a query or from another task."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from airflow.sdk import BaseOperator, XComArg
 
 from aggregator.core.data_interval import data_interval
 from aggregator.core.errors import PermanentError
+from aggregator.core.text import listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from psycopg.rows import TupleRow
 
     from aggregator.postgres.hook import PostgresTransactionHook
-    from aggregator.postgres.upsert import IsolatedUpsert, Preview, Refusal, Upsert, UpsertCounts
+    from aggregator.postgres.upsert import Refusal, Source, UpsertCounts, UpsertResult
 
     Row = Mapping[str, Any] | Sequence[Any]
 
@@ -29,81 +30,79 @@ NAMED_AT_MOST = 20
 """Refused groups that an error names."""
 
 LONGEST_NAME = 80
-"""Characters of each that it shows."""
+"""Characters of a group's name that an error shows."""
 
 
 def describe_refusal(refusal: Refusal) -> str:
-    """One line about a refused group: its name, as a literal, its number of rows, and the reason, without their values.
+    """Describe a refused group in one line: its name, its number of rows and the reason, without values of rows.
 
     Args:
-        refusal: What an upsert refused.
+        refusal: A refused group of an upsert.
     """
     from aggregator.postgres.hook import describe
 
-    # As a literal: a name may hold whatever somebody put there, line ends included.
+    # As a literal: a name comes from the source and may contain line breaks.
     name = "null" if refusal.group is None else repr(refusal.group[:LONGEST_NAME])
     what = "cannot be computed" if refusal.rows is None else f"{refusal.rows} rows"
     return f"{name} ({what}): {describe(refusal.error)}"
 
 
-def refuse_incomplete(table: str, by: str, outcome: IsolatedUpsert, *, dry_run: bool = False) -> None:
-    """Fail the task if groups were refused. Call it after the others are committed.
+def refuse_incomplete(table: str, by: str, result: UpsertResult, *, dry_run: bool = False) -> None:
+    """Fail the task if an upsert refused groups. Call it after the other groups are committed.
 
-    The error is permanent: a value, a trigger or a constraint that refuses a row refuses it again until somebody fixes
-    the cause.
+    The error is permanent: a retry would fail in the same way until somebody fixes the cause.
 
     Args:
-        table: Where the rows go.
-        by: The column that names the groups.
-        outcome: Of the upsert.
+        table: The target.
+        by: The column that rows were isolated by.
+        result: The result of the upsert.
         dry_run: Whether nothing was written.
 
     Raises:
-        PermanentError: At least one group was refused; the text names them.
+        PermanentError: At least one group was refused. The text names the first ones.
     """
-    if not (refused := outcome.refused):
+    if not result.refused:
         return
-    named = "; ".join(map(describe_refusal, refused[:NAMED_AT_MOST]))
-    more = f"; and {len(refused) - NAMED_AT_MOST} more" if len(refused) > NAMED_AT_MOST else ""
+    named = listed(map(describe_refusal, result.refused), NAMED_AT_MOST, separator="; ")
     others = "Nothing was written in this dry run; all others would be stored" if dry_run else "All others are stored"
     msg = (
-        f"PostgreSQL refused {len(refused)} of the groups of {table} by {by}: {named}{more}. {others}: "
-        f"{asdict(outcome.counts)}. Fix the cause and clear the task."
+        f"PostgreSQL refused {len(result.refused)} of the groups of {table} by {by}: {named}. {others}: "
+        f"{result.counts}. Fix the cause and clear the task."
     )
     raise PermanentError(msg)
 
 
 class SqlUpsertOperator(BaseOperator):
-    """Upsert into one table, and say how many rows were inserted, updated, unchanged or duplicates.
+    """Upsert a query or rows into one table, in one transaction.
 
-    Equal rows are neither rewritten nor locked, stored rows are never deleted, and values never reach the log (spec:
-    SqlUpsertOperator). Rows come from exactly one of ``sql`` and ``rows``.
+    Equal rows are neither rewritten nor locked, stored rows are never deleted, and values are never logged (spec:
+    SqlUpsertOperator). Pass exactly one of ``sql`` and ``rows``. ``rows`` is for your own DAGs: no DAG of this
+    repository uses it. See *Extend: Write a DAG* (``docs/extend/write-a-dag.md``).
 
     Args:
         conn_id: Airflow connection of the database.
-        table: ``schema.table``, exactly as the catalog has it.
+        table: ``schema.table``, exactly as in the catalog.
         key: The columns of a unique index of the table.
-        sql: One SELECT, or a ``.sql`` file that holds it, whose columns are named as the table's. Its placeholders are
-            bound, not rendered: ``%(data_interval_start)s`` and ``%(data_interval_end)s`` are always there; a literal
-            ``%`` is written ``%%``.
-        rows: Mappings from column to value, or sequences in the order of ``columns``; usually another task's output.
-            Never rendered as a template, and not shown in the UI.
-        columns: The columns to take from ``rows``; needed for sequences. For mappings all those of the first row are
-            taken by default, and then every row has to have the same.
+        sql: One SELECT, or a ``.sql`` file that contains it, whose columns are named like the table's. Its placeholders
+            are bound, not rendered. ``%(data_interval_start)s`` and ``%(data_interval_end)s`` are always available; a
+            literal ``%`` is written ``%%``.
+        rows: Mappings from column to value, or sequences in the order of ``columns``; usually the output of another
+            task. Not rendered as a template, and not shown in the UI.
+        columns: The columns to take from ``rows``. Required for sequences. Mappings default to all columns of the first
+            row, and then all rows must have the same columns.
         parameters: Values for further placeholders of ``sql``.
-        stored: One SELECT of a number, how many rows the table has for the window, or a file that holds it. It is asked
-            where ``sql`` returns nothing; if there are some, the window is reported as suspicious and left alone.
-        preserve: Given columns that are stored with a new row and then stay.
-        touch: Columns set to the transaction's time when a row is inserted or really changes.
+        stored: One SELECT, or a file that contains it, of the number of rows that the table has for the window. It runs
+            if ``sql`` returns nothing. If there are such rows, the window is reported as suspicious and left unchanged.
+        touch: Columns set to the transaction's time when a row is inserted or updated.
         isolate_by: A column of the key whose values divide the rows of ``sql`` into groups. A group that a trigger, a
-            constraint or a value makes PostgreSQL refuse does not stop the others: they are stored and committed, and
-            then the task fails with a permanent error that names the refused ones. A dry run cannot foresee what
-            triggers and constraints refuse.
-        groups: SELECT of all groups, one text each, or a file that holds it. With it, a group that ``sql`` cannot
-            compute (a sum that overflows) does not stop the others either. ``sql`` filters the rows it reads by
-            ``%(groups)s``, an array of groups, or null for all.
-        dry_run: Write nothing, inside a read-only transaction, and return what would be done.
-        **kwargs: As for every operator.
+            constraint or a value makes PostgreSQL refuse does not stop the others. They are stored and committed, and
+            then the task fails with a permanent error that names the refused groups. A dry run does not run triggers
+            and constraints.
+        groups: SELECT of all groups, one text a row, or a file that contains it. With it, a group that ``sql`` cannot
+            compute (a sum that overflows) does not stop the others either. ``sql`` must filter the rows that it reads
+            by ``%(groups)s``, an array of groups, or null for all.
+        dry_run: Write nothing, in a read-only transaction, and return what would be written.
+        **kwargs: Arguments of every operator.
     """
 
     template_fields: Sequence[str] = ("conn_id", "table", "sql", "stored", "groups", "parameters")
@@ -125,7 +124,6 @@ class SqlUpsertOperator(BaseOperator):
         columns: Sequence[str] | None = None,
         parameters: Mapping[str, Any] | None = None,
         stored: str | None = None,
-        preserve: Sequence[str] = (),
         touch: Sequence[str] = (),
         isolate_by: str | None = None,
         groups: str | None = None,
@@ -134,13 +132,13 @@ class SqlUpsertOperator(BaseOperator):
     ) -> None:
         super().__init__(**kwargs)
         if (sql is None) == (rows is None):
-            msg = f"Task {self.task_id} takes its rows from exactly one of `sql` and `rows`."
+            msg = f"Task {self.task_id} needs exactly one of `sql` and `rows`."
             raise ValueError(msg)
         if isolate_by is not None and (sql is None or isolate_by not in key):
             msg = f"Task {self.task_id} can isolate rows of `sql` only, and by a column of `key` only."
             raise ValueError(msg)
         if groups is not None and isolate_by is None:
-            msg = f"Task {self.task_id} has `groups`, but no column to isolate them by. Add `isolate_by`."
+            msg = f"Task {self.task_id} has `groups` without a column to isolate them by. Add `isolate_by`."
             raise ValueError(msg)
         self.conn_id = conn_id
         self.table = table
@@ -150,125 +148,110 @@ class SqlUpsertOperator(BaseOperator):
         self.columns = columns
         self.parameters = parameters
         self.stored = stored
-        self.preserve = preserve
         self.touch = touch
         self.isolate_by = isolate_by
         self.groups = groups
         # BaseOperator has a method dry_run().
         self.is_dry_run = dry_run
-        # Airflow looks for other tasks' output in template fields only.
+        # Airflow finds the output of other tasks in template fields only.
         XComArg.apply_upstream_relationship(self, rows)
 
     @cached_property
     def hook(self) -> PostgresTransactionHook:
-        """The hook for ``conn_id``."""
+        """The hook of ``conn_id``."""
         from aggregator.postgres.hook import PostgresTransactionHook
 
         return PostgresTransactionHook(self.conn_id)
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Upsert, or preview it.
+        """Upsert the rows, or return what an upsert would write.
 
         Args:
             context: Airflow's task context.
 
         Returns:
-            ``inserted``, ``updated``, ``unchanged`` and ``duplicates``; in a dry run the counts there would be, and
-            ``preview``: the first rows that would be written, each with its ``action``, and ``dry_run``. With
-            ``stored``, also whether the window is ``suspicious``.
+            ``inserted``, ``updated``, ``unchanged`` and ``duplicates``. With ``stored``, also whether the window is
+            ``suspicious``. In a dry run, also ``dry_run`` and ``preview``: the first rows that would be written, each
+            with its ``action``.
 
         Raises:
-            PermanentError: The rows, the query or the table do not allow this; nothing was written, or, with
-                ``isolate_by``, everything but the groups that the text names.
-            TransientError: The database could not be reached or was busy; nothing was written.
+            PermanentError: The rows, the query or the table do not allow the upsert. Nothing was written, or, with
+                ``isolate_by``, everything except the groups that the text names.
+            TransientError: The database was unreachable or busy. Nothing was written.
         """
-        from aggregator.postgres.upsert import Preview, Upsert
+        from aggregator.postgres.upsert import UpsertSpec, upsert
 
-        upsert = Upsert(self.table, self.key, self.preserve, self.touch)
-        suspicious: dict[str, bool] = {}
-        outcome: UpsertCounts | Preview
+        spec = UpsertSpec(self.table, self.key, self.touch)
+        source, parameters = self._source(context)
+        with self.hook.task_transaction(context) as cursor:
+            outcome = upsert(cursor, spec, source, dry_run=self.is_dry_run)
+            suspicious = {} if outcome.refused else self._suspicious(cursor, parameters, outcome.counts)
+        if self.isolate_by is not None:
+            refuse_incomplete(self.table, self.isolate_by, outcome, dry_run=self.is_dry_run)
+        state = "Dry run, nothing was written" if self.is_dry_run else "Upserted"
+        self.log.info("%s: table=%s %s", state, self.table, outcome.counts)
+        preview = {"preview": outcome.changes, "dry_run": True} if self.is_dry_run else {}
+        return {**asdict(outcome.counts), **suspicious, **preview}
+
+    def _source(self, context: Context) -> tuple[Source, Mapping[str, Any]]:
+        """Return the source of the upsert and the parameters of its queries."""
+        from aggregator.postgres.upsert import Query, Rows
+
         if self.sql is None:
-            outcome = self._upsert_rows(context, upsert)
-        else:
-            suspicious, outcome = self._upsert_select(context, upsert)
-        if isinstance(outcome, Preview):
-            self.log.info(
-                "Dry run: nothing was written to %s, but there would be %s", self.table, asdict(outcome.counts)
-            )
-            return {**asdict(outcome.counts), **suspicious, "preview": outcome.changes, "dry_run": True}
-        self.log.info("Upserted into %s: %s", self.table, asdict(outcome))
-        return {**asdict(outcome), **suspicious}
-
-    def _upsert_select(self, context: Context, upsert: Upsert) -> tuple[dict[str, bool], UpsertCounts | Preview]:
-        from aggregator.postgres.upsert import Preview
-
+            return Rows(*self._columns_and_values(self._iterate_rows(context))), {}
         start, end = data_interval(context)
         parameters = {**(self.parameters or {}), "data_interval_start": start, "data_interval_end": end}
-        query = self.sql or ""
-        if self.isolate_by is None:
-            run = upsert.preview_select if self.is_dry_run else upsert.from_select
-            with self.hook.task_transaction(context) as cursor:
-                counts = run(cursor, query, parameters)
-                return self._suspicious(cursor, parameters, counts), counts
-        with self.hook.task_transaction(context) as cursor:
-            isolated = upsert.isolated_select(
-                cursor, query, parameters, by=self.isolate_by, groups=self.groups, dry_run=self.is_dry_run
-            )
-            outcome = Preview(isolated.counts, isolated.changes) if self.is_dry_run else isolated.counts
-            suspicious = {} if isolated.refused else self._suspicious(cursor, parameters, outcome)
-        refuse_incomplete(self.table, self.isolate_by, isolated, dry_run=self.is_dry_run)
-        return suspicious, outcome
+        return Query(self.sql, parameters, self.isolate_by, self.groups), parameters
 
     def _suspicious(
-        self, cursor: Cursor[TupleRow], parameters: Mapping[str, Any], outcome: UpsertCounts | Preview
+        self, cursor: Cursor[TupleRow], parameters: Mapping[str, Any], counts: UpsertCounts
     ) -> dict[str, bool]:
         from aggregator.postgres.empty_source import is_suspicious
-        from aggregator.postgres.upsert import Preview
 
         if self.stored is None:
             return {}
-        counts = outcome.counts if isinstance(outcome, Preview) else outcome
         empty = not any(asdict(counts).values())
         return {
             "suspicious": empty
             and is_suspicious(cursor, self.stored, parameters, source="Its query", table=self.table, log=self.log)
         }
 
-    def _upsert_rows(self, context: Context, upsert: Upsert) -> UpsertCounts | Preview:
-        from aggregator.postgres.upsert import Preview, UpsertCounts
-
+    def _iterate_rows(self, context: Context) -> Iterator[Row]:
         rows = self.rows.resolve(context) if isinstance(self.rows, XComArg) else self.rows
         if rows is None or isinstance(rows, str | bytes | Mapping):
-            msg = f"The rows for {self.table} are a {type(rows).__name__}, not a list of rows. Nothing was written."
+            msg = (
+                f"The rows for {self.table} are a {type(rows).__name__}, not a list of rows. Nothing was written. "
+                "Correct the task that returns them."
+            )
             raise PermanentError(msg)
-        columns, values = self._columns_and_values(iter(rows))
-        if not columns:
-            return Preview(UpsertCounts(), []) if self.is_dry_run else UpsertCounts()
-        run = upsert.preview_rows if self.is_dry_run else upsert.from_rows
-        with self.hook.task_transaction(context) as cursor:
-            return run(cursor, columns, values)
+        return iter(rows)
 
     def _columns_and_values(self, rows: Iterator[Row]) -> tuple[Sequence[str], Iterator[Sequence[Any]]]:
         columns, first = self.columns, next(rows, None)
         if columns is None and isinstance(first, Mapping):
             columns = list(first)
         if first is None:
-            return columns or (), iter(())
+            return columns or self.key, iter(())
         if columns is None:
-            msg = f"The rows for {self.table} do not name their columns, and the operator was given no `columns`."
+            msg = (
+                f"The rows for {self.table} do not name their columns. Nothing was written. Add `columns` to the task."
+            )
             raise PermanentError(msg)
         return columns, (self._values(row, number, columns) for number, row in enumerate(chain([first], rows), 1))
 
     def _values(self, row: object, number: int, columns: Sequence[str]) -> Sequence[Any]:
         if isinstance(row, Mapping):
             if missing := [column for column in columns if column not in row]:
-                msg = f"Row {number} for {self.table} lacks {', '.join(missing)}. Nothing was written."
+                msg = f"Row {number} for {self.table} has no {', '.join(missing)}. Nothing was written."
                 raise PermanentError(msg)
             if self.columns is None and len(row) > len(columns):
-                msg = f"Row {number} for {self.table} has columns that the first row has not. Nothing was written."
+                msg = (
+                    f"Row {number} for {self.table} has columns that the first row does not have. Nothing was written."
+                )
                 raise PermanentError(msg)
             return [row[column] for column in columns]
         if isinstance(row, Sequence) and not isinstance(row, str | bytes):
             return row
-        msg = f"Row {number} for {self.table} is a {type(row).__name__}, neither a mapping nor a sequence."
+        kind = type(row).__name__
+        msg = f"Row {number} for {self.table} is a {kind}, neither a mapping nor a sequence. Nothing was written."
         raise PermanentError(msg)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from psycopg.rows import TupleRow
 
-    from aggregator.postgres.upsert import IsolatedUpsert
+    from aggregator.postgres.upsert import UpsertResult
 
     Cursor = psycopg.Cursor[TupleRow]
 
@@ -90,7 +90,7 @@ class TelemetryDailyOperator(BaseOperator):
             TransientError: The database could not be reached or was busy; nothing was written.
         """
         from aggregator.postgres.hook import PostgresTransactionHook
-        from aggregator.postgres.upsert import Upsert, compute
+        from aggregator.postgres.upsert import Query, UpsertSpec, compute, upsert
 
         try:
             params = TelemetryDailyParams.model_validate(dict(context["params"]))
@@ -99,11 +99,11 @@ class TelemetryDailyOperator(BaseOperator):
             raise WrongParamsError(msg) from None
         first, last = params.days(data_interval(context).start.date())
         parameters = {"first_day": first, "last_day": last}
-        upsert, dry_run = Upsert(self.table, ["date", "event"]), params.dry_run
+        spec, dry_run = UpsertSpec(self.table, ["date", "event"]), params.dry_run
         hook = PostgresTransactionHook(self.conn_id)
         with hook.task_transaction(context) as cursor:
-            not_computed = compute(cursor, _ROLLUPS, self.sql, parameters, groups=self.event_types, read_only=dry_run)
-            outcome = upsert.isolated_select(cursor, _ALL_ROLLUPS, by="event", dry_run=dry_run)
+            not_computed = compute(cursor, _ROLLUPS, self.sql, parameters, groups=self.event_types, dry_run=dry_run)
+            outcome = upsert(cursor, spec, Query(_ALL_ROLLUPS, isolate_by="event"), dry_run=dry_run)
             outcome = replace(outcome, refused=[*not_computed, *outcome.refused])
             result = _result(cursor, outcome)
             self._warn_if_suspicious(cursor, parameters, outcome, result["processed"])
@@ -116,7 +116,7 @@ class TelemetryDailyOperator(BaseOperator):
         return result
 
     def _warn_if_suspicious(
-        self, cursor: Cursor, parameters: dict[str, Any], outcome: IsolatedUpsert, processed: int
+        self, cursor: Cursor, parameters: dict[str, Any], outcome: UpsertResult, processed: int
     ) -> None:
         from aggregator.postgres.empty_source import is_suspicious
 
@@ -124,7 +124,7 @@ class TelemetryDailyOperator(BaseOperator):
             is_suspicious(cursor, self.stored, parameters, source="public.telemetry", table=self.table, log=self.log)
 
 
-def _result(cursor: Cursor, outcome: IsolatedUpsert) -> dict[str, Any]:
+def _result(cursor: Cursor, outcome: UpsertResult) -> dict[str, Any]:
     from psycopg import sql
 
     statement = sql.SQL(_RESULTS).format(
