@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import strategies as st
 
 from aggregator.core.settings import OhlcvSettings
-from aggregator.ohlcv import aggregation as ohlcv
+from aggregator.ohlcv.aggregate import aggregate
+from aggregator.ohlcv.plan import plan, prepare_partitions
+from aggregator.ohlcv.run import Run, finish
 from tests.oracles import bars_of
 
 if TYPE_CHECKING:
@@ -105,23 +107,23 @@ def ingest(connection: psycopg.Connection, rows: Iterable[Candle]) -> None:
 
 def run_of(
     moment: datetime, run_id: str | None = None, *, repeat_until: datetime | None = None, **different: Any
-) -> ohlcv.Run:
+) -> Run:
     """The run that is due at a moment, a minute after its interval's end; its settings starve nobody."""
     end = moment - MINUTE
     name = run_id or f"scheduled__{moment:%Y%m%d%H%M}"
-    return ohlcv.Run(name, end - 5 * MINUTE, end, moment, ROOMY.model_copy(update=different), repeat_until)
+    return Run(name, end - 5 * MINUTE, end, moment, ROOMY.model_copy(update=different), repeat_until)
 
 
-def tick(connection: psycopg.Connection, run: ohlcv.Run) -> dict[str, Any]:
+def tick(connection: psycopg.Connection, run: Run) -> dict[str, Any]:
     """One run: plan, aggregate, finish, each in a transaction of its own."""
     with transaction(connection) as cursor:
-        ohlcv.prepare_partitions(cursor, run)
+        prepare_partitions(cursor, run)
     with transaction(connection) as cursor:
-        shards = ohlcv.plan(cursor, run)
+        shards = plan(cursor, run)
     for shard in shards:
-        ohlcv.aggregate(partial(transaction, connection), run, **shard)
+        aggregate(partial(transaction, connection), run, **shard)
     with transaction(connection) as cursor:
-        return ohlcv.finish(cursor, run)
+        return finish(cursor, run)
 
 
 @contextmanager

@@ -16,7 +16,10 @@ import psycopg
 from rich.table import Table
 
 from aggregator.core.settings import OhlcvSettings
-from aggregator.ohlcv import aggregation as ohlcv
+from aggregator.ohlcv.aggregate import aggregate
+from aggregator.ohlcv.plan import plan, prepare_partitions
+from aggregator.ohlcv.rebuild import RebuildParams, plan_rebuild, rebuild
+from aggregator.ohlcv.run import Run, finish
 from aggregator.postgres.migrations import migrate
 from dev.bench import ohlcv_peers as peers
 
@@ -207,34 +210,34 @@ class World:
         """Build the bars of some days again, by the DAG's params."""
         run = self._run(end + 11 * MINUTE)
         last = end - timedelta(days=1)
-        params = ohlcv.RebuildParams.read({"startDate": f"{start:%F}", "endDate": f"{last:%F}", "dryRun": False})
-        shards = self._step(ohlcv.plan_rebuild, run, params)
+        params = RebuildParams.read({"startDate": f"{start:%F}", "endDate": f"{last:%F}", "dryRun": False})
+        shards = self._step(plan_rebuild, run, params)
         with ThreadPoolExecutor(WORKERS) as workers:
-            list(workers.map(lambda shard: ohlcv.rebuild(self._transaction, run, params, **shard), shards))
-        self._step(ohlcv.finish, run)
+            list(workers.map(lambda shard: rebuild(self._transaction, run, params, **shard), shards))
+        self._step(finish, run)
 
-    def _run(self, as_of: datetime) -> ohlcv.Run:
-        return ohlcv.Run(f"bench {next(_numbers)}", as_of - 6 * MINUTE, as_of - MINUTE, as_of, SETTINGS)
+    def _run(self, as_of: datetime) -> Run:
+        return Run(f"bench {next(_numbers)}", as_of - 6 * MINUTE, as_of - MINUTE, as_of, SETTINGS)
 
     def tick(self, as_of: datetime) -> None:
         """One run of the DAG, its shards `WORKERS` at a time."""
         run = self._run(as_of)
-        self._step(ohlcv.prepare_partitions, run)
-        shards = self._step(ohlcv.plan, run)
+        self._step(prepare_partitions, run)
+        shards = self._step(plan, run)
         with ThreadPoolExecutor(WORKERS) as workers:
-            list(workers.map(lambda shard: ohlcv.aggregate(self._transaction, run, **shard), shards))
-        if not self._step(ohlcv.finish, run)["complete"]:
+            list(workers.map(lambda shard: aggregate(self._transaction, run, **shard), shards))
+        if not self._step(finish, run)["complete"]:
             msg = "The run is not complete."
             raise RuntimeError(msg)
 
     def tick_with(self, engine: Callable[[], object], as_of: datetime) -> None:
         """One run of the DAG in which another engine makes the bars: what is due, claims, cursors and log are ours."""
         run = self._run(as_of)
-        self._step(ohlcv.prepare_partitions, run)
-        self._step(ohlcv.plan, run)
+        self._step(prepare_partitions, run)
+        self._step(plan, run)
         engine()
         self.connection.execute(_RELEASE, run.parameters)
-        self._step(ohlcv.finish, run)
+        self._step(finish, run)
 
     def _step(self, step: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
         with self._transaction() as cursor:

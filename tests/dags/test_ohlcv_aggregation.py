@@ -15,7 +15,7 @@ import time_machine
 from airflow.sdk.exceptions import AirflowTaskTimeout
 
 from aggregator.core.errors import PermanentError, TransientError
-from aggregator.ohlcv import aggregation as ohlcv
+from aggregator.ohlcv import rebuild
 from aggregator.postgres.migrations import migrate
 from tests.airflow_context import context
 from tests.market_data import DAY, MINUTE, candle, candles, expected, ingest, register, stored, tasks, versions
@@ -149,22 +149,22 @@ def test_rebuild_of_days_reports_and_then_keeps(dag, market) -> None:
 def test_rebuild_that_stopped_continues_where_it_stopped(dag, market, monkeypatch, how: str) -> None:
     run(dag)
     market.execute("update ohlcv.bars set high = 0")
-    monkeypatch.setattr(ohlcv, "SYMBOLS_A_CHUNK", 1)
-    rebuild_chunk = ohlcv._rebuild_chunk
+    monkeypatch.setattr(rebuild, "SYMBOLS_PER_CHUNK", 1)
+    rebuild_chunk = rebuild._rebuild_chunk
 
-    def die(transaction: Any, run: Any, params: Any, chunk: dict[str, Any]) -> Any:
-        if chunk["symbols"] == ["B"]:
+    def die(transaction: Any, run: Any, chunk: Any, *, dry_run: bool) -> Any:
+        if chunk.symbols == ["B"]:
             raise TransientError("killed")
-        return rebuild_chunk(transaction, run, params, chunk)
+        return rebuild_chunk(transaction, run, chunk, dry_run=dry_run)
 
-    monkeypatch.setattr(ohlcv, "_rebuild_chunk", die)
+    monkeypatch.setattr(rebuild, "_rebuild_chunk", die)
     rebuilding = {"run_id": "manual__1", "dryRun": False, "startDate": "2026-03-08"}
     with pytest.raises(TransientError):
         run(dag, END, **rebuilding)
     if how == "cleared":
         with pytest.raises(PermanentError, match="Clear this run to continue the rebuild where it stopped"):
             run(dag, END, failed="aggregate", **rebuilding)
-    monkeypatch.setattr(ohlcv, "_rebuild_chunk", rebuild_chunk)
+    monkeypatch.setattr(rebuild, "_rebuild_chunk", rebuild_chunk)
     register(market, {"AA": "5m"})
 
     done, (again,) = run(dag, END, **rebuilding)
@@ -180,17 +180,17 @@ def test_rebuild_that_stopped_continues_where_it_stopped(dag, market, monkeypatc
 @pytest.mark.slow
 def test_rebuild_that_stopped_between_chunks_of_days_continues_with_the_next(dag, market, monkeypatch) -> None:
     run(dag)
-    monkeypatch.setattr(ohlcv, "DAYS_A_CHUNK", 1)
-    rebuild_chunk = ohlcv._rebuild_chunk
+    monkeypatch.setattr(rebuild, "DAYS_PER_CHUNK", 1)
+    rebuild_chunk = rebuild._rebuild_chunk
     starts: list[datetime] = []
 
-    def die_at_the_third(transaction: Any, run: Any, params: Any, chunk: dict[str, Any]) -> Any:
-        starts.append(chunk["starts_at"])
+    def die_at_the_third(transaction: Any, run: Any, chunk: Any, *, dry_run: bool) -> Any:
+        starts.append(chunk.starts_at)
         if len(starts) == 3:
             raise TransientError("killed")
-        return rebuild_chunk(transaction, run, params, chunk)
+        return rebuild_chunk(transaction, run, chunk, dry_run=dry_run)
 
-    monkeypatch.setattr(ohlcv, "_rebuild_chunk", die_at_the_third)
+    monkeypatch.setattr(rebuild, "_rebuild_chunk", die_at_the_third)
     rebuilding = {"run_id": "manual__1", "dryRun": False, "startDate": "2026-03-06", "endDate": "2026-03-09"}
     with pytest.raises(TransientError):
         run(dag, END, **rebuilding)
@@ -205,8 +205,8 @@ def test_rebuild_that_stopped_between_chunks_of_days_continues_with_the_next(dag
 def test_timeout_while_statements_run_cancels_them_and_nothing_commits(
     dag, market, monkeypatch, database_url: str, rebuilding: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr(ohlcv, "SYMBOLS_A_CHUNK", 1)
-    monkeypatch.setattr(ohlcv, "DAYS_A_CHUNK", 1)
+    monkeypatch.setattr(rebuild, "SYMBOLS_PER_CHUNK", 1)
+    monkeypatch.setattr(rebuild, "DAYS_PER_CHUNK", 1)
     monkeypatch.setenv("OHLCV_SYMBOLS_PER_SHARD", "1")
     if rebuilding:
         run(dag)
@@ -271,13 +271,13 @@ def test_candles_that_are_not_aggregated_outlive_the_retention(dag, market, monk
 def test_rebuild_from_long_ago_begins_with_the_first_candle(dag, market, monkeypatch) -> None:
     run(dag)
     chunks = []
-    rebuild_chunk = ohlcv._rebuild_chunk
+    rebuild_chunk = rebuild._rebuild_chunk
 
-    def kept(transaction: Any, run: Any, params: Any, chunk: Any) -> Any:
-        chunks.append((chunk["starts_at"], chunk["ends_at"]))
-        return rebuild_chunk(transaction, run, params, chunk)
+    def kept(transaction: Any, run: Any, chunk: Any, *, dry_run: bool) -> Any:
+        chunks.append((chunk.starts_at, chunk.ends_at))
+        return rebuild_chunk(transaction, run, chunk, dry_run=dry_run)
 
-    monkeypatch.setattr(ohlcv, "_rebuild_chunk", kept)
+    monkeypatch.setattr(rebuild, "_rebuild_chunk", kept)
     done, _ = run(dag, run_id="manual", dryRun=False, startDate="0001-01-01", endDate="2026-03-20")
     assert chunks == [(DAY, datetime(2026, 3, 21, tzinfo=UTC))]
     assert done["unchanged"] == 2 * (96 + 24 + 6 + 1)
@@ -326,7 +326,16 @@ def test_failed_aggregation_fails_the_run_and_the_next_one_does_its_work(dag, ma
         ("plan", {}, "Nothing was claimed. The next run builds the windows that are due."),
         ("plan", {"startDate": "2026-03-08"}, "Nothing was rebuilt. Fix the cause and clear this run"),
         ("plan", {"symbols": ["A"]}, "Nothing was rebuilt"),
-        ("aggregate", {"startDate": "2026-03-08"}, "Clear this run to continue the rebuild where it stopped."),
+        (
+            "aggregate",
+            {"startDate": "2026-03-08"},
+            "dry run, so nothing was stored. Clear this run to start the dry run again.",
+        ),
+        (
+            "aggregate",
+            {"startDate": "2026-03-08", "dryRun": False},
+            "Clear this run to continue the rebuild where it stopped.",
+        ),
     ],
 )
 def test_finish_of_a_failed_run_says_what_to_do(dag, failed: str, params: dict[str, Any], says: str) -> None:

@@ -15,7 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aggregator.core.errors import TransientError
-from aggregator.ohlcv import aggregation as ohlcv
+from aggregator.ohlcv.aggregate import aggregate
+from aggregator.ohlcv.plan import plan
+from aggregator.ohlcv.run import TIMEFRAMES, Run, Totals, finish
 from tests.market_data import (
     DAY,
     FOREVER,
@@ -149,16 +151,16 @@ class World:
         plans = []
         for run in runs:
             with transaction(self.first) as cursor:
-                plans.append(ohlcv.plan(cursor, run))
-        for run, plan in reversed(list(zip(runs, plans, strict=True))):
-            for shard in plan:
-                ohlcv.aggregate(partial(transaction, self.first), run, **shard)
+                plans.append(plan(cursor, run))
+        for run, shards in reversed(list(zip(runs, plans, strict=True))):
+            for shard in shards:
+                aggregate(partial(transaction, self.first), run, **shard)
             self.ingest()
         for run in runs:
             with transaction(self.first) as cursor:
-                assert ohlcv.finish(cursor, run)["complete"]
+                assert finish(cursor, run)["complete"]
 
-    def _next_run(self) -> ohlcv.Run:
+    def _next_run(self) -> Run:
         self.moment += self.draw(st.sampled_from([5, 15, 240, 1440])) * MINUTE
         return run_of(
             self.moment,
@@ -244,7 +246,7 @@ def test_late_candles_build_exactly_their_windows_again(market) -> None:
 
 def rebuild(connection: psycopg.Connection, moment: datetime) -> dict[str, Any]:
     """A rebuild of everything, by the functions of the DAG."""
-    for timeframe in ohlcv.TIMEFRAMES:
+    for timeframe in TIMEFRAMES:
         connection.execute("select ohlcv.mark_stale(null, %s, %s, %s)", [timeframe, DAY - 48 * HOUR, DAY + 48 * HOUR])
     return tick(connection, run_of(moment))
 
@@ -635,10 +637,10 @@ class TestTimeOfARun:
 
             run = run_of(self.AS_OF, max_windows_per_task=10, repeat_until=DAY + timedelta(seconds=35))
             with transaction(market) as cursor:
-                (shard,) = ohlcv.plan(cursor, run)
-            ohlcv.aggregate(slow, run, **shard)
+                (shard,) = plan(cursor, run)
+            aggregate(slow, run, **shard)
             with transaction(market) as cursor:
-                assert ohlcv.finish(cursor, run)["complete"]
+                assert finish(cursor, run)["complete"]
         details = self.details(market)
         assert (details["transactions"], details["has_more"]) == (4, True)
         assert set(tasks(market, "status, owner")) == {("idle", None)}
@@ -650,7 +652,7 @@ class TestTimeOfARun:
         assert len([key for key in stored(market) if key[:2] == ("A", "15m")]) == 10
 
     def test_many_shards_do_one_transaction_each(self, market, monkeypatch) -> None:
-        monkeypatch.setattr(ohlcv, "SHARDS_THAT_REPEAT", 1)
+        monkeypatch.setattr("aggregator.ohlcv.aggregate.MAX_REPEATING_SHARDS", 1)
         run = run_of(self.AS_OF, max_windows_per_task=10, ohlcv_symbols_per_shard=1, repeat_until=FOREVER)
         tick(market, run)
         assert len([key for key in stored(market) if key[:2] == ("A", "15m")]) == 10
@@ -683,16 +685,16 @@ class TestTimeOfARun:
 
         run = run_of(self.AS_OF, max_windows_per_task=10, repeat_until=FOREVER)
         with transaction(market) as cursor:
-            (shard,) = ohlcv.plan(cursor, run)
+            (shard,) = plan(cursor, run)
         with pytest.raises(TransientError):
-            ohlcv.aggregate(dying, run, **shard)
+            aggregate(dying, run, **shard)
         assert len([key for key in stored(market) if key[:2] == ("A", "15m")]) == 30
         assert ("running", run.run_id) in tasks(market, "status, owner")
         if then == "another try":
-            ohlcv.aggregate(partial(transaction, market), run, **shard)
+            aggregate(partial(transaction, market), run, **shard)
         elif then == "the next run":
             with transaction(market) as cursor:
-                assert not ohlcv.finish(cursor, run)["complete"]
+                assert not finish(cursor, run)["complete"]
         else:
             market.execute("update ohlcv.tasks set claimed_at = claimed_at - interval '901 seconds'")
         as_of = self.AS_OF + 5 * MINUTE
@@ -716,19 +718,19 @@ class TestLocks:
     ONE: ClassVar = [{"shard": 0, "of": 1, "first": "A", "last": "B"}]
     TWO: ClassVar = [{"shard": n, "of": 2, "first": symbol, "last": symbol} for n, symbol in enumerate("AB")]
 
-    def plan(self, connection, run: ohlcv.Run) -> list[dict[str, Any]]:
+    def plan(self, connection, run: Run) -> list[dict[str, Any]]:
         with transaction(connection) as cursor:
-            return ohlcv.plan(cursor, run)
+            return plan(cursor, run)
 
-    def aggregate(self, connection, run: ohlcv.Run) -> ohlcv.Totals:
-        return ohlcv.aggregate(partial(transaction, connection), run, shard=0, of=1)
+    def aggregate(self, connection, run: Run) -> Totals:
+        return aggregate(partial(transaction, connection), run, shard=0, of=1)
 
     def test_two_ticks_share_what_is_due_and_neither_waits(self, market, other) -> None:
         one, two = run_of(self.AS_OF, "one", max_tasks_per_run=3), run_of(self.AS_OF, "two")
         assert self.plan(market, one)
         with other.transaction(), other.cursor() as cursor:
             cursor.execute("set local lock_timeout = '1s'")
-            assert ohlcv.plan(cursor, two)
+            assert plan(cursor, two)
         assert (self.aggregate(market, one).tasks, self.aggregate(other, two).tasks) == (3, 5)
         tick(market, run_of(self.AS_OF + 5 * MINUTE))
         assert stored(market) == expected(market, self.AS_OF)
@@ -751,7 +753,7 @@ class TestLocks:
         self.plan(market, slow)
         market.execute("update ohlcv.tasks set claimed_at = claimed_at - interval '901 seconds'")
         with transaction(other) as cursor:
-            ohlcv.aggregate(lambda: nullcontext(cursor), slow, shard=0, of=1)
+            aggregate(lambda: nullcontext(cursor), slow, shard=0, of=1)
             assert self.plan(market, run_of(self.AS_OF, "next")) == []
         assert stored(market) == expected(market, self.AS_OF)
 
@@ -761,7 +763,7 @@ class TestLocks:
         slow = run_of(self.AS_OF, "slow")
         self.plan(market, slow)
         with transaction(other) as cursor:
-            ohlcv.aggregate(lambda: nullcontext(cursor), slow, shard=0, of=1)
+            aggregate(lambda: nullcontext(cursor), slow, shard=0, of=1)
             ingest(market, [candle("A", "5m", DAY, 99)])
             self.plan(market, run_of(self.AS_OF, "next"))
         tick(market, run_of(self.AS_OF + 5 * MINUTE))
@@ -789,7 +791,7 @@ class TestLocks:
         run = run_of(self.AS_OF, "failed")
         self.plan(market, run)
         with transaction(market) as cursor:
-            assert not ohlcv.finish(cursor, run)["complete"]
+            assert not finish(cursor, run)["complete"]
         assert set(tasks(market, "status, hard_fails, owner")) == {("idle", 0, None)}
         assert market.execute("select status, error from ops.ops_runlog").fetchone() == (
             "failed",
@@ -798,25 +800,25 @@ class TestLocks:
 
     def test_plan_that_failed_is_an_incomplete_run(self, market) -> None:
         with transaction(market) as cursor:
-            assert ohlcv.finish(cursor, run_of(self.AS_OF)) == {"complete": False}
+            assert finish(cursor, run_of(self.AS_OF)) == {"complete": False}
 
     def test_backlog_is_divided_though_its_symbols_are_few(self, market, monkeypatch) -> None:
-        monkeypatch.setattr(ohlcv, "WINDOWS_A_SHARD", 3)
+        monkeypatch.setattr("aggregator.ohlcv.plan.WINDOWS_PER_SHARD", 3)
         many = self.plan(market, run_of(self.AS_OF, "many"))
         assert many == self.TWO, "four windows of each symbol, and two symbols"
         with transaction(market) as cursor:
-            ohlcv.finish(cursor, run_of(self.AS_OF, "many"))
+            finish(cursor, run_of(self.AS_OF, "many"))
         few = run_of(self.AS_OF, "few", max_windows_per_task=1)
         assert self.plan(market, few) == self.ONE
 
     def test_many_symbols_are_divided_though_they_are_not_too_many_for_a_shard(self, market, monkeypatch) -> None:
-        monkeypatch.setattr(ohlcv, "SYMBOLS_TO_DIVIDE", 2)
+        monkeypatch.setattr("aggregator.ohlcv.plan.MIN_SYMBOLS_TO_DIVIDE", 2)
         assert self.plan(market, run_of(self.AS_OF)) == self.TWO
 
     def test_shards_divide_the_symbols_evenly(self, market) -> None:
         run = run_of(self.AS_OF, ohlcv_symbols_per_shard=1)
         shards = self.plan(market, run)
         assert shards == self.TWO
-        done = [ohlcv.aggregate(partial(transaction, market), run, **shard).tasks for shard in shards]
+        done = [aggregate(partial(transaction, market), run, **shard).tasks for shard in shards]
         assert sum(done) == 8
         assert stored(market) == expected(market, self.AS_OF)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, ClassVar
 import psycopg
 import pytest
 
-from aggregator.ohlcv.aggregation import aggregate, plan
+from aggregator.ohlcv.aggregate import aggregate
 from aggregator.ohlcv.cli import main
+from aggregator.ohlcv.plan import plan
 from aggregator.postgres.migrations import databases, migrate
 from tests.market_data import (
     DAY,
@@ -154,7 +155,7 @@ class TestMarkChanged:
         market.execute("delete from ohlcv.candles where symbol = 'A'")
         before = stored(market)
         assert main(["mark-changed", "--start", "2020-01-01", "--end", "2030-01-01"]) == 0
-        assert "No candles in the range, so that their bars stay: 'A'\n" in capsys.readouterr().out
+        assert "No candles in the range, so their bars are kept: 'A'\n" in capsys.readouterr().out
         tick(market, run_of(DAY + 4 * HOUR + 6 * MINUTE))
         assert stored(market) == before
 

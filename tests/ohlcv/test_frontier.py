@@ -101,7 +101,7 @@ class TestCommand:
         self, market: psycopg.Connection, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert main(["reset", "--symbol", "B", "--timeframe", "15m"]) == 0
-        assert capsys.readouterr().out == "B 15m: was disabled, idle again\n"
+        assert capsys.readouterr().out == "B 15m: was disabled, now idle\n"
         assert main(["reset"]) == 0
         assert main(["reset"]) == 1
         assert set(tasks(market, "status, hard_fails")) == {("idle", 0)}
@@ -132,7 +132,7 @@ class TestCommand:
             "'B' where symbol = 'b'.\n"
         )
         assert main(["frontier"]) == 0
-        assert "and 3 more: see ohlcv.unprocessed_candles('DEV')\n" in capsys.readouterr().out
+        assert "and 3 more: query ohlcv.unprocessed_candles('DEV')\n" in capsys.readouterr().out
 
     @pytest.mark.slow
     def test_frontier_with_more_than_fifty_tasks_counts_the_rest(
@@ -144,7 +144,7 @@ class TestCommand:
         market.execute("select ohlcv.sync_tasks()")
         ((tasks,),) = market.execute("select count(*) from ohlcv.tasks").fetchall()
         assert main(["frontier"]) == 0
-        assert f"and {tasks - 50:,} more tasks: choose some with --symbol" in capsys.readouterr().out
+        assert f"and {tasks - 50:,} more tasks. Filter with --symbol" in capsys.readouterr().out
 
     @pytest.mark.slow
     def test_frontier_in_a_narrow_terminal_shows_whole_timestamps(

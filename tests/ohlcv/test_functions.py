@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from aggregator.ohlcv.aggregation import TIMEFRAMES
+from aggregator.ohlcv.run import TIMEFRAMES
 from tests.market_data import (
     DAY,
     MINUTE,

@@ -7,7 +7,7 @@ from datetime import timedelta
 import psycopg
 import pytest
 
-from aggregator.ohlcv.aggregation import prepare_partitions
+from aggregator.ohlcv.plan import prepare_partitions
 from tests.market_data import (
     DAY,
     MINUTE,

@@ -24,7 +24,7 @@ from tests.market_data import (
 )
 
 if TYPE_CHECKING:
-    from aggregator.ohlcv.aggregation import Run
+    from aggregator.ohlcv.run import Run
 
 HOUR = 60 * MINUTE
 

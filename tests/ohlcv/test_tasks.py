@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 import psycopg
 import pytest
 
-from aggregator.ohlcv.aggregation import TIMEFRAMES
+from aggregator.ohlcv.run import TIMEFRAMES
 from tests.market_data import (
     DAY,
     MINUTE,

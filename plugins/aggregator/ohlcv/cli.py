@@ -1,4 +1,4 @@
-"""Commands for the tasks of ``ohlcv_aggregation`` (spec: OHLCV).
+"""Commands for the tasks of ``ohlcv_aggregation``.
 
 python -m aggregator.ohlcv frontier [--symbol …] [--timeframe …]
 python -m aggregator.ohlcv reset [--symbol …] [--timeframe …]
@@ -15,55 +15,61 @@ from typing import TYPE_CHECKING, Any
 from aggregator.core.errors import AggregatorError, PermanentError
 from aggregator.core.settings import OhlcvSettings
 from aggregator.core.text import listed
-from aggregator.ohlcv.aggregation import CONNECTION, NAMED_AT_MOST, TIMEFRAMES
-from aggregator.postgres.hook import execute
+from aggregator.ohlcv.run import CONNECTION, MAX_LISTED, TIMEFRAMES, execute
+from aggregator.postgres.functions import call
+from aggregator.postgres.hook import PostgresTransactionHook
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
+
+    from aggregator.ohlcv.run import Cursor
 
 COMMAND_TIMEOUT = timedelta(seconds=30)
 
 HEALTHY_TASKS = (
-    "Healthy: waits for candles, for the end of its window, or for a run that is overdue for less than 6 minutes; the "
-    "lag is below the timeframe and 6 minutes. A task that waits for bars of a finer timeframe is blocked by it if the "
-    "finer one is overdue or disabled. If a task is disabled or hard_failed, correct its candles, then run python -m "
-    "aggregator.ohlcv reset."
+    "A task is healthy if it waits for candles, for the end of its window, or for a run that is overdue for less than "
+    "6 minutes. Its lag is then below its timeframe plus 6 minutes. A task that waits for bars of a finer timeframe is "
+    "blocked if the finer task is overdue or disabled. If a task is disabled or hard_failed, correct its candles, then "
+    "run: python -m aggregator.ohlcv reset"
 )
 """How to read the table of tasks."""
 
 
-def _execute(file: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-    return execute(file, parameters, CONNECTION, timeout=COMMAND_TIMEOUT, application_name="aggregator/ohlcv")
+def _transaction() -> AbstractContextManager[Cursor]:
+    hook = PostgresTransactionHook(CONNECTION)
+    return hook.transaction(timeout=COMMAND_TIMEOUT, application_name="aggregator/ohlcv")
 
 
 def show_frontier(tasks: Mapping[str, Sequence[str] | None]) -> int:
-    """Print how far the tasks are, those that need somebody first, and the candles that no task will process.
+    """Print the progress of each task, stopped tasks first, and the candles that no task will process.
 
     Args:
-        tasks: ``symbols`` and ``timeframes``; null: all.
+        tasks: ``symbols`` and ``timeframes``; None: all.
 
     Returns:
-        0, the exit code.
+        Exit code 0.
     """
     from rich.console import Console  # noqa: PLC0415  # tasks print nothing
     from rich.table import Column, Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    moments = [Column(name, no_wrap=True) for name in ("cursor", "newest source")]
-    table = Table("symbol", "timeframe", *moments, "lag", "waits for")
+    timestamps = [Column(name, no_wrap=True) for name in ("cursor", "newest source")]
+    table = Table("symbol", "timeframe", *timestamps, "lag", "waits for")
     errors = []
-    found = _execute("ohlcv/queries/frontier.sql", tasks)
-    for symbol, timeframe, cursor, newest, lag, status, waits_for, overdue, error, _ in found:
-        known = [_minute(moment) if moment else "" for moment in (cursor, newest)]
+    with _transaction() as transaction:
+        rows = execute(transaction, "ohlcv/queries/frontier.sql", tasks).fetchall()
+    for symbol, timeframe, cursor, newest, lag, status, waits_for, overdue, error, _ in rows:
+        progress = [_minute(timestamp) if timestamp else "" for timestamp in (cursor, newest)]
         state = status if status in {"disabled", "hard_failed"} else waits_for
         if overdue and state is waits_for:
             state += f", overdue {timedelta(seconds=overdue // timedelta(seconds=1))}"
-        table.add_row(*map(Text, [symbol, timeframe, *known, "" if lag is None else str(lag), state]))
+        table.add_row(*map(Text, [symbol, timeframe, *progress, "" if lag is None else str(lag), state]))
         if error:
             errors.append(f"{symbol} {timeframe}: {error}")
     Console().print(table)
-    if found and found[0][-1] > len(found):
-        print(f"and {found[0][-1] - len(found):,} more tasks: choose some with --symbol, or query ohlcv.frontier.")
+    if rows and rows[0][-1] > len(rows):
+        print(f"and {rows[0][-1] - len(rows):,} more tasks. Filter with --symbol, or query ohlcv.frontier.")
     print(HEALTHY_TASKS)
     print(*errors, sep="\n", end="\n" if errors else "")
     _show_unprocessed_candles(tasks["symbols"])
@@ -71,93 +77,109 @@ def show_frontier(tasks: Mapping[str, Sequence[str] | None]) -> int:
 
 
 def _show_unprocessed_candles(symbols: Sequence[str] | None) -> None:
-    given = {"symbols": symbols, "env_name": OhlcvSettings.load().env_name, "named_at_most": NAMED_AT_MOST}
-    found = _execute("ohlcv/queries/unprocessed_candles.sql", given)
-    if not found:
+    env_name = OhlcvSettings.load().env_name
+    parameters = {"symbols": symbols, "env_name": env_name, "named_at_most": MAX_LISTED}
+    with _transaction() as cursor:
+        rows = execute(cursor, "ohlcv/queries/unprocessed_candles.sql", parameters).fetchall()
+    if not rows:
         return
     print("\nCandles that no task will process:")
-    for symbol, timeframe, first, last, reason, _ in found:
+    for symbol, timeframe, first, last, reason, _ in rows:
         print(f"{symbol!r} {timeframe}, {_minute(first)} to {_minute(last)} UTC: {reason}")
-    kinds = found[0][-1]
-    if kinds > len(found):
-        print(f"and {kinds - len(found):,} more: see ohlcv.unprocessed_candles('{given['env_name']}')")
+    groups = rows[0][-1]
+    if groups > len(rows):
+        print(f"and {groups - len(rows):,} more: query ohlcv.unprocessed_candles('{env_name}')")
 
 
-def _minute(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%d %H:%M}"
+def _minute(timestamp: datetime) -> str:
+    return f"{timestamp:%Y-%m-%d %H:%M}"
 
 
 def reset(tasks: Mapping[str, Sequence[str] | None]) -> int:
-    """Make disabled and hard-failed tasks idle again, so that the next run takes them.
+    """Set disabled and hard-failed tasks to idle, so that the next run processes them.
 
     Args:
-        tasks: ``symbols`` and ``timeframes``; null: all.
+        tasks: ``symbols`` and ``timeframes``; None: all.
 
     Returns:
-        The exit code: 0, or 1 if there is none.
+        The exit code: 0, or 1 if there is no such task.
     """
-    found = _execute("ohlcv/queries/reset_tasks.sql", tasks)
-    for symbol, timeframe, was in found:
-        print(f"{symbol} {timeframe}: was {was}, idle again")
-    if not found:
-        print("No task is disabled or hard_failed.", file=sys.stderr)
-    return 0 if found else 1
+    with _transaction() as cursor:
+        rows = call(cursor, "ohlcv.reset_tasks", p_symbols=tasks["symbols"], p_timeframes=tasks["timeframes"])
+    for symbol, timeframe, previous in sorted(rows):
+        print(f"{symbol} {timeframe}: was {previous}, now idle")
+    if not rows:
+        print("No task is disabled or hard_failed. Nothing was changed.", file=sys.stderr)
+    return 0 if rows else 1
 
 
-def mark_changed(range_: Mapping[str, Any]) -> int:
+def mark_changed(candles: Mapping[str, Any]) -> int:
     """Mark the candles of a range as changed, so that the next run builds their bars again.
 
-    Triggers do this for ordinary statements. They do not see candles that a subscriber of a logical replication wrote,
-    or that were written while the triggers were disabled.
+    Statement triggers do this for ordinary writes. They do not fire for writes of a logical replication subscriber,
+    nor while triggers are disabled.
 
     Args:
-        range_: ``symbols`` (null: all), ``starts_at`` and ``ends_at``, half-open.
+        candles: ``symbols`` (None: all), ``starts_at`` and ``ends_at`` (exclusive).
 
     Returns:
-        The exit code: 0, or 1 if there is nothing to mark.
+        The exit code: 0, or 1 if no symbol was marked.
+
+    Raises:
+        PermanentError: The range is empty.
     """
-    if range_["starts_at"] >= range_["ends_at"]:
-        msg = f"--start {range_['starts_at']} is not before --end {range_['ends_at']}. Nothing was marked."
+    symbols, starts_at, ends_at = candles["symbols"], candles["starts_at"], candles["ends_at"]
+    if starts_at >= ends_at:
+        msg = f"--start {starts_at} is not before --end {ends_at}. Nothing was marked. Correct the range."
         raise PermanentError(msg)
-    marked = dict(_execute("ohlcv/queries/mark_changed.sql", range_))
-    if unknown := sorted(set(range_["symbols"] or ()) - marked.keys()):
-        names = listed(map(repr, unknown), NAMED_AT_MOST)
+    with _transaction() as cursor:
+        rows = call(cursor, "ohlcv.mark_changed", p_symbols=symbols, p_from=starts_at, p_to=ends_at)
+    marked: dict[str, bool] = dict(rows)
+    if unknown := sorted(set(symbols or ()) - marked.keys()):
+        names = listed(map(repr, unknown), MAX_LISTED)
         print(f"Not marked, because they have no tasks or the range is before their start: {names}")
     if empty := [symbol for symbol, has_candles in marked.items() if not has_candles]:
-        names = listed(map(repr, empty), NAMED_AT_MOST)
-        print(f"No candles in the range, so that their bars stay: {names}")
+        names = listed(map(repr, empty), MAX_LISTED)
+        print(f"No candles in the range, so their bars are kept: {names}")
     print(f"Symbols marked: {len(marked)}. The next run builds their bars of the range again.")
     return 0 if marked else 1
 
 
 def _utc(text: str) -> datetime:
-    moment = datetime.fromisoformat(text)
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    timestamp = datetime.fromisoformat(text)
+    return timestamp if timestamp.tzinfo else timestamp.replace(tzinfo=UTC)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Show or reset tasks, or mark candles as changed.
+    """Run a command.
+
+    Args:
+        arguments: Command line without the program; None: that of the process.
 
     Returns:
         The exit code: 0, or 1 after an error, which is printed.
     """
     parser = argparse.ArgumentParser(prog="python -m aggregator.ohlcv", description="The tasks of ohlcv_aggregation.")
     commands = parser.add_subparsers(required=True)
-    for name, words, action in (
-        ("frontier", "how far they are", show_frontier),
-        ("reset", "make disabled and hard_failed ones idle", reset),
-        ("mark-changed", "build bars again whose candles changed without the triggers", mark_changed),
+    for name, help_, action in (
+        ("frontier", "show the progress of tasks, and candles that no task will process", show_frontier),
+        ("reset", "set disabled and hard_failed tasks to idle", reset),
+        ("mark-changed", "rebuild the bars of candles that changed without firing the triggers", mark_changed),
     ):
-        command = commands.add_parser(name, help=words)
+        command = commands.add_parser(name, help=help_, description=f"{help_[0].upper()}{help_[1:]}.")
         command.set_defaults(action=action)
-        command.add_argument("--symbol", nargs="+", dest="symbols", help="which; all if none is given")
+        command.add_argument("--symbol", nargs="+", dest="symbols", help="symbols (default: all)")
         if action is mark_changed:
             command.add_argument(
-                "--start", dest="starts_at", required=True, type=_utc, help="ISO 8601; UTC if no offset"
+                "--start", dest="starts_at", required=True, type=_utc, help="ISO 8601, UTC if without an offset"
             )
-            command.add_argument("--end", dest="ends_at", required=True, type=_utc, help="likewise; exclusive")
+            command.add_argument(
+                "--end", dest="ends_at", required=True, type=_utc, help="ISO 8601, UTC if without an offset; exclusive"
+            )
         else:
-            command.add_argument("--timeframe", nargs="+", dest="timeframes", choices=TIMEFRAMES, help="likewise")
+            command.add_argument(
+                "--timeframe", nargs="+", dest="timeframes", choices=TIMEFRAMES, help="timeframes (default: all)"
+            )
     given = vars(parser.parse_args(arguments))
     action = given.pop("action")
     try:

@@ -21,24 +21,24 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
-    from aggregator.ohlcv.aggregation import Run
+    from aggregator.ohlcv.run import Run, Totals
     from aggregator.postgres.transaction_group import TransactionGroup
 
 
-TO_FINISH = timedelta(seconds=30)
-"""What a run keeps of its time for the task `finish`."""
+FINISH_RESERVE = timedelta(seconds=30)
+"""Part of a run's time that is kept for the task ``finish``."""
 
 
 class OhlcvPlanOperator(BaseOperator):
-    """Find out what is due, claim it, and divide it into shards of symbols (spec: OHLCV).
+    """Find the due tasks, claim them, and divide their symbols into shards.
 
-    Tasks are synchronised with the asset registry first, stale locks recovered, and changed candles looked through.
-    With days in its params, the run is a rebuild instead and claims nothing yet. A run that is cleared builds the
-    windows again that ended in its interval.
+    Before that, the operator synchronizes the tasks with ``ohlcv.assets``, recovers stale locks, and marks the windows
+    of changed candles. A run with days in its params is a rebuild and claims nothing in this step. A cleared run builds
+    the windows that ended in its interval again.
 
     Args:
         conn_id: Airflow connection of the database.
-        **kwargs: As for every operator.
+        **kwargs: Arguments of ``BaseOperator``.
     """
 
     ui_color = "#e2ecf7"
@@ -51,35 +51,37 @@ class OhlcvPlanOperator(BaseOperator):
         """Plan the run.
 
         Returns:
-            For each task instance to follow its shards, as :func:`aggregator.ohlcv.aggregation.plan` returns them.
+            The shards of each mapped task instance, as :func:`aggregator.ohlcv.plan.plan` returns them.
 
         Raises:
             PermanentError: The params are wrong, or PostgreSQL refused a statement.
-            TransientError: The database could not be reached or was busy; nothing was claimed.
+            TransientError: The database was unreachable or busy; nothing was claimed.
         """
-        from aggregator.ohlcv import aggregation as ohlcv
+        from aggregator.ohlcv.plan import plan, prepare_partitions
+        from aggregator.ohlcv.rebuild import RebuildParams, plan_rebuild
+        from aggregator.ohlcv.run import SHARDS_PER_INSTANCE
         from aggregator.postgres.hook import PostgresTransactionHook
 
-        params = ohlcv.RebuildParams.read(context["params"])
+        params = RebuildParams.read(context["params"])
         run = _run(context)
         hook = PostgresTransactionHook(self.conn_id)
         with hook.task_transaction(context) as cursor:
-            ohlcv.prepare_partitions(cursor, run)
+            prepare_partitions(cursor, run)
         with hook.task_transaction(context) as cursor:
-            shards = ohlcv.plan_rebuild(cursor, run, params) if params.wanted else ohlcv.plan(cursor, run)
-        return list(chunked(shards, ohlcv.SHARDS_AT_ONCE))
+            shards = plan_rebuild(cursor, run, params) if params.is_rebuild else plan(cursor, run)
+        return list(chunked(shards, SHARDS_PER_INSTANCE))
 
 
 class OhlcvAggregateOperator(BaseOperator):
-    """Build the bars of some shards at once, each in a transaction of its own, and release their tasks (spec: OHLCV).
+    """Build the bars of a few shards in parallel and release their tasks.
 
-    A symbol whose candles make no bar, or which PostgreSQL refuses, does not stop the others, nor does it fail the
-    task: it is named in its state, in ``ops.ops_issues`` and in the log, and disabled if that goes on.
+    A symbol with invalid candles, or one whose rows PostgreSQL refuses, fails neither the other symbols nor this task
+    instance. It is recorded in ``ohlcv.tasks``, in ``ops.ops_issues`` and in the log. Repeated failures disable it.
 
     Args:
         conn_id: Airflow connection of the database.
-        shards: Those of one task instance, as :class:`OhlcvPlanOperator` returns them.
-        **kwargs: As for every operator.
+        shards: Shards of this task instance, as :class:`OhlcvPlanOperator` returns them.
+        **kwargs: Arguments of ``BaseOperator``.
     """
 
     template_fields: Sequence[str] = ("shards",)
@@ -92,48 +94,47 @@ class OhlcvAggregateOperator(BaseOperator):
         self._group: TransactionGroup | None = None
 
     def execute(self, context: Context) -> dict[str, int]:
-        """Build the bars, or with days in the params rebuild those of the days.
+        """Build the bars of the claimed tasks, or rebuild the days in the params.
 
         Returns:
-            What was done, by count, and whether it was a ``dry_run``.
+            The counts, and whether this was a ``dry_run``.
 
         Raises:
-            PermanentError: PostgreSQL refused a statement for what it says; nothing of that shard is stored, of a
-                rebuild only its earlier chunks.
-            TransientError: The database was lost or busy; likewise.
+            PermanentError: PostgreSQL refused a statement. The transactions before it are stored.
+            TransientError: The connection failed or the database was busy. The transactions before it are stored.
         """
-        from aggregator.ohlcv import aggregation as ohlcv
+        from aggregator.ohlcv.aggregate import aggregate
+        from aggregator.ohlcv.rebuild import RebuildParams, rebuild
+        from aggregator.ohlcv.run import Totals
         from aggregator.postgres.hook import PostgresTransactionHook
         from aggregator.postgres.transaction_group import TransactionGroup
 
-        params = ohlcv.RebuildParams.read(context["params"])
+        params = RebuildParams.read(context["params"])
         run = _run(context)
-        # A hook keeps the connection that it opened last, so each transaction has a hook of its own.
+        # A hook keeps the connection that it opened last, so each transaction needs its own hook.
         group = self._group = TransactionGroup(lambda: PostgresTransactionHook(self.conn_id).task_transaction(context))
 
-        def build(shard: Mapping[str, Any]) -> ohlcv.Totals:
-            if params.wanted:
-                return ohlcv.rebuild(group.transaction, run, params, **shard)
-            return ohlcv.aggregate(group.transaction, run, **shard)
+        def build(shard: Mapping[str, Any]) -> Totals:
+            if params.is_rebuild:
+                return rebuild(group.transaction, run, params, **shard)
+            return aggregate(group.transaction, run, **shard)
 
-        totals = sum(group.run(build, self.shards), ohlcv.Totals())
-        if params.wanted:
-            self.log.info("%s: %s", "Dry run, rolled back" if params.dry_run else "Rebuilt", asdict(totals))
-        # The param is for rebuilds, and true by default: metrics count what the result says.
-        return {**asdict(totals), "dry_run": params.wanted and params.dry_run}
+        totals = sum(group.run(build, self.shards), Totals())
+        # The param dryRun is true by default and applies to rebuilds only. Metrics use this field instead.
+        return {**asdict(totals), "dry_run": params.is_rebuild and params.dry_run}
 
     def on_kill(self) -> None:
-        """Cancel the statements that run, and let nothing commit anymore: Airflow calls this at SIGTERM."""
+        """Cancel running statements and prevent further commits. Airflow calls this on SIGTERM."""
         if self._group:
             self._group.end()
 
 
 class OhlcvFinishOperator(ClosingOperator):
-    """Close the run log, and fail if a task of the run failed (spec: OHLCV).
+    """Close the run log, release claims that are left, and fail if a task of the run failed.
 
     Args:
         conn_id: Airflow connection of the database.
-        **kwargs: As for every operator.
+        **kwargs: Arguments of ``BaseOperator``.
     """
 
     ui_color = "#e2ecf7"
@@ -146,54 +147,59 @@ class OhlcvFinishOperator(ClosingOperator):
         """Finish the run.
 
         Returns:
-            The run's totals.
+            The totals of the run.
 
         Raises:
-            PermanentError: A task of the run failed, or not all of its work is done. Its claims are released.
-            TransientError: The database could not be reached or was busy.
+            PermanentError: A task of the run failed, or planned work was not done. The claims were released.
+            TransientError: The database was unreachable or busy.
         """
-        from aggregator.ohlcv import aggregation as ohlcv
+        from aggregator.ohlcv.run import finish, key_values
         from aggregator.postgres.hook import PostgresTransactionHook
 
         failed = failed_tasks(context)
         failure = describe_failed(failed) if failed else None
         with PostgresTransactionHook(self.conn_id).task_transaction(context) as cursor:
-            totals = ohlcv.finish(cursor, _run(context), failure)
+            totals = finish(cursor, _run(context), failure)
         if not totals.pop("complete"):
-            reason = failure or "Not all shards of this run are done, though no task of it failed."
+            reason = failure or "Not all shards of this run were done, although no task failed."
             msg = f"{reason} {_consequence(context, failed, totals)}"
             raise PermanentError(msg)
-        self.log.info("The whole run: %s", totals)
+        self.log.info("Finished %s", key_values(totals))
         return totals
 
 
 def _consequence(context: Context, failed: Sequence[str], totals: Mapping[str, Any]) -> str:
-    """What a failed run has left behind, and what to do."""
-    is_rebuild = any(context["params"][name] for name in ("startDate", "endDate", "symbols", "timeframes"))
-    stored = ", ".join(f"{name}={count}" for name, count in totals.items() if count) or "nothing"
+    """Sentences that say what a failed run has stored and what to do next."""
+    from aggregator.ohlcv.run import key_values
+
+    params = context["params"]
+    is_rebuild = any(params[name] for name in ("startDate", "endDate", "symbols", "timeframes"))
+    stored = key_values({name: count for name, count in totals.items() if count}) or "nothing"
     if "plan" in failed and is_rebuild:
-        return "Nothing was rebuilt. Fix the cause and clear this run, or trigger a run with other params."
+        return "Nothing was rebuilt. Fix the cause and clear this run, or start a run with other params."
     if "plan" in failed:
         return (
             "Nothing was claimed. The next run builds the windows that are due. If you cleared this run to build its "
             "windows again, fix the cause and clear it again."
         )
+    if is_rebuild and params["dryRun"]:
+        return "This was a dry run, so nothing was stored. Clear this run to start the dry run again."
     if is_rebuild:
         return f"Clear this run to continue the rebuild where it stopped. Stored so far: {stored}."
-    return f"Its claims are released, and the next run builds what is missing. Stored: {stored}."
+    return f"Its claims were released, and the next run builds what is missing. Stored: {stored}."
 
 
 def _run(context: Context) -> Run:
-    from aggregator.ohlcv import aggregation as ohlcv
+    from aggregator.ohlcv.run import Run
 
-    given = OhlcvSettings.load()
-    logging.getLogger(ohlcv.__name__).setLevel(given.log_level)
+    settings = OhlcvSettings.load()
+    logging.getLogger("aggregator.ohlcv").setLevel(settings.log_level)
     interval = data_interval(context)
     dag: Any = context["dag"]
     if not isinstance(dag.timetable, OffsetCronTimetable):
-        msg = f"DAG {dag.dag_id} has no OffsetCronTimetable; give it one as its schedule."
+        msg = f"DAG {dag.dag_id} has no OffsetCronTimetable. Nothing was done. Use OffsetCronTimetable as its schedule."
         raise PermanentError(msg)
     due = interval.end + dag.timetable.offset
-    # The next run is due an interval later. The deadline may be earlier.
-    time = min([interval.end - interval.start, *(alert.interval for alert in dag.deadline or ())])
-    return ohlcv.Run(context["run_id"], interval.start, interval.end, due, given, due + time - TO_FINISH)
+    # The next run is due one interval later. The deadline may be earlier.
+    available = min([interval.end - interval.start, *(alert.interval for alert in dag.deadline or ())])
+    return Run(context["run_id"], interval.start, interval.end, due, settings, due + available - FINISH_RESERVE)

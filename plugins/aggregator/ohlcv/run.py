@@ -1,0 +1,201 @@
+"""A run of ``ohlcv_aggregation``: its parameters, its counts, and its entry in the run log.
+
+The functions in ``include/sql/ohlcv/functions`` process candles and bars. Python carries only ids and counts.
+``docs/products/ohlcv.md`` explains how the steps fit together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from psycopg.types.json import Jsonb
+
+from aggregator.core.paths import SQL
+from aggregator.postgres.functions import call
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from contextlib import AbstractContextManager
+    from datetime import datetime
+
+    import psycopg
+    from psycopg.rows import TupleRow
+
+    from aggregator.core.settings import OhlcvSettings
+
+    Cursor = psycopg.Cursor[TupleRow]
+    Transaction = Callable[[], AbstractContextManager[Cursor]]
+
+CONNECTION = "market_db"
+
+TIMEFRAMES = ("15m", "1h", "4h", "1d")
+"""Timeframes of bars, finest first. Each is derived from the one before it."""
+
+SHARDS_PER_INSTANCE = 2
+"""Shards that one task instance processes at once, each with its own connection."""
+
+MAX_LISTED = 20
+"""Symbols that a message lists. The run log and ``ops.ops_issues`` have all of them."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Parameters that every step of a run shares.
+
+    Attributes:
+        run_id: Airflow's run id. It owns the tasks that the run claims.
+        data_interval_start: Start of the data interval.
+        data_interval_end: End of the data interval, exclusive.
+        as_of: Time at which the run is due. It decides which windows have ended; the clock does not.
+        settings: Limits and names.
+        repeat_until: Clock time until which the run starts further transactions for its backlog; None: it starts none.
+            This bounds how many windows the run builds. It does not decide which windows have ended.
+    """
+
+    run_id: str
+    data_interval_start: datetime
+    data_interval_end: datetime
+    as_of: datetime
+    settings: OhlcvSettings
+    repeat_until: datetime | None = None
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Values for the placeholders of the queries."""
+        settings = self.settings
+        return {
+            "run_id": self.run_id,
+            "data_interval_start": self.data_interval_start,
+            "data_interval_end": self.data_interval_end,
+            "as_of": self.as_of,
+            "job_name": settings.job_name,
+            "env_name": settings.env_name,
+            "days": settings.candle_retention_days,
+            "max_tasks": settings.max_tasks_per_run,
+            "max_windows": settings.max_windows_per_task,
+            "max_hard_fails": settings.auto_disable_hard_fails,
+            "derivation_version": settings.agg_derivation_version,
+        }
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Counts of what a step or a run did.
+
+    Attributes:
+        tasks: Tasks that were processed.
+        bars: Bars that were computed, whether or not they had to be written.
+        poor_bars: Bars of quality 0 or -1.
+        skipped_windows: Windows without a candle that the cursor passed.
+        inserted: Bars that are new.
+        updated: Bars that differ from the stored ones.
+        unchanged: Bars that equal the stored ones and were not written.
+        deleted: Bars whose candles were deleted.
+        failed: Tasks with a permanent error.
+    """
+
+    tasks: int = 0
+    bars: int = 0
+    poor_bars: int = 0
+    skipped_windows: int = 0
+    inserted: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    deleted: int = 0
+    failed: int = 0
+
+    def __add__(self, other: Totals) -> Totals:
+        """Add the counts of two steps."""
+        return Totals(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
+
+
+def execute(cursor: Cursor, file: str, parameters: Mapping[str, Any]) -> Cursor:
+    """Execute a query of ``include/sql``.
+
+    Args:
+        cursor: Cursor in the caller's transaction.
+        file: Path below ``include/sql``.
+        parameters: Values of the placeholders.
+
+    Returns:
+        The cursor with the rows.
+    """
+    return cursor.execute((SQL / file).read_text(), parameters)
+
+
+def start(cursor: Cursor, run: Run) -> bool:
+    """Open the run's entry in the run log.
+
+    Args:
+        cursor: Cursor in the caller's transaction.
+        run: The run.
+
+    Returns:
+        Whether the run had finished before, so that this is a cleared run.
+    """
+    ((_, was_finished),) = call(
+        cursor,
+        "ops.ops_runlog_start",
+        p_job_name=run.settings.job_name,
+        p_env_name=run.settings.env_name,
+        p_run_id=run.run_id,
+        p_as_of=run.as_of,
+    )
+    return bool(was_finished)
+
+
+def checkpoint(cursor: Cursor, run: Run, name: str, **details: Any) -> None:
+    """Record a completed step in the run log.
+
+    Args:
+        cursor: Cursor in the transaction of the step.
+        run: The run.
+        name: Name of the step.
+        details: Counts of the step.
+    """
+    call(
+        cursor,
+        "ops.ops_runlog_checkpoint",
+        p_job_name=run.settings.job_name,
+        p_run_id=run.run_id,
+        p_name=name,
+        p_details=Jsonb(details),
+    )
+
+
+def finish(cursor: Cursor, run: Run, failure: str | None = None) -> dict[str, Any]:
+    """Close the run's entry in the run log, release the tasks that the run still holds, and prune the run log.
+
+    Args:
+        cursor: Cursor in one transaction.
+        run: The run.
+        failure: Sentence that names the failed task of the run; None if no task failed.
+
+    Returns:
+        The run's totals without ``tasks``, and ``complete``: whether every planned step was done.
+    """
+    ((released,),) = execute(cursor, "ohlcv/queries/release_tasks.sql", run.parameters)
+    outcome = execute(cursor, "ohlcv/queries/run_outcome.sql", run.parameters).fetchone()
+    if outcome is None:
+        return {"complete": False}
+    planned, done, *counts = outcome
+    totals = dict(zip([field.name for field in fields(Totals) if field.name != "tasks"], counts, strict=True))
+    complete = not failure and planned is not None and done >= planned and not released
+    steps = f"{planned or 0} shards planned, {done} done, {released} tasks released"
+    call(
+        cursor,
+        "ops.ops_runlog_finish",
+        p_job_name=run.settings.job_name,
+        p_run_id=run.run_id,
+        p_status="success" if complete else "failed",
+        p_totals=Jsonb(totals),
+        p_error=None if complete else " ".join(filter(None, [failure, steps])),
+    )
+    call(cursor, "ops.ops_runlog_prune", p_job_name=run.settings.job_name, p_keep=run.settings.ops_runlog_keep)
+    return {**totals, "complete": complete}
+
+
+def key_values(counts: Mapping[str, object]) -> str:
+    """Format counts for a log line, for example ``due=8 claimed=3``."""
+    return " ".join(f"{name}={count}" for name, count in counts.items())
