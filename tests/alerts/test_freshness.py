@@ -62,7 +62,7 @@ def test_product_without_a_connection_is_unused_and_one_that_does_not_answer_unk
 @pytest.mark.usefixtures("no_connections", "no_metadata_database")
 def test_nothing_is_known_while_connections_cannot_be_looked_up(caplog) -> None:
     assert set(states().values()) == {"unknown"}
-    assert "MetastoreBackend did not answer (OperationalError)" in caplog.text
+    assert "MetastoreBackend failed (OperationalError)" in caplog.text
     assert "secret-word" not in caplog.text
 
 

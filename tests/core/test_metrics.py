@@ -1,4 +1,4 @@
-"""Figures of a task: as fields of its log, and as Airflow's metrics under documented names."""
+"""Counts of a task, as log fields and as Airflow metrics."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_counts_of_a_result_become_metrics_and_fields(sent) -> None:
     (line,) = logs
     assert line.pop("seconds") >= 2
     assert line == {
-        "event": "Figures", "log_level": "info", **TAGS, "run_id": "r", "read": 3, "inserted": 2, "retryCount": 0
+        "event": "Task finished", "log_level": "info", **TAGS, "run_id": "r", "read": 3, "inserted": 2, "retryCount": 0
     }  # fmt: skip
 
 

@@ -99,4 +99,4 @@ def test_a_longer_wait_is_left_to_the_task(calls: Calls, asked: timedelta) -> No
 
 def test_every_wait_is_told(calls: Calls, caplog: pytest.LogCaptureFixture) -> None:
     calls.make(BUSY, "done", wait=lambda _: 1.25)
-    assert caplog.messages == ["busy Attempt 1 of 4, the next in 1.2 s."]
+    assert caplog.messages == ["busy attempt=1 attempts=4 wait_seconds=1.2"]

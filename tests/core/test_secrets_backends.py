@@ -61,7 +61,7 @@ def test_connection_is_not_unknown_if_a_backend_does_not_answer(
     use(monkeypatch, Backend(), Backend(error))
     with pytest.raises(AirflowNotFoundException):
         BaseHook.get_connection(conn_id)
-    with pytest.raises(expected, match=rf"Backend did not answer \({type(error).__name__}\)") as raised:
+    with pytest.raises(expected, match=rf"Backend failed \({type(error).__name__}\)") as raised:
         HOOKS[conn_id]()
     assert not isinstance(raised.value, UnknownConnectionError)
     assert SECRET not in str(raised.value)
@@ -80,5 +80,5 @@ def test_backend_that_keeps_connections_only_is_not_asked_for_a_variable(monkeyp
 
 @pytest.mark.usefixtures("no_metadata_database")
 def test_database_of_airflow_that_is_down_is_transient() -> None:
-    with pytest.raises(TransientError, match=r"MetastoreBackend did not answer \(OperationalError\)"):
+    with pytest.raises(TransientError, match=r"MetastoreBackend failed \(OperationalError\)"):
         check_backends(lambda backend: backend.get_variable(key="x"))

@@ -1,1 +1,1 @@
-"""What every package uses: errors, retries, settings, params, the timetable. Imports no other package."""
+"""Shared by all packages: errors, retries, settings, params, the timetable, the catalog. Imports no other package."""

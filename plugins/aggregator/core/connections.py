@@ -1,4 +1,4 @@
-"""Reads Airflow connections, and names what is wrong with one (spec: shared parts)."""
+"""Read Airflow connections, and report what is wrong with one (spec: shared parts)."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ PERCENT_ENCODE = "If it is a URI, percent-encode its password: / is %2F, # is %2
 
 
 def get(conn_id: str) -> Connection:
-    """The connection, with an extra that is a JSON object or empty.
+    """Read a connection whose extra is a JSON object or empty.
 
     Args:
-        conn_id: Airflow connection.
+        conn_id: The connection.
 
     Raises:
-        UnknownConnectionError: There is none.
-        TransientError: What Airflow keeps connections in does not answer.
-        PermanentError: The connection cannot be read. The text does not quote it.
+        UnknownConnectionError: The connection does not exist.
+        TransientError: A secrets backend failed.
+        PermanentError: The connection is invalid. The text does not quote it.
     """
-    from airflow.sdk import BaseHook  # noqa: PLC0415 - slow, and every DAG file imports this module's callers
+    from airflow.sdk import BaseHook  # noqa: PLC0415 - slow to import; every DAG file imports this module
     from airflow.sdk.exceptions import AirflowNotFoundException  # noqa: PLC0415
 
     try:
         connection = BaseHook.get_connection(conn_id)
     except AirflowNotFoundException:
-        check_backends(lambda backend: _ask(backend, conn_id))
+        check_backends(lambda backend: _query(backend, conn_id))
         raise UnknownConnectionError(conn_id) from None
     except ValueError:
         raise _malformed(conn_id) from None
     if "@" in (connection.schema or ""):
-        # What a slash in the password makes of a URI: the rest of the password, and the host.
+        # A slash in the password of a URI moves the rest of the password and the host into the schema.
         raise _malformed(conn_id)
     if connection.extra:
         extra: Any = None
@@ -50,7 +50,7 @@ def get(conn_id: str) -> Connection:
     return connection
 
 
-def _ask(backend: BaseSecretsBackend, conn_id: str) -> object:
+def _query(backend: BaseSecretsBackend, conn_id: str) -> object:
     try:
         return backend.get_connection(conn_id=conn_id)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The window of a run, read in its tasks (spec: time)."""
+"""The window that a task processes (spec: time)."""
 
 from __future__ import annotations
 
@@ -15,28 +15,31 @@ if TYPE_CHECKING:
 
 
 def data_interval(context: Context) -> DataInterval:
-    """The half-open UTC interval ``[start, end)`` that a run has to process.
+    """The half-open UTC interval ``[start, end)`` that a run processes.
 
-    It follows from what is stored with the run and never from the clock: a run cleared a month later gets the interval
-    it had.
+    It depends on the stored run and not on the current time, so a run that is cleared a month later has the same
+    interval.
 
     Args:
-        context: The task's context.
+        context: Airflow's task context.
 
     Returns:
-        The run's own data interval. For a run without a logical date, which has none, the latest interval that was over
-        and past its offset when the run was created. For a run of ``airflow dags trigger --logical-date`` or
-        ``TriggerDagRunOperator``, the interval that its logical date names: Airflow stored the one that the moment of
-        the call gives.
+        The interval, which depends on how the run was created:
+
+        - Usually the run's own data interval.
+        - Without a logical date: the latest interval that was over and past its offset when the run was created.
+        - By ``airflow dags trigger --logical-date`` or ``TriggerDagRunOperator``: the interval that starts at the
+          logical date. Airflow stores the interval of the time of the call for such runs.
 
     Raises:
-        PermanentError: The DAG is not scheduled by ``OffsetCronTimetable``.
-        WrongParamsError: The run's logical date starts no interval, or one that was not over when the run was created.
+        PermanentError: The DAG's schedule is not an ``OffsetCronTimetable``.
+        WrongParamsError: No interval starts at the run's logical date, or that interval was not over when the run was
+            created.
     """
     run = context["dag_run"]
     timetable = context["dag"].timetable
     if not isinstance(timetable, OffsetCronTimetable):
-        msg = f"DAG {run.dag_id} has no OffsetCronTimetable, so its runs have no window; give it one as its schedule."
+        msg = f"DAG {run.dag_id} has no OffsetCronTimetable, so its runs have no window. Use one as the DAG's schedule."
         raise PermanentError(msg)
     due = timetable.latest_interval(run.run_after)
     if run.data_interval_start is None or run.data_interval_end is None:

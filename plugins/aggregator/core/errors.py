@@ -1,4 +1,4 @@
-"""Transient or hard: the one place that decides (spec: shared parts, error classes)."""
+"""Classify errors as transient or permanent, in one place (spec: shared parts, error classes)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 LONGEST_RETRY_AFTER = timedelta(minutes=10)
-"""The most that another side may put off a retry: a longer wish would let it miss the deadline of a run."""
+"""Longest delay that a server can request for a retry. A longer one would exceed most deadlines."""
 
 TRANSIENT_SQLSTATES = {
     "08": "the connection failed or broke; poolers send 08P01 while the server behind them is away",
@@ -30,16 +30,14 @@ TRANSIENT_SQLSTATES = {
     "PGRST301": "PostgREST: the token expired",
     "PGRST302": "PostgREST: anonymous access is off while it reloads",
 }
-"""Codes, or classes of codes, after which the same statement may succeed later, with the reason.
+"""Transient codes, or classes of codes, with the reason.
 
-Of PostgreSQL's codes (appendix A of its manual), a failover or a restore also produces some that stay permanent,
-because their usual cause is another:
+Appendix A of PostgreSQL's manual lists its codes; PostgREST has codes of its own. A failover or a restore also
+produces these codes. They count as permanent because their usual cause is permanent:
 
-- ``3D000``, ``3F000``, ``42P01``: not restored yet, but mostly a wrong name.
-- ``55000``: recovery, but mostly an object in the wrong state.
-- ``XX000``, ``XX001``, ``XX002``: damage that a person has to repair.
-
-PostgREST has codes of its own.
+- ``3D000``, ``3F000``, ``42P01``: an object that is not restored yet, but usually a wrong name.
+- ``55000``: recovery, but usually an object in the wrong state.
+- ``XX000``, ``XX001``, ``XX002``: damage that a person must repair.
 """
 
 TRANSIENT_EXCEPTIONS = frozenset(
@@ -55,10 +53,10 @@ TRANSIENT_EXCEPTIONS = frozenset(
         "urllib3.exceptions.TimeoutError",
     }
 )
-"""Lost connections and timeouts without a code. By name: everything imports this module, which shall import nothing."""
+"""Lost connections and timeouts without a code, by name: this module must not import their libraries."""
 
 SENTENCE_AT_MOST = 300
-"""Characters of an error's first sentence."""
+"""Maximum length of :func:`first_sentence`, in characters."""
 
 _END_OF_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9\"'`({])")
 
@@ -66,43 +64,42 @@ _AIRFLOW_RUNTIME_ERROR = "airflow.sdk.exceptions.AirflowRuntimeError"
 
 
 class AggregatorError(Exception):
-    """Base of every error this project raises on purpose.
+    """Base of all errors that this project raises.
 
-    Its text says what was wrong, what was done about it, and what the reader can do now. It never holds a secret or a
-    row's values.
+    The text says what failed, what state that left, and what to do. It never contains a secret or the values of a row.
     """
 
 
 class TransientError(AggregatorError):
-    """The same call may succeed later: it is retried."""
+    """The same call may succeed later, so it is retried."""
 
     def __init__(self, message: str, *, retry_after: timedelta | None = None) -> None:
-        """Keep what the other side asked for.
+        """Create the error.
 
         Args:
-            message: What went wrong.
-            retry_after: How long the other side asked to be left alone, if it said so.
+            message: Its text.
+            retry_after: The delay that the server requested; None if it requested none.
         """
         super().__init__(message)
         self.retry_after = retry_after
 
 
 class PermanentError(AggregatorError):
-    """The same call will fail again: it is not retried."""
+    """The same call will fail again, so it is not retried."""
 
 
 class WrongParamsError(PermanentError):
-    """The params of a run are wrong: whoever started the run has to correct them, and nothing else is broken."""
+    """The params of a run are wrong. Only the person who started the run needs to act."""
 
 
 class UnknownConnectionError(PermanentError):
-    """There is no such connection."""
+    """An Airflow connection does not exist."""
 
     def __init__(self, conn_id: str) -> None:
-        """Say which, and how it comes about.
+        """Create the error.
 
         Args:
-            conn_id: Airflow connection.
+            conn_id: The connection.
         """
         super().__init__(
             f"Connection {conn_id!r} is unknown. Create it in Airflow, or set AIRFLOW_CONN_{conn_id.upper()}."
@@ -113,22 +110,22 @@ def is_transient_sqlstate(sqlstate: str | None) -> bool:
     """Whether a statement that failed with this code may succeed later.
 
     Args:
-        sqlstate: A SQLSTATE of five characters, a PostgREST code, or None where the server gave none.
+        sqlstate: A SQLSTATE of five characters, or a PostgREST code; None if the server sent none.
 
     Returns:
-        True for the codes and classes of :data:`TRANSIENT_SQLSTATES`.
+        True for the codes and classes in :data:`TRANSIENT_SQLSTATES`.
     """
     return sqlstate is not None and sqlstate.startswith(tuple(TRANSIENT_SQLSTATES))
 
 
 def is_transient_http_status(status: int) -> bool:
-    """Whether a request that was answered with this status may succeed later.
+    """Whether a request that failed with this status may succeed later.
 
     Args:
         status: HTTP status code.
 
     Returns:
-        True for 408, 425, 429 and 5xx. A service that means something else by one of them says so in its own hook.
+        True for 408, 425, 429 and 5xx. Hooks of services that use a status differently have their own rules.
     """
     return (
         status in {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}
@@ -137,51 +134,51 @@ def is_transient_http_status(status: int) -> bool:
 
 
 def parse_retry_after(header: str | None) -> timedelta | None:
-    """What a ``Retry-After`` header asks for (RFC 9110, section 10.2.3).
+    """The delay in a ``Retry-After`` header (RFC 9110, section 10.2.3).
 
     Args:
-        header: Its value, seconds or an HTTP date; None if there was none.
+        header: Its value, in seconds or as an HTTP date; None if there is no header.
 
     Returns:
-        The time from now on, never negative; None if there was no header or it cannot be understood.
+        The time from now, not negative; None if there is no header or it is invalid.
     """
     if header is None:
         return None
     try:
         if header.strip().isdecimal():
             return timedelta(seconds=int(header))
-        moment = parsedate_to_datetime(header)
-        return max(moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC), timedelta(0))
+        date = parsedate_to_datetime(header)
+        return max(date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC), timedelta(0))
     except (ValueError, OverflowError):
         return None
 
 
 def is_transient(exception: BaseException) -> bool:
-    """Whether the work that ended with this exception may succeed when it is done again.
+    """Whether work that failed with this exception may succeed on a retry.
 
-    The outermost exception that can be judged decides: by its class, or the SQLSTATE or HTTP status that it carries;
-    else the one it was raised from. What cannot be judged is hard. An interruption from outside (execution timeout,
-    exit, Ctrl-C) says nothing about the work, so that is transient.
+    The class, SQLSTATE or HTTP status of the exception decides. If none of them does, its cause decides, and so on. An
+    exception without a decision is permanent. Interruptions (execution timeout, exit, Ctrl-C) are transient, because
+    they do not come from the work.
 
     Args:
-        exception: What ended the work.
+        exception: The exception that ended the work.
 
     Returns:
-        True if transient, False if hard.
+        True if it is transient, False if it is permanent.
     """
-    verdicts = (verdict for link in _chain(exception) if (verdict := _judge(link)) is not None)
-    return next(verdicts, False)
+    decisions = (decision for link in _chain(exception) if (decision := _classify(link)) is not None)
+    return next(decisions, False)
 
 
 def first_sentence(exception: BaseException) -> str:
-    """What went wrong, in one sentence that may leave this system.
+    """The first sentence of an error, safe to send to an external system.
 
     Args:
-        exception: What ended the work.
+        exception: The exception that ended the work.
 
     Returns:
-        The first sentence of one of our errors, at most :data:`SENTENCE_AT_MOST` characters. Of a foreign error only
-        its class: its text may hold a secret or a row's values.
+        At most :data:`SENTENCE_AT_MOST` characters. For errors of other libraries only the class: their text may
+        contain a secret or the values of a row.
     """
     if not isinstance(exception, AggregatorError):
         return f"{type(exception).__name__} (its text is in the log of the task)."
@@ -190,13 +187,13 @@ def first_sentence(exception: BaseException) -> str:
 
 
 def retry_after(exception: BaseException) -> timedelta | None:
-    """How long the other side asked to be left alone, at most :data:`LONGEST_RETRY_AFTER`.
+    """The delay that the server requested, at most :data:`LONGEST_RETRY_AFTER`.
 
     Args:
-        exception: What ended the work.
+        exception: The exception that ended the work.
 
     Returns:
-        The time; None if it did not ask.
+        The delay; None if the server requested none.
     """
     for link in _chain(exception):
         if isinstance(link, TransientError) and link.retry_after:
@@ -212,8 +209,8 @@ def _chain(exception: BaseException | None) -> Iterator[BaseException]:
         exception = exception.__cause__
 
 
-def _judge(exception: BaseException) -> bool | None:
-    """The verdict on one exception, without its causes; None if it has no say."""
+def _classify(exception: BaseException) -> bool | None:
+    """Whether an exception is transient, without its causes; None if that is not known."""
     if isinstance(exception, PermanentError):
         return False
     interrupted = not isinstance(exception, Exception)
@@ -232,13 +229,13 @@ def _judge(exception: BaseException) -> bool | None:
 def _is_transient_api_server_error(exception: Any) -> bool:
     if exception.error.error.name != "API_SERVER_ERROR":
         return False
-    # Without a status the API server was not reached.
+    # There is no status if the API server was not reached.
     status = (exception.error.detail or {}).get("status_code")
     return status is None or is_transient_http_status(status)
 
 
 def _sqlstate(exception: BaseException) -> str | None:
-    # psycopg 3, psycopg 2 and PostgREST clients, in this order; other libraries use ``code`` for something else.
+    # Attributes of psycopg 3, psycopg 2 and PostgREST clients. Other libraries use ``code`` for something else.
     for attribute in ("sqlstate", "pgcode", "code"):
         value = getattr(exception, attribute, None)
         if isinstance(value, str) and (attribute != "code" or value.startswith("PGRST")):

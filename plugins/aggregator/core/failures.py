@@ -1,4 +1,4 @@
-"""Why a task has failed: kept as an XCom of the task, for the alert about its run (spec: alerts and health)."""
+"""Store why a task failed in an XCom of the task, for the alert about its run (spec: alerts and health)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 KEY = "error"
-"""Key of the XCom. Airflow deletes it when the task starts its next try."""
+"""Key of the XCom. Airflow deletes the XCom when the next try starts."""
 
 _FAILED = "failed"
 _MANUAL = "manual"
@@ -29,12 +29,12 @@ class Failure:
 
     Attributes:
         task_id: The task.
-        instances: How many instances of a mapped task have failed.
-        reason: First sentence of the error; None where none was stored.
-        read: Whether the reason could be looked up. If so, a missing one means that the process was killed.
-        transient: Whether the error was one that is retried.
+        instances: Number of failed instances of a mapped task.
+        reason: First sentence of the error; None if no reason was stored.
+        transient: Whether the error was transient.
         tries: Number of the last try.
         wrong_params: Whether the params of the run were wrong.
+        read: Whether the stored reason could be read. If True, a missing reason means that the process was killed.
     """
 
     task_id: str
@@ -51,32 +51,34 @@ class Failure:
 
         Args:
             task_id: The task.
-            instances: How many of its instances have failed.
-            stored: What :func:`store` has stored; None if there is nothing.
+            instances: Number of its failed instances.
+            stored: The XCom that :func:`store` pushed; None if there is none.
         """
         return cls(task_id, instances, **(stored or {}))
 
 
 def store(context: Context, exception: BaseException) -> None:
-    """Store why a try of a task has failed. Nothing depends on it, so an error in here is logged and nothing else.
+    """Store why a try failed. An error in this function is only logged: it must not change the retry decision.
 
     Args:
         context: Airflow's task context.
-        exception: What ended the try.
+        exception: The exception that ended the try.
     """
     try:
         task = context["ti"]
         task.xcom_push(key=KEY, value=describe(exception, task.try_number))
-    except Exception as error:  # noqa: BLE001 - a hard error would be retried
-        log.warning("The reason of this failure could not be stored for its alert: %s", type(error).__name__)
+    except Exception as error:  # noqa: BLE001 - Airflow would retry a permanent error
+        log.warning(
+            "The reason of this failure was not stored (%s). The alert will not contain it.", type(error).__name__
+        )
 
 
 def describe(exception: BaseException, tries: int) -> dict[str, Any]:
-    """What :func:`store` stores.
+    """The value that :func:`store` pushes.
 
     Args:
-        exception: What ended the try.
-        tries: Its number.
+        exception: The exception that ended the try.
+        tries: Number of the try.
     """
     return {
         "reason": first_sentence(exception),
@@ -87,13 +89,13 @@ def describe(exception: BaseException, tries: int) -> dict[str, Any]:
 
 
 def of_run(context: Context) -> Failure | None:
-    """The first failed task of a run, read in the run's callback: one that failed, and none before it.
+    """The first failed task of a run: a failed task without a failed upstream task.
 
     Args:
-        context: Airflow's context of the callback.
+        context: Context of the run's callback.
 
     Returns:
-        The failure; None if the task is not part of the DAG any more.
+        The failure; None if the task is no longer part of the DAG.
     """
     task = context.get("ti")
     if task is None:
@@ -102,19 +104,19 @@ def of_run(context: Context) -> Failure | None:
         states = task.get_task_states(dag_id=task.dag_id, run_ids=[task.run_id]).get(task.run_id, {})
         task_id, indexes = _first_failed(context["dag"], states) or (task.task_id, [_index(task)])
         stored = task.xcom_pull(task_ids=task_id, key=KEY, map_indexes=indexes[0])
-    except Exception as error:  # noqa: BLE001 - the alert has to go out all the same
-        log.debug("Airflow could not be asked for the reason of the failure: %s", type(error).__name__)
+    except Exception as error:  # noqa: BLE001 - the alert must be sent anyway
+        log.debug("The reason of the failure could not be read: %s", type(error).__name__)
         return Failure(task.task_id, read=False)
     return Failure.of(task_id, len(indexes), stored)
 
 
 def _first_failed(dag: DAG, states: Mapping[str, str]) -> tuple[str, Sequence[int]] | None:
-    """The id of the task, and the map indexes of its failed instances; a plain task has the index -1."""
+    """Id of the task, and map indexes of its failed instances; -1 for a task that is not mapped."""
     failed: dict[str, list[int]] = {}
     for name, state in states.items():
         if state != _FAILED:
             continue
-        # Airflow names an instance of a mapped task so.
+        # The name of a mapped instance is ``<task_id>_<map index>``.
         task_id, _, index = (name, "", _NOT_MAPPED) if dag.has_task(name) else name.rpartition("_")
         failed.setdefault(task_id, []).append(int(index))
     for task_id in dag.task_ids:
@@ -128,10 +130,10 @@ def _index(task: Any) -> int:
 
 
 def has_wrong_params(failure: Failure | None, run_type: str) -> bool:
-    """Whether a run has failed because whoever started it gave wrong params: that is for no one else.
+    """Whether a manual run failed because of wrong params. Such a run raises no alert.
 
     Args:
-        failure: Of the run.
-        run_type: As Airflow has it.
+        failure: Failure of the run; None if it is not known.
+        run_type: Airflow's type of the run.
     """
     return failure is not None and failure.wrong_params and run_type == _MANUAL

@@ -1,7 +1,7 @@
-"""Figures of every task: in its log as fields, in its XCom as returned, and as Airflow's metrics (spec: alerts).
+"""Report the counts of every task as log fields and as Airflow metrics (spec: alerts).
 
-Airflow sends metrics to StatsD or OpenTelemetry as it is configured (``[metrics]``). Each has the tags ``dag_id`` and
-``task_id``; plain StatsD, which knows no tags, leaves them out. A try that fails sends none.
+Airflow sends metrics to StatsD or OpenTelemetry, as configured in ``[metrics]``. Each metric has the tags ``dag_id``
+and ``task_id``; plain StatsD drops them. A failed try sends no metrics.
 """
 
 from __future__ import annotations
@@ -16,34 +16,35 @@ if TYPE_CHECKING:
 DURATION: Final = "aggregator.task.duration"
 
 COUNTERS: Final = {
-    "read": ("aggregator.rows.read", "Rows of the source's answer"),
-    "inserted": ("aggregator.rows.inserted", "Rows that are new"),
-    "updated": ("aggregator.rows.updated", "Rows that differ from what was stored"),
-    "unchanged": ("aggregator.rows.unchanged", "Rows that were stored already, and were not written"),
+    "read": ("aggregator.rows.read", "Rows in the source's response"),
+    "inserted": ("aggregator.rows.inserted", "Rows that were not stored before"),
+    "updated": ("aggregator.rows.updated", "Rows that differ from the stored ones"),
+    "unchanged": ("aggregator.rows.unchanged", "Rows that equal the stored ones and were not written"),
     "deleted": ("aggregator.rows.deleted", "Rows that were deleted"),
-    "duplicates": ("aggregator.rows.duplicates", "Rows whose key came a second time"),
-    "skipped": ("aggregator.rows.skipped", "Rows of the answer that were left out"),
-    "processed": ("aggregator.rollups.processed", "Rollups that are stored"),
+    "duplicates": ("aggregator.rows.duplicates", "Rows whose key occurred more than once"),
+    "skipped": ("aggregator.rows.skipped", "Rows in the source's response that were left out"),
+    "processed": ("aggregator.rollups.processed", "Rollups that were stored"),
     "reset": ("aggregator.counters.reset", "Warm-up counters that were reset"),
-    "requests": ("aggregator.requests.sent", "Requests to Analytics Engine or n8n, repeated ones included"),
-    "retryCount": ("aggregator.requests.repeated", "Requests to n8n after the first one"),
-    "tasks": ("aggregator.ohlcv.tasks", "OHLCV tasks that were worked on"),
+    "requests": ("aggregator.requests.sent", "Requests to Analytics Engine or n8n, retries included"),
+    "retryCount": ("aggregator.requests.repeated", "Retries of requests to n8n"),
+    "tasks": ("aggregator.ohlcv.tasks", "OHLCV tasks that were processed"),
     "bars": ("aggregator.ohlcv.bars", "Bars that were built"),
     "poor_bars": ("aggregator.ohlcv.poor_bars", "Bars of quality 0 or -1"),
     "skipped_windows": ("aggregator.ohlcv.skipped_windows", "Windows without a candle"),
-    "failed": ("aggregator.ohlcv.failed_tasks", "OHLCV tasks that failed hard"),
+    "failed": ("aggregator.ohlcv.failed_tasks", "OHLCV tasks that failed with a permanent error"),
 }
-"""Count in what a task returns → the metric's name, and what it counts."""
+"""Key in a task's result → name of the metric, and what it counts."""
 
 
 def report(context: Context, result: Any) -> None:
-    """Report the figures of a task that has done its work: the ``post_execute`` of every task.
+    """Report the counts of a task that succeeded; the ``post_execute`` of every task.
 
-    Those of a dry run are logged and not counted. The result's ``dry_run`` says so; without it, the param ``dryRun``.
+    Counts of a dry run are logged and not sent as metrics. A run is dry if the result's ``dry_run`` is true; without
+    that key, if the param ``dryRun`` is true.
 
     Args:
-        context: Airflow's context of the task.
-        result: What the task returned; the counts in it that :data:`COUNTERS` names are reported.
+        context: Airflow's task context.
+        result: The task's result. Its keys in :data:`COUNTERS` are reported.
     """
     is_dry_run = context["params"].get("dryRun", False)
     if isinstance(result, Mapping):
@@ -52,7 +53,7 @@ def report(context: Context, result: Any) -> None:
 
 
 def report_sums(context: Context, result: Any) -> None:
-    """Report the figures of a task that sums up those of others, which are counted already: they are logged only.
+    """Log the counts of a task that sums the counts of other tasks. Those tasks sent them as metrics already.
 
     Args:
         context: As for :func:`report`.
@@ -73,15 +74,15 @@ def _report(context: Context, result: Any, *, counted: bool) -> None:
         stats.incr(COUNTERS[key][0], count, tags=tags)
     stats.timing(DURATION, elapsed, tags=tags)
     structlog.get_logger(__name__).info(
-        "Figures", **tags, run_id=task.run_id, seconds=round(elapsed.total_seconds(), 3), **found
+        "Task finished", **tags, run_id=task.run_id, seconds=round(elapsed.total_seconds(), 3), **found
     )
 
 
 def counts(result: Any) -> dict[str, int]:
-    """The counts in what a task returned.
+    """The counts in a task's result.
 
     Args:
-        result: A mapping with counts, or anything else, in which there are none.
+        result: A mapping with counts. Other results have no counts.
     """
     if not isinstance(result, Mapping):
         return {}

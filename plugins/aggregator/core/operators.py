@@ -1,4 +1,4 @@
-"""The last task of a run, whose work has to be done whether the tasks before it failed or not."""
+"""Base of the last task of a run, which also runs after failed tasks."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ if TYPE_CHECKING:
 
 
 class ClosingOperator(BaseOperator):
-    """Base of last tasks that run after failed tasks, too. It fails if a task of its run failed.
+    """Base of last tasks that also run after failed tasks. The task fails if another task of its run failed.
 
-    Airflow judges a run by its last tasks alone. A last task that runs after failures and succeeds makes the run a
-    success: no alert is sent, and a clear of failed tasks finds none.
+    Airflow derives the state of a run from its last tasks only. If such a task succeeded after a failure, the run would
+    be a success, and no alert would be sent.
 
     Args:
-        **kwargs: As for every operator, without ``trigger_rule``.
+        **kwargs: Arguments of `BaseOperator` except ``trigger_rule``.
     """
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(trigger_rule=TriggerRule.ALL_DONE, **kwargs)
 
     def post_execute(self, context: Context, result: Any = None) -> None:
-        """Fail if a task of the run failed. Airflow calls this after ``execute``, also after a deferral.
+        """Fail if another task of the run failed. Airflow calls this after ``execute``, also after a deferral.
 
         Args:
-            context: Airflow's context of the task.
-            result: Airflow 3.3 does not pass it.
+            context: Airflow's task context.
+            result: Not passed by Airflow 3.3.
 
         Raises:
-            PermanentError: A task failed; the text names the first one.
+            PermanentError: A task failed. The text names the first one.
         """
         super().post_execute(context, result)
         if failed := failed_tasks(context):
@@ -42,18 +42,19 @@ class ClosingOperator(BaseOperator):
 
 
 def failed_tasks(context: Context) -> list[str]:
-    """The task instances of a run that failed, in the order of the DAG.
+    """The failed task instances of a run, in the order of the DAG.
 
     Args:
-        context: Airflow's context of a task that runs after all others.
+        context: Context of a task that runs after all others.
 
     Returns:
-        Task ids, of mapped instances with their map index. Tasks that did not run because of them are left out.
+        Task ids; ids of mapped instances end with their map index in brackets. Tasks in state ``upstream_failed`` are
+        left out.
     """
-    # Airflow's types leave out what is used here.
+    # Airflow's types do not declare the attributes used here.
     ti: Any = context["ti"]
     dag: Any = context["dag"]
-    order = {task.task_id: position for position, task in enumerate(dag.topological_sort())}
+    order = {task.task_id: index for index, task in enumerate(dag.topological_sort())}
     instances = [
         (order.get(instance["task_id"], len(order)), instance["map_index"], instance["task_id"])
         for instance in ti.get_task_breadcrumbs(ti.dag_id, ti.run_id)
@@ -63,10 +64,10 @@ def failed_tasks(context: Context) -> list[str]:
 
 
 def describe_failed(failed: list[str]) -> str:
-    """A sentence that names the first task that failed.
+    """A sentence that names the first failed task.
 
     Args:
-        failed: As :func:`failed_tasks` returns them, at least one.
+        failed: Result of :func:`failed_tasks`, not empty.
     """
     more = f" and {len(failed) - 1:,} more" if len(failed) > 1 else ""
     return f"Task {failed[0]}{more} of this run failed: see its log."

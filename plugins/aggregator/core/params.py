@@ -1,4 +1,4 @@
-"""What the params of every run have to satisfy, whatever its DAG does with them (spec: shared parts)."""
+"""Checks of the params of every run (spec: shared parts)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def _day(value: object) -> object:
-    # fromisoformat and pydantic take more: week dates, Unix times, dates without hyphens.
+    # fromisoformat and pydantic also accept week dates, Unix times and dates without hyphens.
     if value is None or value == "":
         return None
     if isinstance(value, str) and re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
@@ -28,19 +28,19 @@ def _day(value: object) -> object:
 
 
 Day = Annotated[date | None, BeforeValidator(_day)]
-"""A UTC day as ``YYYY-MM-DD``; null or empty if not given."""
+"""A UTC day as ``YYYY-MM-DD``; null or an empty text if not given."""
 
 
 def check(context: Context) -> None:
-    """Refuse params that the DAG does not have, and days in the future: the ``pre_execute`` of every task.
+    """Reject unknown params, and days in the future; the ``pre_execute`` of every task.
 
-    Airflow passes any name on, so a run with a misspelled param would process the default and succeed.
+    Airflow accepts any name. Without this check, a run with a misspelled param would use the default and succeed.
 
     Args:
         context: Airflow's task context.
 
     Raises:
-        WrongParamsError: One or more are wrong; the text names each.
+        WrongParamsError: At least one param is wrong. The text names each.
     """
     run = context["dag_run"]
     declared = context["dag"].params
@@ -51,11 +51,11 @@ def check(context: Context) -> None:
 
 
 def is_future(day: date | None, today: date) -> bool:
-    """Whether a day begins after the UTC day on which a run was created; its data cannot exist.
+    """Whether a day is after the UTC day on which a run was created, so that its data cannot exist.
 
     Args:
         day: The day; None if none is given.
-        today: When the run was created, never the present day: a clear gives the same answer.
+        today: UTC day on which the run was created. The current day would change the result of a clear.
     """
     return day is not None and day > today
 
@@ -75,21 +75,21 @@ def _future(declared: Any, given: Any, today: date) -> Iterator[str]:
         try:
             day = date.fromisoformat(given[name])
         except ValueError:
-            # What reads the param says how a day is written.
+            # The task that reads the param reports the format.
             continue
         if is_future(day, today):
             yield f"{name} {day} is after {today}, the UTC day on which the run was created"
 
 
 def problems(errors: Iterable[Any]) -> str:
-    """What is wrong, by the names that the caller used, without what was given.
+    """A text with all validation errors, by the caller's names and without the values.
 
     Args:
-        errors: As pydantic's and FastAPI's validation errors have them.
+        errors: Validation errors of pydantic or FastAPI.
     """
     return "; ".join(_problem(error["loc"], error["msg"]) for error in errors)
 
 
-def _problem(place: tuple[object, ...], message: str) -> str:
-    name = ".".join(str(part) for part in place if part != "query")
+def _problem(location: tuple[object, ...], message: str) -> str:
+    name = ".".join(str(part) for part in location if part != "query")
     return ": ".join(filter(None, [name, message.removeprefix("Value error, ")]))

@@ -1,8 +1,8 @@
-"""Where the repository keeps what is not Python."""
+"""Paths of files in this repository that are not Python."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 SQL = Path(__file__).parents[3] / "include" / "sql"
-"""Root of the SQL files; every DAG's ``template_searchpath``."""
+"""Root folder of the SQL files, and the ``template_searchpath`` of every DAG."""

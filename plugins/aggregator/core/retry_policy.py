@@ -1,4 +1,4 @@
-"""What Airflow makes of the decision in ``aggregator.core.errors`` (spec: shared parts, retry policy)."""
+"""Retry decisions for Airflow tasks, from the error classes (spec: shared parts, retry policy)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 class TransientOnlyRetryPolicy(RetryPolicy):
-    """Retries transient errors within the task's ``retries``, and fails a task at once on a hard one.
+    """Retries a task after a transient error, within its ``retries``. A permanent error fails the task at once.
 
-    The delay is the one that the server requested, within limits, or else the task's own back-off. A worker that was
-    killed never gets here: Airflow retries its task by itself. The reason of the failure is stored for the alert about
-    it here, because Airflow calls nothing else between an error and the end of its task.
+    The delay is the one that the server requested, within limits, or else the task's own backoff. If a worker was
+    killed, Airflow does not call the policy and retries the task. The policy also stores the reason of the failure for
+    the alert, because Airflow has no other hook between an error and the end of a task.
     """
 
     def evaluate(
@@ -28,21 +28,21 @@ class TransientOnlyRetryPolicy(RetryPolicy):
         max_tries: int,  # noqa: ARG002
         context: Context | None = None,
     ) -> RetryDecision:
-        """Decide whether Airflow shall run the task again.
+        """Decide whether Airflow retries the task.
 
         Args:
-            exception: What the task ended with.
-            try_number: Tries so far, this one included.
-            max_tries: Tries the task has in all.
+            exception: The exception that ended the try.
+            try_number: Number of the try, starting at 1.
+            max_tries: Maximum number of tries.
             context: Airflow's task context.
 
         Returns:
-            The decision. Its reason is stored and shown in the UI, so it names the error's class and never its text: a
-            database's message may hold a row's values.
+            The decision. Airflow stores its reason and shows it in the UI. It contains the error's class and not its
+            text, because a database's message may contain the values of a row.
         """
         if context is not None:
             failures.store(context, exception)
         name = type(exception).__name__
         if not is_transient(exception):
-            return RetryDecision.fail(reason=f"{name} is a hard error: another try would fail as well")
-        return RetryDecision.retry(delay=retry_after(exception), reason=f"{name} is transient")
+            return RetryDecision.fail(reason=f"{name} is a permanent error: a retry would fail, too")
+        return RetryDecision.retry(delay=retry_after(exception), reason=f"{name} is a transient error")

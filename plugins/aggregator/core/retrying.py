@@ -1,4 +1,4 @@
-"""How hooks send a request again by themselves; ``retry_policy`` is about whole tasks (spec: shared parts)."""
+"""Retries of single requests inside a hook; ``retry_policy`` retries whole tasks (spec: shared parts)."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ if TYPE_CHECKING:
     from tenacity.wait import wait_base
 
 LONGEST_WAIT = timedelta(seconds=60)
-"""A longer ``Retry-After`` is not waited for here, where it would hold a worker, but by the task's retry."""
+"""Longest wait between two requests. A longer ``Retry-After`` is left to the task's retry, which frees the worker."""
 
 
 def retrying(
     *, attempts: int, wait: wait_base, sleep: Callable[[float], None], warn: Callable[..., object]
 ) -> Retrying:
-    """Calls a function again as long as it raises `TransientError`, and raises its last error as it is.
+    """Create a caller that repeats a function while it raises `TransientError`. It raises the last error unchanged.
 
-    One that asks for more than `LONGEST_WAIT` is raised at once.
+    An error that requests a delay longer than `LONGEST_WAIT` is raised at once.
 
     Args:
-        attempts: How often it is called at most.
-        wait: Seconds between two calls, unless the error's ``retry_after`` asks for more.
-        sleep: Waits that many seconds.
-        warn: A logger's method for warnings; is told of every wait.
+        attempts: Maximum number of calls.
+        wait: Seconds between two calls, unless the error's ``retry_after`` is longer.
+        sleep: Sleeps for that many seconds.
+        warn: A logger's method for warnings; called before every wait.
 
     Returns:
-        What is to be called with the function.
+        The caller; pass it the function.
     """
 
     def seconds_to_wait(state: RetryCallState) -> float:
@@ -40,12 +40,11 @@ def retrying(
 
     def log_wait(state: RetryCallState) -> None:
         seconds = state.next_action.sleep if state.next_action else 0
-        attempt = f"Attempt {state.attempt_number} of {attempts}"
-        warn("%s %s, the next in %.1f s.", _failure(state), attempt, seconds)
+        warn("%s attempt=%d attempts=%d wait_seconds=%.1f", _failure(state), state.attempt_number, attempts, seconds)
 
     return Retrying(
         stop=stop_after_attempt(attempts),
-        retry=retry_if_exception(_may_be_tried_here),
+        retry=retry_if_exception(_is_retried_here),
         wait=seconds_to_wait,
         sleep=sleep,
         before_sleep=log_wait,
@@ -61,6 +60,6 @@ def _requested(error: BaseException | None) -> timedelta:
     return (retry_after(error) if error else None) or timedelta(0)
 
 
-def _may_be_tried_here(error: BaseException) -> bool:
-    # Not `is_transient`: the execution timeout of the task is transient too, and has to end it here and now.
+def _is_retried_here(error: BaseException) -> bool:
+    # Not `is_transient`: a task's execution timeout is transient, too, and must end the task.
     return isinstance(error, TransientError) and _requested(error) <= LONGEST_WAIT

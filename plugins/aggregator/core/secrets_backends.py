@@ -1,4 +1,4 @@
-"""Tells a secret that is not there from one whose backend does not answer; to Airflow both are "not found"."""
+"""Distinguish a missing secret from a secrets backend that fails; Airflow reports both as "not found"."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ if TYPE_CHECKING:
     from airflow.sdk.bases.secrets_backend import BaseSecretsBackend
 
 
-def check_backends(question: Callable[[BaseSecretsBackend], object]) -> None:
-    """Ask every secrets backend once more for what was not found, and let none of them fail unnoticed.
+def check_backends(query: Callable[[BaseSecretsBackend], object]) -> None:
+    """Query every secrets backend again for what was not found, and raise the error of a backend that fails.
 
-    In a task, Airflow's own backend answers "not found" even then; the others do not.
+    In a task, Airflow's own backend returns "not found" even if its database is down. Other backends raise.
 
     Args:
-        question: Asks one of them.
+        query: Queries one backend.
 
     Raises:
-        TransientError: One does not answer now.
-        PermanentError: One cannot answer, whenever it is asked.
+        TransientError: A backend failed; it may succeed later.
+        PermanentError: A backend failed; it will fail again.
     """
     from airflow.sdk.execution_time.supervisor import ensure_secrets_backend_loaded  # noqa: PLC0415 - slow, seldom needed
 
     for backend in ensure_secrets_backend_loaded():
         try:
-            question(backend)
+            query(backend)
         except NotImplementedError:
-            # One that keeps connections only, say.
+            # The backend keeps connections only, for example.
             continue
         except AggregatorError:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with a backend, it has not answered
-            # Not its text: that may hold a secret.
+        except Exception as error:  # noqa: BLE001 - backends raise errors of any class
+            # Its text may contain a secret.
             msg = (
-                f"{type(backend).__name__} did not answer ({type(error).__name__}), so it is not known whether a "
-                "connection or variable is there. Nothing was read or stored; look to what Airflow keeps them in."
+                f"{type(backend).__name__} failed ({type(error).__name__}), so a connection or variable could not be "
+                "read. Nothing was read or stored. Check the database or service that this secrets backend uses."
             )
             raise (TransientError if is_transient(error) else PermanentError)(msg) from None

@@ -1,4 +1,4 @@
-"""What texts for people share: lists of names, links to a run."""
+"""Parts of texts for people: lists of names, links to a run."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ if TYPE_CHECKING:
 
 
 def listed(names: Iterable[str], at_most: int, *, of: int | None = None, separator: str = ", ") -> str:
-    """Names as a reader can take them in: the first ones, and how many more there are.
+    """The first names of a list, and the number of the others.
 
     Args:
-        names: In the order in which they are shown.
-        at_most: How many are shown.
-        of: How many there are, where ``names`` are only the first of them.
-        separator: Between two names.
+        names: The names, in the order of the text.
+        at_most: Maximum number of names in the text.
+        of: Total number, if ``names`` contains only the first ones.
+        separator: Text between two names.
     """
     every = list(names)
     more = max(of or 0, len(every)) - min(len(every), at_most)
@@ -24,8 +24,8 @@ def listed(names: Iterable[str], at_most: int, *, of: int | None = None, separat
 
 
 def run_link(dag_id: str, run_id: str | None = None) -> str:
-    """The page of a run, or of a DAG, in Airflow's UI."""
-    from airflow.sdk.configuration import conf  # noqa: PLC0415 - seconds, and few processes need it
+    """The URL of a run's page in Airflow's UI, or of the DAG's page without a run."""
+    from airflow.sdk.configuration import conf  # noqa: PLC0415 - takes seconds; few processes need it
 
     page = f"{conf.get('api', 'base_url', fallback='').rstrip('/')}/dags/{dag_id}"
     return page if run_id is None else f"{page}/runs/{quote(run_id, safe='')}"
