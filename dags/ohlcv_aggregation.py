@@ -1,24 +1,31 @@
 """
 ### What
-Bars of 15m, 1h, 4h and 1d for every active symbol of `ohlcv.assets`, in `ohlcv.bars`: from base candles of 1m or 5m in
-`ohlcv.candles`, each timeframe from the one before it. `quality` says how complete a bar's candles are. Candles that
-come late, or are corrected or deleted, have exactly their windows built again. A symbol whose candles make no bar stops
-at that window while the others go on; it is named in `ohlcv.frontier` and `ops.ops_issues`, and does not fail the run.
+Builds bars of 15m, 1h, 4h and 1d in `ohlcv.bars` for every active symbol of `ohlcv.assets`. Bars of 15m are built from
+base candles of 1m or 5m in `ohlcv.candles`; each coarser timeframe is built from the one before it. `quality` says how
+complete a bar's candles are. Candles that are late, corrected or deleted cause exactly their windows to be rebuilt.
+
+A symbol with invalid candles stops at that window, and the other symbols continue. It is recorded in `ohlcv.frontier`
+and `ops.ops_issues`, and it does not fail the run.
 
 ### Window
-Five minutes. A run takes every window that was over, for half a minute at least, a minute after its interval's end, and
-was not built yet, of `MAX_TASKS_PER_RUN` tasks at most. A backlog is built in transactions of `MAX_WINDOWS_PER_TASK`
-windows of a task, as many as fit before the run's deadline and the next run. `ohlcv.tasks` remembers how far it is.
+Five minutes. A run is due one minute after the end of its interval. It claims up to `MAX_TASKS_PER_RUN` tasks, and
+builds their missing windows that ended at least 30 seconds before the run was due. A backlog is built in several
+transactions, each with up to `MAX_WINDOWS_PER_TASK` windows of a task, as many as fit before the run's deadline and the
+next run. `ohlcv.tasks` stores the progress of each task.
 
 ### Re-run
-Safe at any time. Clear the run: the windows that ended in its interval are built again. To rebuild days, start a run
-with the params `startDate` and `endDate` (both inclusive; one alone is that day), `symbols` and `timeframes`; with
-`dryRun`, the default, it reports what would change. A misspelled param or a day in the future fails the run. If a
-rebuild fails or runs out of time, clear its run: it continues where it stopped. Equal bars are not rewritten, and bars
-whose candles are behind the retention are left alone. `python -m aggregator.ohlcv reset` takes disabled tasks up again.
+Safe at any time. Unchanged bars are not rewritten.
+
+- To rebuild the windows that ended in a run's interval, clear the run.
+- To rebuild days, start a run with the params `startDate` and `endDate` (both inclusive; one alone is that day), and
+  optionally `symbols` and `timeframes`. With `dryRun`, the default, the run only reports what would change.
+- If a rebuild fails or runs out of time, clear its run: it continues where it stopped. A dry run restarts.
+- To resume disabled tasks, correct their candles and run `python -m aggregator.ohlcv reset`.
+
+A rebuild keeps bars whose candles were dropped by the retention. A misspelled param or a future day fails the run.
 
 ### Deadline
-4 minutes after a run is due: at :05, :10 and so on. A rebuild has none.
+4 minutes after a run is due: at :05, :10 and so on. A rebuild has no deadline.
 
 ### Owner
 market-data
@@ -37,18 +44,21 @@ from aggregator.wiring import dag_args
 DATE = {"type": ["null", "string"], "format": "date"}
 
 with DAG(
-    # The next run is another try.
+    # The next run does the work of a failed one.
     **dag_args("ohlcv_aggregation", retries=2, retry_delay=timedelta(seconds=30)),
     doc_md=__doc__,
     max_active_runs=2,
     params={
-        "startDate": Param(None, **DATE, description="Rebuild from this UTC day; empty: an ordinary run"),
-        "endDate": Param(None, **DATE, description="Last UTC day of the rebuild; empty: the first"),
-        "symbols": Param(None, type=["null", "array"], description="Of these symbols only, one a line; empty: all"),
+        "startDate": Param(None, **DATE, description="First UTC day to rebuild; empty: no rebuild"),
+        "endDate": Param(None, **DATE, description="Last UTC day to rebuild; empty: the first day"),
+        "symbols": Param(None, type=["null", "array"], description="Symbols to rebuild, one per line; empty: all"),
         "timeframes": Param(
-            None, type=["null", "array"], examples=["15m", "1h", "4h", "1d"], description="Of these only; empty: all"
+            None,
+            type=["null", "array"],
+            examples=["15m", "1h", "4h", "1d"],
+            description="Timeframes to rebuild; empty: all",
         ),
-        "dryRun": Param(default=True, type="boolean", description="Report what a rebuild would change, change nothing"),
+        "dryRun": Param(default=True, type="boolean", description="Report the changes of a rebuild, store nothing"),
     },
 ):
     plan = OhlcvPlanOperator(task_id="plan", conn_id="market_db")

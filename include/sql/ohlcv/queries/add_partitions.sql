@@ -1,6 +1,6 @@
--- Called by aggregator.ohlcv. Makes the months in which candles may arrive until long after the next run. With a
--- retention, none that it would drop at once, and none before the oldest one: a run of long ago that is cleared does
--- not bring months back that were dropped.
+-- Called by aggregator.ohlcv.plan. Returns the number of candle partitions that were created. Creates the months in
+-- which candles may arrive before the next run. With a retention, it creates no month that would be dropped at once. It
+-- creates none before the oldest existing month either: clearing an old run does not bring dropped months back.
 select
     ohlcv.add_candle_partitions(
         greatest(

@@ -1,6 +1,5 @@
--- Called by aggregator.ohlcv. Builds what a run has to build of one timeframe for some symbols, and releases the tasks
--- that have no more windows.
--- Answers with the totals, the symbols whose candles make no bar, and whether windows are left for another transaction.
+-- Called by aggregator.ohlcv.aggregate. Returns counts, the symbols with invalid candles, and whether windows are left.
+-- Builds the windows of one timeframe for some symbols, and releases the tasks that have no more windows.
 with results as materialized (
     select result
     from ohlcv.aggregate(

@@ -1,4 +1,4 @@
--- Called by aggregator.ohlcv. Claims due tasks for a run; answers with how many, and how many are due.
+-- Called by aggregator.ohlcv.plan. Returns the number of tasks that were claimed, and the number that are due.
 select
     ohlcv.claim_tasks(
         %(run_id)s,

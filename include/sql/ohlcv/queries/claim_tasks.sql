@@ -1,5 +1,5 @@
--- Called by aggregator.ohlcv in a rebuild. Claims the tasks of some symbols; answers with how many, and how many there
--- are that are not disabled: somebody else works on the rest.
+-- Called by aggregator.ohlcv.rebuild. Returns the number of tasks that were claimed, and the number wanted. Disabled
+-- tasks are not wanted. Another run processes the tasks that could not be claimed.
 select
     ohlcv.claim_tasks(%(run_id)s, coalesce(array_agg(task.symbol), '{}'), coalesce(array_agg(task.timeframe), '{}'))
         as claimed,

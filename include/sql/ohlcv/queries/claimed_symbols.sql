@@ -1,4 +1,5 @@
--- Called by aggregator.ohlcv. Symbols that a run has claimed, of one shard or all, by timeframe, the finest first.
+-- Called by aggregator.ohlcv.aggregate and aggregator.ohlcv.rebuild. Returns for each timeframe, finest first, the
+-- symbols that the run has claimed in a shard.
 select
     task.timeframe,
     array_agg(task.symbol order by task.symbol) as symbols

@@ -1,5 +1,5 @@
--- Called by aggregator.ohlcv. The symbols that a run has claimed, in order, and about how many windows of candles are
--- due.
+-- Called by aggregator.ohlcv.plan. Returns the claimed symbols in order, and the approximate number of their due
+-- windows of candles.
 with claimed as (
     select
         task.symbol,

@@ -1,4 +1,4 @@
--- Called by aggregator.ohlcv for a task that PostgreSQL refused by itself. Answers with the task's status.
+-- Called by aggregator.ohlcv.aggregate, for a task whose rows PostgreSQL refuses. Returns the new status of the task.
 select ohlcv.agg_finish(%(run_id)s, result, %(max_hard_fails)s, %(job_name)s) as status
 from jsonb_populate_record(
     null::ohlcv.task_result,

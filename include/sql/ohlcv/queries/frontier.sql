@@ -1,4 +1,5 @@
--- Called by aggregator.ohlcv frontier. How far the tasks are, those that need somebody first, and how many there are.
+-- Called by aggregator.ohlcv.cli. Returns the progress of up to 50 tasks, stopped ones first, and the number of all
+-- tasks.
 select
     symbol,
     timeframe,

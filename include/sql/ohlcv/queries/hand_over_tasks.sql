@@ -1,5 +1,5 @@
--- Called by aggregator.ohlcv when the time of a run is over. Tasks of a shard that have more windows are free for the
--- next run, which finds them due.
+-- Called by aggregator.ohlcv.aggregate, when the time of a run is over. Returns nothing. Releases the tasks of a shard
+-- that have more windows. They are due in the next run.
 update ohlcv.tasks
 set
     status = 'idle',

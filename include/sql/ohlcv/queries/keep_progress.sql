@@ -1,4 +1,5 @@
--- Called by aggregator.ohlcv in the transaction of each chunk of a rebuild.
+-- Called by aggregator.ohlcv.rebuild, in the transaction of each chunk. Returns nothing. Stores how far the rebuild is
+-- with each symbol.
 insert into ops.ops_runlog_progress as progress (runlog_id, item, done_until)
 select
     runlog.id,

@@ -1,4 +1,5 @@
--- Called by aggregator.ohlcv in a rebuild. Has the windows of some tasks in a range built again; answers how many.
+-- Called by aggregator.ohlcv.rebuild. Returns the number of tasks with marked windows. Marks the windows of a range to
+-- be built again.
 select
     coalesce(sum(ohlcv.mark_stale(
         %(symbols)s::text[], frame.timeframe, %(starts_at)s::timestamptz, %(ends_at)s::timestamptz

@@ -1,4 +1,5 @@
--- Called by aggregator.ohlcv when a run is cleared. Has the windows that ended in its interval built again.
+-- Called by aggregator.ohlcv.plan, for a cleared run. Returns the number of tasks with marked windows. Marks the
+-- windows that ended in the data interval to be built again.
 select
     sum(ohlcv.mark_stale(
         null,

@@ -1,5 +1,5 @@
--- Called by aggregator.ohlcv in a rebuild of months. The first UTC day of a range on which some tasks have source rows;
--- the end of the range if they have none.
+-- Called by aggregator.ohlcv.rebuild, for long ranges. Returns the first UTC day of the range on which the tasks have
+-- source rows; the end of the range if there are none.
 select
     least(
         date_trunc(

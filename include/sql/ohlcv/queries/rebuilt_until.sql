@@ -1,4 +1,4 @@
--- Called by aggregator.ohlcv when a rebuild is tried again or cleared. How far it is with each symbol.
+-- Called by aggregator.ohlcv.rebuild. Returns how far a rebuild that was retried or cleared is with each symbol.
 select
     progress.item as symbol,
     progress.done_until

@@ -1,11 +1,12 @@
--- Called by aggregator.ohlcv at the end of a run. Tasks that it has claimed and not finished are free for the next run.
+-- Called by aggregator.ohlcv.run, at the end of a run. Returns the number of tasks that were released. Releases the
+-- tasks that the run has claimed and not finished.
 with abandoned as (
     update ohlcv.tasks
     set
         status = 'idle',
         owner = null,
         claimed_at = null,
-        last_error = 'The run ' || %(run_id)s || ' failed before this task was done; the next one takes it over.'
+        last_error = 'Run ' || %(run_id)s || ' failed before this task was done. The next run takes it over.'
     where owner = %(run_id)s
     returning symbol
 )

@@ -1,5 +1,5 @@
--- Called by aggregator.ohlcv at the end of a run. How many shards its last plan has (null: no plan ended), how many of
--- them are done, and what the run did.
+-- Called by aggregator.ohlcv.run, at the end of a run. Returns the number of shards that the last plan has (null: no
+-- plan was completed), the number of them that are done, and the totals of the run.
 select
     plan.shards as planned,
     (

@@ -1,4 +1,5 @@
--- Called by aggregator.ohlcv in a rebuild. Symbols that have tasks, of those given if any are.
+-- Called by aggregator.ohlcv.rebuild. Returns the symbols that have tasks, restricted to the given ones if there are
+-- any.
 select distinct symbol
 from ohlcv.tasks
 where %(symbols)s::text[] is null or symbol = any(%(symbols)s::text[])

@@ -1,4 +1,5 @@
--- Called by aggregator.ohlcv frontier. Candles that no task will process, the latest first; how many kinds there are.
+-- Called by aggregator.ohlcv.cli. Returns groups of candles that no task will process, latest first, and the number of
+-- groups.
 select
     symbol,
     timeframe,
