@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from aggregator.analytics_engine.hook import AnalyticsEngineHook
 from aggregator.core import connections
@@ -80,3 +82,24 @@ def test_password_that_a_uri_can_hold_is_read(password: str, monkeypatch: pytest
 def test_unknown_connection_is_said_to_be_unknown() -> None:
     with pytest.raises(UnknownConnectionError, match="AIRFLOW_CONN_NOWHERE"):
         connections.get("nowhere")
+
+
+def test_blanks_around_login_and_password_are_removed_and_masked(monkeypatch: pytest.MonkeyPatch) -> None:
+    masked: list[str] = []
+    monkeypatch.setattr("airflow.sdk.log.mask_secret", masked.append)
+    given = {"conn_type": "generic", "login": " user\n", "password": f"\t{MARKER} \n"}
+    monkeypatch.setenv("AIRFLOW_CONN_ODD", json.dumps(given))
+    connection = connections.get("odd")
+    assert (connection.login, connection.password) == ("user", MARKER)
+    assert masked == [MARKER]
+
+
+def test_database_password_is_sent_without_the_blanks_around_it(
+    monkeypatch: pytest.MonkeyPatch, database_url: str
+) -> None:
+    url = conninfo_to_dict(database_url)
+    given = {"conn_type": "postgres", "login": f"{url['user']}\n", "password": f" {MARKER}\n"}
+    given |= {"host": str(url["host"]), "schema": str(url["dbname"]), "port": str(url.get("port") or "")}
+    monkeypatch.setenv("AIRFLOW_CONN_ODD", json.dumps(given))
+    with closing(PostgresTransactionHook("odd").connect()) as connection:
+        assert connection.info.password == MARKER

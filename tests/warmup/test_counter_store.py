@@ -1,4 +1,4 @@
-"""Both stores against real servers: PostgreSQL, and S3 by moto over HTTP."""
+"""Both stores on real servers: PostgreSQL, and S3 (moto over HTTP)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from moto.core import DEFAULT_ACCOUNT_ID
-from moto.s3 import s3_backends
+from moto.core.models import DEFAULT_ACCOUNT_ID
+from moto.s3.models import s3_backends
 from moto.server import ThreadedMotoServer
 
 from aggregator.core.errors import PermanentError, TransientError
@@ -26,7 +26,7 @@ from aggregator.warmup.counter_store import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import psycopg
 
@@ -55,7 +55,7 @@ def domains(*names: str, organization: str = ORGANIZATION) -> list[WarmingDomain
 
 class TestPostgres:
     @pytest.fixture
-    def store(self, migrated) -> PostgresCounterStore:
+    def store(self, migrated: Callable[..., psycopg.Connection]) -> PostgresCounterStore:
         migrated("analytics")
         return PostgresCounterStore(partial(PostgresTransactionHook("analytics_db").transaction, timeout=None))
 
@@ -69,7 +69,9 @@ class TestPostgres:
         rows = connection.execute("select organization_id::text, domain, day from delivery.warmup_counters")
         return set(rows.fetchall())
 
-    def test_resets_days_that_are_over_and_no_other(self, store, connection) -> None:
+    def test_counters_of_past_days_are_reset_and_others_stay(
+        self, store: PostgresCounterStore, connection: psycopg.Connection
+    ) -> None:
         over, today = date(2026, 11, 15), date(2026, 11, 16)
         kept = {
             (ORGANIZATION, "busy", today),
@@ -96,7 +98,13 @@ class TestPostgres:
         ),
         asked=st.sets(st.tuples(st.sampled_from([ORGANIZATION, OTHER]), st.sampled_from("abcd"))),
     )
-    def test_any_counters(self, store, connection, counted, asked) -> None:
+    def test_any_counters_equal_a_model(
+        self,
+        store: PostgresCounterStore,
+        connection: psycopg.Connection,
+        counted: set[tuple[str, str, date]],
+        asked: set[tuple[str, str]],
+    ) -> None:
         connection.execute("truncate delivery.warmup_counters")
         self.count(connection, *counted)
 
@@ -107,20 +115,22 @@ class TestPostgres:
         assert report == ResetReport(len(over), len(theirs - over))
         assert self.counted(connection) == counted - over
 
-    def test_hostile_names_are_data(self, store, connection) -> None:
+    def test_hostile_names_are_values_not_sql(
+        self, store: PostgresCounterStore, connection: psycopg.Connection
+    ) -> None:
         names = [*HOSTILE, "new\nline", "'; drop table delivery.warmup_counters; --", "%(before)s", "{a,b}", "x" * 2000]
         self.count(connection, *((ORGANIZATION, name, date(2026, 11, 15)) for name in names))
         assert store.reset_daily_counters(domains(*names), MIDNIGHT).reset == len(names)
         assert self.counted(connection) == set()
 
-    def test_ten_thousand_domains(self, store, connection) -> None:
+    def test_ten_thousand_domains_are_reset(self, store: PostgresCounterStore, connection: psycopg.Connection) -> None:
         connection.execute(
             "insert into delivery.warmup_counters select %s, n::text, '2026-11-15', n from generate_series(1, 10000) n",
             [ORGANIZATION],
         )
         assert store.reset_daily_counters(domains(*map(str, range(1, 10001))), MIDNIGHT).reset == 10000
 
-    def test_no_domains(self, store) -> None:
+    def test_no_domains_reset_nothing(self, store: PostgresCounterStore) -> None:
         assert store.reset_daily_counters([], MIDNIGHT) == ResetReport()
 
 
@@ -130,7 +140,7 @@ def key_of(domain: WarmingDomain) -> str:
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    """Of an S3 server."""
+    """URL of an S3 server."""
     server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -141,14 +151,14 @@ def url() -> Iterator[str]:
 @pytest.mark.slow  # the server and boto3 take seconds to import
 class TestS3:
     over = datetime.now(UTC) + timedelta(days=1)
-    """End of a day in which all objects of the tests were written."""
+    """End of a day in which all test objects were written."""
 
     long_ago = datetime.now(UTC) - timedelta(days=1)
-    """End of a day after which they were."""
+    """End of a day after which all test objects were written."""
 
     @pytest.fixture
-    def bucket(self, url: str, monkeypatch) -> Iterator[str]:
-        """A bucket of the server, and the connection to it."""
+    def bucket(self, url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+        """A bucket on the server, with its connection."""
         backend = s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
         backend.create_bucket("counters", "us-east-1")
         connect(monkeypatch, url)
@@ -171,7 +181,7 @@ class TestS3:
         policy = json.dumps({"Version": "2012-10-17", "Statement": [denied]})
         s3_backends[DEFAULT_ACCOUNT_ID]["aws"].put_bucket_policy(bucket, policy.encode())
 
-    def test_resets_what_it_is_asked_for_and_nothing_else(self, bucket: str) -> None:
+    def test_counters_of_given_domains_are_reset_and_others_stay(self, bucket: str) -> None:
         asked = domains("a.example", "b.example", "never.counted")
         others = {key_of(*domains("warm.already")), key_of(*domains("a.example", organization=OTHER)), "backup/x"}
         self.put(bucket, *map(key_of, asked[:2]), *others)
@@ -180,24 +190,24 @@ class TestS3:
         assert self.keys(bucket) == others
         assert S3CounterStore().reset_daily_counters(asked, self.over) == ResetReport()
 
-    def test_an_old_run_leaves_the_counters_of_later_days(self, bucket: str) -> None:
+    def test_counter_written_after_the_day_is_kept(self, bucket: str) -> None:
         asked = domains("busy.example")
         self.put(bucket, *map(key_of, asked))
         assert S3CounterStore().reset_daily_counters(asked, self.long_ago) == ResetReport(kept=1)
         assert self.keys(bucket) == {key_of(*asked)}
 
-    def test_counter_written_just_after_midnight_still_holds_the_day_before(self, bucket: str) -> None:
+    def test_counter_written_just_after_midnight_is_reset(self, bucket: str) -> None:
         asked = domains("busy.example")
         self.put(bucket, *map(key_of, asked))
         assert S3CounterStore().reset_daily_counters(asked, datetime.now(UTC) - timedelta(minutes=2)).reset == 1
 
-    def test_hostile_names_are_keys(self, bucket: str) -> None:
+    def test_hostile_names_are_exact_keys(self, bucket: str) -> None:
         asked = domains(*HOSTILE)
         self.put(bucket, *map(key_of, asked), f"{PREFIX}b")
         assert S3CounterStore().reset_daily_counters(asked, self.over) == ResetReport(reset=len(HOSTILE))
         assert self.keys(bucket) == {f"{PREFIX}b"}
 
-    def test_ten_thousand_domains_in_batches(self, bucket: str, caplog) -> None:
+    def test_ten_thousand_domains_need_ten_requests(self, bucket: str, caplog: pytest.LogCaptureFixture) -> None:
         asked = domains(*(f"{number}.example" for number in range(10_000)))
         self.put(bucket, *map(key_of, asked))
 
@@ -208,7 +218,7 @@ class TestS3:
         assert len(requests) == 10
         assert "5000.example" not in "".join(record.getMessage() for record in caplog.records if record.levelno > 10)
 
-    def test_refused_counters_are_counted_and_the_rest_is_reset(self, bucket: str) -> None:
+    def test_refused_counters_are_counted_and_others_are_reset(self, bucket: str) -> None:
         asked = domains(*(f"{number}.example" for number in range(1_200)))
         refused = {key_of(asked[number]) for number in (0, 999, 1000, 1199)}
         self.put(bucket, *map(key_of, asked))
@@ -229,26 +239,35 @@ class TestS3:
             failed={"AccessDenied": 1, "403": 1}
         )
 
-    def test_missing_bucket_is_a_hard_error(self, url: str, monkeypatch) -> None:
+    def test_blanks_around_the_access_key_are_removed(
+        self, bucket: str, url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        connect(monkeypatch, url, login=" id\n", password=f"{SECRET}\n")
+        self.put(bucket, key_of(*domains("a.example")))
+        assert S3CounterStore().reset_daily_counters(domains("a.example"), self.over) == ResetReport(reset=1)
+
+    def test_missing_bucket_is_a_permanent_error(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         connect(monkeypatch, url, bucket="nowhere")
         with pytest.raises(PermanentError, match="warmup_r2 refused to list its counters: 404 NoSuchBucket"):
             S3CounterStore().reset_daily_counters(domains("a.example"), self.over)
 
-    def test_connection_without_a_bucket_says_what_to_add(self, monkeypatch) -> None:
+    def test_connection_without_a_bucket_names_the_missing_extra(self, monkeypatch: pytest.MonkeyPatch) -> None:
         connect(monkeypatch, "http://127.0.0.1:1", bucket=None)
-        with pytest.raises(PermanentError, match=r"warmup_r2 names no bucket. Add .*bucket_name"):
+        with pytest.raises(PermanentError, match=r"warmup_r2 names no bucket. Nothing was reset. Add .*bucket_name"):
             S3CounterStore().reset_daily_counters(domains("a.example"), self.over)
 
-    def test_secrets_backend_that_does_not_answer_is_transient(self, no_metadata_database, monkeypatch) -> None:
+    def test_unreachable_secrets_backend_is_a_transient_error(
+        self, no_metadata_database: None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.delenv("AIRFLOW_CONN_WARMUP_R2", raising=False)
         with pytest.raises(TransientError, match="MetastoreBackend failed"):
             S3CounterStore().reset_daily_counters(domains("a.example"), self.over)
 
-    def test_server_that_is_gone_is_transient_and_no_secret_shows(self, monkeypatch) -> None:
+    def test_unreachable_server_is_a_transient_error_without_secrets(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port = listener.getsockname()[1]
         connect(monkeypatch, f"http://127.0.0.1:{port}")
-        with pytest.raises(TransientError, match=r"cannot be asked \(EndpointConnectionError\)") as caught:
+        with pytest.raises(TransientError, match=r"The request to .* failed \(EndpointConnectionError\)") as caught:
             S3CounterStore().reset_daily_counters(domains("a.example"), self.over)
         assert SECRET not in str(caught.value)
 
@@ -262,11 +281,18 @@ class TestS3:
         ({"AccessDenied": 2, "InternalError": 1}, True),
     ],
 )
-def test_whether_another_try_may_help(failed: dict[str, int], transient: bool) -> None:
+def test_failure_is_transient_if_any_code_is(failed: dict[str, int], transient: bool) -> None:
     assert ResetReport(failed=failed).is_transient is transient
 
 
-def connect(monkeypatch, url: str, bucket: str | None = "counters") -> None:
+def connect(
+    monkeypatch: pytest.MonkeyPatch,
+    url: str,
+    bucket: str | None = "counters",
+    *,
+    login: str = "id",
+    password: str = SECRET,
+) -> None:
     extra: dict[str, Any] = {
         "endpoint_url": url,
         "region_name": "us-east-1",
@@ -274,5 +300,5 @@ def connect(monkeypatch, url: str, bucket: str | None = "counters") -> None:
     }
     if bucket:
         extra["service_config"] = {"s3": {"bucket_name": bucket}}
-    connection = {"conn_type": "aws", "login": "id", "password": SECRET, "extra": extra}
+    connection = {"conn_type": "aws", "login": login, "password": password, "extra": extra}
     monkeypatch.setenv("AIRFLOW_CONN_WARMUP_R2", json.dumps(connection))

@@ -17,7 +17,7 @@ PERCENT_ENCODE = "If it is a URI, percent-encode its password: / is %2F, # is %2
 
 
 def get(conn_id: str) -> Connection:
-    """Read a connection whose extra is a JSON object or empty.
+    """Read a connection whose extra is a JSON object or empty, without the blanks around its login and password.
 
     Args:
         conn_id: The connection.
@@ -29,6 +29,7 @@ def get(conn_id: str) -> Connection:
     """
     from airflow.sdk import BaseHook  # noqa: PLC0415 - slow to import; every DAG file imports this module
     from airflow.sdk.exceptions import AirflowNotFoundException  # noqa: PLC0415
+    from airflow.sdk.log import mask_secret  # noqa: PLC0415
 
     try:
         connection = BaseHook.get_connection(conn_id)
@@ -47,6 +48,11 @@ def get(conn_id: str) -> Connection:
         if not isinstance(extra, dict):
             msg = f'The extra of connection {conn_id!r} is not a JSON object. Set it to an object: {{"name": "value"}}.'
             raise PermanentError(msg)
+    if connection.login:
+        connection.login = connection.login.strip()
+    if connection.password and (password := connection.password.strip()) != connection.password:
+        connection.password = password
+        mask_secret(password)  # Airflow masks what it has read, blanks included
     return connection
 
 

@@ -63,6 +63,11 @@ class PostgresTransactionHook(PostgresHook):
         "row_factory",
     }
 
+    @classmethod
+    def get_connection(cls, conn_id: str) -> Connection:
+        """See :func:`aggregator.core.connections.get`."""
+        return connections.get(conn_id)
+
     @contextmanager
     def task_transaction(self, context: Context, *, read_only: bool = False) -> Iterator[psycopg.Cursor[TupleRow]]:
         """Open the transaction of a task: named after it, and ending with its ``execution_timeout``.
@@ -129,7 +134,7 @@ class PostgresTransactionHook(PostgresHook):
             PermanentError: The connection is unknown, or libpq does not understand it.
         """
         conn_id = self.get_conn_id()
-        settings = self.connection = connections.get(conn_id)
+        settings = self.connection
         host = settings.extra_dejson.get("host", settings.host)
         where = f"connection {conn_id} (host {host}, port {settings.port or 5432})"
         try:

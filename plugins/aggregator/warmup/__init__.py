@@ -1,1 +1,1 @@
-"""The warm-up of new sending domains."""
+"""Warm-up of new sending domains."""

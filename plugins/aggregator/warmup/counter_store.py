@@ -1,4 +1,4 @@
-"""The daily counters of domains that warm up, wherever the product keeps them (spec: analytics suite, warmup reset)."""
+"""Stores of the daily warm-up counters: PostgreSQL, and S3 or R2 (spec: analytics suite, warmup reset)."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
     from psycopg.rows import TupleRow
 
 PREFIX = "warmup/daily/"
-"""Of the counters' objects; ``{organization_id}/{domain}`` follows."""
+"""Prefix of a counter's object key; ``{organization_id}/{domain}`` follows."""
 
-KEYS_A_REQUEST = 1000
-"""The most that S3's DeleteObjects takes."""
+KEYS_PER_REQUEST = 1000
+"""Limit of S3's DeleteObjects."""
 
 LAST_WRITE = timedelta(minutes=5)
-"""An object has no day. One last written up to this long after midnight still holds the day that ended."""
+"""An object stores no day. An object last written at most this long after midnight belongs to the day that ended."""
 
 TRANSIENT_CODES = frozenset({"InternalError", "RequestTimeout", "ServiceUnavailable", "SlowDown"})
-"""S3's codes for a key after which the same request may succeed later."""
+"""S3 error codes of a key after which the same request may succeed later."""
 
 
 class WarmingDomain(NamedTuple):
-    """A sending domain that warms up. Its name is whatever an organisation typed.
+    """A sending domain that warms up. The organization typed its name, which may contain any character.
 
     Attributes:
-        organization_id: The organisation's UUID, as text.
+        organization_id: UUID of the organization.
         domain: The domain's name.
     """
 
@@ -48,12 +48,12 @@ class WarmingDomain(NamedTuple):
 
 @dataclass(frozen=True)
 class ResetReport:
-    """What a reset did.
+    """Counts of a reset.
 
     Attributes:
-        reset: Counters of days that are over, removed.
-        kept: Counters that were left alone because they count for a later day.
-        failed: How many could not be removed, by the store's code of the error, or the HTTP status where it gave none.
+        reset: Number of removed counters.
+        kept: Number of counters of later days, which stay.
+        failed: Error code of the store, or HTTP status if there is no code → number of counters that it did not remove.
     """
 
     reset: int = 0
@@ -62,7 +62,7 @@ class ResetReport:
 
     @property
     def is_transient(self) -> bool:
-        """Whether another try may remove some of those that failed."""
+        """Whether a retry may remove some of the failed counters."""
         return any(
             code in TRANSIENT_CODES or (code.isdecimal() and is_transient_http_status(int(code)))
             for code in self.failed
@@ -70,37 +70,37 @@ class ResetReport:
 
 
 class WarmupCounterStore(Protocol):
-    """Where the counters are."""
+    """A store of counters."""
 
     def reset_daily_counters(self, domains: Collection[WarmingDomain], before: datetime) -> ResetReport:
-        """Remove the counters of days that are over. A domain without a counter is fine.
+        """Remove the counters of days that have ended. A domain needs no counter.
 
         Args:
-            domains: Whose counters.
-            before: The end of the last day that is over.
+            domains: The domains whose counters to remove.
+            before: End of the last day to remove, in UTC.
 
         Returns:
-            How many were removed, kept, and could not be removed.
+            The numbers of removed, kept and failed counters.
 
         Raises:
-            TransientError: The store could not be reached or was busy; another try goes on where this one ended.
+            TransientError: The store could not be reached or was busy. A retry removes the remaining counters.
             PermanentError: The store refused the whole request.
         """
         ...
 
 
 class PostgresCounterStore:
-    """Counters in ``delivery.warmup_counters``, all of them reset or none.
+    """Counters in ``delivery.warmup_counters``. One transaction resets all of them.
 
     Args:
-        transaction: Opens the transaction to work in.
+        transaction: Opens the transaction.
     """
 
     def __init__(self, transaction: Callable[[], AbstractContextManager[psycopg.Cursor[TupleRow]]]) -> None:
         self._transaction = transaction
 
     def reset_daily_counters(self, domains: Collection[WarmingDomain], before: datetime) -> ResetReport:
-        """As :meth:`WarmupCounterStore.reset_daily_counters`."""
+        """See :meth:`WarmupCounterStore.reset_daily_counters`."""
         parameters = {
             "organization_ids": [domain.organization_id for domain in domains],
             "domains": [domain.domain for domain in domains],
@@ -112,29 +112,31 @@ class PostgresCounterStore:
 
 
 class S3CounterStore:
-    """Counters as objects ``warmup/daily/{organization_id}/{domain}`` of a bucket with S3's API, such as R2.
+    """Counters as objects ``warmup/daily/{organization_id}/{domain}`` in a bucket with the S3 API, such as R2.
 
     Args:
-        conn_id: Airflow connection of type Amazon Web Services; ``service_config.s3.bucket_name`` in its extra names
-            the bucket.
+        conn_id: Airflow connection of type Amazon Web Services. ``service_config.s3.bucket_name`` in its extra is the
+            name of the bucket.
     """
 
     def __init__(self, conn_id: str = "warmup_r2") -> None:
         self._conn_id = conn_id
 
     def reset_daily_counters(self, domains: Collection[WarmingDomain], before: datetime) -> ResetReport:
-        """As :meth:`WarmupCounterStore.reset_daily_counters`; a key that is refused does not stop the others."""
-        # They take a second to import, which only those who use R2 shall pay.
+        """See :meth:`WarmupCounterStore.reset_daily_counters`. A refused key does not stop the others."""
+        # These imports take a second, and only deployments with R2 need them.
         from airflow.providers.amazon.aws.hooks.s3 import S3Hook  # noqa: PLC0415
+        from airflow.providers.amazon.aws.utils.connection_wrapper import AwsConnectionWrapper  # noqa: PLC0415
         from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError  # noqa: A004, PLC0415
 
-        # S3Hook takes a connection that it cannot read for one that says nothing.
-        connections.get(self._conn_id)
         hook = S3Hook(aws_conn_id=self._conn_id)
+        # By itself, S3Hook treats an unreadable connection as an empty one.
+        hook.conn_config = AwsConnectionWrapper(conn=connections.get(self._conn_id))
         bucket = hook.service_config.get("bucket_name")
         if not bucket:
             msg = (
-                f'Connection {self._conn_id} names no bucket. Add {{"service_config": {{"s3": {{"bucket_name": …}}}}}}.'
+                f"Connection {self._conn_id} names no bucket. Nothing was reset. Add this to its extra: "
+                '{"service_config": {"s3": {"bucket_name": …}}}'
             )
             raise PermanentError(msg)
         try:
@@ -145,10 +147,16 @@ class S3CounterStore:
             failed = _delete(client, bucket, keys)
         except ClientError as error:
             code, status = error.response["Error"]["Code"], error.response["ResponseMetadata"]["HTTPStatusCode"]
-            msg = f"The bucket of connection {self._conn_id} refused to list its counters: {status} {code}."
+            msg = (
+                f"The bucket of connection {self._conn_id} refused to list its counters: {status} {code}. Nothing was "
+                "reset. Check the name of the bucket and the rights of the access key (list and delete objects)."
+            )
             raise (TransientError if is_transient_http_status(status) else PermanentError)(msg) from None
         except BotoCoreError as error:
-            msg = f"The bucket of connection {self._conn_id} cannot be asked ({type(error).__name__})."
+            msg = (
+                f"The request to the bucket of connection {self._conn_id} failed ({type(error).__name__}). Some "
+                "counters may be reset, and a retry resets the others. Check the endpoint and the credentials."
+            )
             lost = isinstance(error, (ConnectionError, HTTPClientError))
             raise (TransientError if lost else PermanentError)(msg) from None
         return ResetReport(len(keys) - failed.total(), sum(1 for _ in later), failed)
@@ -160,20 +168,20 @@ def _find(client: Any, bucket: str, keys: Collection[str]) -> Iterator[dict[str,
 
 
 def _delete(client: Any, bucket: str, keys: Iterable[str]) -> Counter[str]:
-    """Delete objects, and count the failures by code."""
+    """Delete objects and count the failures by code."""
     from botocore.exceptions import ClientError  # noqa: PLC0415
 
     failed: Counter[str] = Counter()
-    # The names in a batch are XML, which has no control characters; that of a single object is a part of the URL.
+    # A batch is XML, which cannot contain control characters. The key of a single object is in the URL.
     unprintable, printable = partition(str.isprintable, keys)
-    for batch in chunked(printable, KEYS_A_REQUEST):
+    for batch in chunked(printable, KEYS_PER_REQUEST):
         try:
             objects = {"Objects": [{"Key": key} for key in batch], "Quiet": True}
-            answer = client.delete_objects(Bucket=bucket, Delete=objects)
+            response = client.delete_objects(Bucket=bucket, Delete=objects)
         except ClientError as error:
             failed[error.response["Error"]["Code"]] += len(batch)
         else:
-            failed.update(error["Code"] for error in answer.get("Errors", ()))
+            failed.update(error["Code"] for error in response.get("Errors", ()))
     for key in unprintable:
         try:
             client.delete_object(Bucket=bucket, Key=key)

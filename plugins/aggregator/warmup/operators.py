@@ -1,4 +1,4 @@
-"""Resets the daily counters of domains that warm up."""
+"""Operator that resets the daily counters of domains that warm up."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ if TYPE_CHECKING:
 
 
 class WarmupResetOperator(BaseOperator):
-    """Reset the daily counter of each domain that warms up, in the store that ``WARMUP_COUNTER_STORE`` names.
+    """Reset the daily counter of each domain that warms up, in the store of the setting ``WARMUP_COUNTER_STORE``.
 
-    Counters of days after the run's are left alone, so an old run can be done again at any time (spec: analytics suite,
-    warmup reset).
+    Counters of days after the run's day stay, so any run can be cleared at any time (spec: analytics suite, warmup
+    reset).
 
     Args:
-        sql: SELECT of organisation and domain, or its file. It may use ``%(data_interval_start)s`` and
-            ``%(data_interval_end)s``, the run's window.
-        conn_id: Connection of the domains' database, which has the counters too where the store is PostgreSQL.
+        sql: SELECT of organization and domain, or its file. It may use ``%(data_interval_start)s`` and
+            ``%(data_interval_end)s``.
+        conn_id: Connection of the database with the domains. With the store ``postgres`` it also has the counters.
+        **kwargs: As for every operator.
     """
 
     template_fields: Sequence[str] = ("sql",)
@@ -45,10 +46,11 @@ class WarmupResetOperator(BaseOperator):
         """Reset the counters of the run's day.
 
         Returns:
-            ``domains``: how many warm up; ``reset``: counters removed; ``kept``: counters of later days.
+            ``domains``: number of domains that warm up; ``reset``: number of removed counters; ``kept``: number of
+            counters of later days.
 
         Raises:
-            TransientError: A store was not reached or busy, or some counters could not be reset; another try does them.
+            TransientError: A store could not be reached or was busy, or some counters failed. A retry resets them.
             PermanentError: A store refused the request, or some counters.
         """
         from aggregator.postgres.hook import PostgresTransactionHook
@@ -66,9 +68,9 @@ class WarmupResetOperator(BaseOperator):
             reasons = ", ".join(f"{code} for {count}" for code, count in report.failed.items())
             msg = (
                 f"{sum(report.failed.values())} warm-up counters could not be reset: {reasons}. {report.reset} others "
-                "were. Mend the cause and clear this task: it goes on with those that are left."
+                "were reset. Fix the cause and clear this task: it resets the remaining counters."
             )
             raise (TransientError if report.is_transient else PermanentError)(msg)
         result = {"domains": len(domains), "reset": report.reset, "kept": report.kept}
-        self.log.info("Reset warm-up counters of days before %s: %s", window.end, result)
+        self.log.info("Reset warm-up counters: before=%s domains=%d reset=%d kept=%d", window.end, *result.values())
         return result

@@ -1,5 +1,5 @@
--- Called by aggregator.warmup.counter_store. Removes the counters that the given domains have of days before a moment.
--- Answers with the number of those, and of the domains' counters of later days.
+-- Called by aggregator.warmup.counter_store. Deletes the counters of the given domains for days that end before a time.
+-- Result: the number of deleted counters, and the number of these domains' counters of later days.
 with warming as (
     select
         organization_id,

@@ -1,4 +1,4 @@
--- Called by analytics_warmup_reset. The verified domains that were younger than 30 days at the end of the run's day.
+-- Called by analytics_warmup_reset. Result: the verified domains younger than 30 days at the end of the run's day.
 select distinct
     organization_id::text,
     domain
