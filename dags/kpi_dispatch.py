@@ -28,8 +28,8 @@ from airflow.sdk import DAG, Param
 
 from aggregator.kpi.operators import (
     CreateKpiJobOperator,
+    FinalizeKpiJobOperator,
     ReadKpiRegistryOperator,
-    SettleKpiJobOperator,
     TriggerKpiOperator,
 )
 from aggregator.wiring import dag_args
@@ -52,7 +52,7 @@ with DAG(
     registry = ReadKpiRegistryOperator(task_id="read_registry")
     job = CreateKpiJobOperator(task_id="create_job")
     kpis = TriggerKpiOperator.partial(task_id="trigger_kpi", map_index_template="{{ task.kpi_id }}").expand(
-        page=registry.output, place=job.output
+        batch=registry.output, index=job.output
     )
-    settled = SettleKpiJobOperator(task_id="settle_job")
-    registry >> job >> kpis >> settled
+    finalized = FinalizeKpiJobOperator(task_id="settle_job")
+    registry >> job >> kpis >> finalized

@@ -52,7 +52,7 @@ class Run:
 
     Args:
         dag: The DAG.
-        moment: Logical date.
+        run_time: Logical date.
         started: When its tasks begin; by default at once.
         params: As in the trigger form.
     """
@@ -60,17 +60,17 @@ class Run:
     def __init__(
         self,
         dag: Any,
-        moment: datetime = NOON,
+        run_time: datetime = NOON,
         *,
         started: datetime | None = None,
         name: str = "scheduled",
         **params: Any,
     ) -> None:
         self.dag = dag
-        self.started = started or moment
+        self.started = started or run_time
         self.params = {"resend": False, "kpis": [], **params}
-        run_id = f"{name}__{moment.isoformat()}"
-        self.run = SimpleNamespace(dag_id=dag.dag_id, run_id=run_id, logical_date=moment, run_after=moment)
+        run_id = f"{name}__{run_time.isoformat()}"
+        self.run = SimpleNamespace(dag_id=dag.dag_id, run_id=run_id, logical_date=run_time, run_after=run_time)
         self.xcoms: dict[tuple[str, str], Any] = {}
         self.clears = 0
         self.trace_id = trace_id_of(self.run)
@@ -108,10 +108,10 @@ class Run:
         return [task.kpi_id for task in self.instances()]
 
     def instances(self) -> list[Any]:
-        """The mapped instances, as Airflow makes them: the product of pages and places."""
+        """The mapped instances, as Airflow makes them: the product of batches and indices."""
         mapped = self.dag.get_task("trigger_kpi")
         values = [self.xcoms[task_id, "return_value"] for task_id in ("read_registry", "create_job")]
-        return [mapped.unmap({"page": page, "place": place}) for page in values[0] for place in values[1]]
+        return [mapped.unmap({"batch": batch, "index": index}) for batch in values[0] for index in values[1]]
 
     def send(self, *kpi_ids: str) -> dict[str, Any]:
         """Run the instances of these KPIs, or all, at once; what each returned or raised."""
@@ -127,7 +127,7 @@ class Run:
         with ThreadPoolExecutor(8) as threads:
             return dict(zip([task.kpi_id for _, task in chosen], threads.map(one, chosen), strict=True))
 
-    def settle(self) -> dict[str, Any]:
+    def finalize(self) -> dict[str, Any]:
         return self.dag.get_task("settle_job").execute(self.context("settle_job"))
 
     def clear(self) -> None:

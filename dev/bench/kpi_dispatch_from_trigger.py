@@ -17,8 +17,8 @@ from aggregator.core.catalog import Owner
 from aggregator.core.errors import AggregatorError, PermanentError, TransientError
 from aggregator.kpi.operators import (
     CreateKpiJobOperator,
+    FinalizeKpiJobOperator,
     ReadKpiRegistryOperator,
-    SettleKpiJobOperator,
     TriggerKpiOperator,
 )
 from aggregator.wiring import default_args
@@ -44,9 +44,9 @@ class SendKpiTrigger(BaseTrigger):
 
     def _send(self) -> TriggerEvent:
         instance: Any = self.task_instance
-        pages = instance.xcom_pull("read_registry", map_indexes=-1)
-        page, place = divmod(instance.map_index, len(pages[0]))
-        task = TriggerKpiOperator(task_id=instance.task_id, page=pages[page], place=place)
+        batches = instance.xcom_pull("read_registry", map_indexes=-1)
+        batch, index = divmod(instance.map_index, len(batches[0]))
+        task = TriggerKpiOperator(task_id=instance.task_id, batch=batches[batch], index=index)
         instance.start_date, instance.max_tries = datetime.now(UTC), 0  # of a trigger's instance, Airflow sets neither
         context: Any = {**instance.get_template_context(), "task": task}
         try:
@@ -79,7 +79,7 @@ with DAG(
     registry = ReadKpiRegistryOperator(task_id="read_registry")
     job = CreateKpiJobOperator(task_id="create_job")
     kpis = TriggerKpiFromTriggerOperator.partial(task_id="trigger_kpi", map_index_template="{{ task.kpi_id }}").expand(
-        page=registry.output, place=job.output
+        batch=registry.output, index=job.output
     )
-    settled = SettleKpiJobOperator(task_id="settle_job")
-    registry >> job >> kpis >> settled
+    finalized = FinalizeKpiJobOperator(task_id="settle_job")
+    registry >> job >> kpis >> finalized

@@ -13,7 +13,7 @@ from airflow.sdk.exceptions import AirflowSkipException, TaskDeferred
 
 from aggregator.core.errors import PermanentError, TransientError, WrongParamsError
 from aggregator.kpi import jobs
-from aggregator.kpi.operators import pages
+from aggregator.kpi.operators import batches
 from aggregator.kpi.registry import RegistryError
 from aggregator.n8n.errors import N8nUnknownError
 from aggregator.n8n.hook import N8nHook
@@ -114,7 +114,7 @@ class TestRun:
         }
         assert trace_id.startswith("trace_20261115_120000_")
         assert execution["idempotency_key"] == f"{trace_id}/eth"
-        assert run.settle()["kpis"] == {"triggered": 2}
+        assert run.finalize()["kpis"] == {"triggered": 2}
         record = kpi_db.execute("select record from kpi.job_records").fetchone()[0]
         assert record["status"] == "triggered"
 
@@ -138,8 +138,8 @@ class TestRun:
         registry()
         run = Run(dag)
         assert run.plan() == []
-        assert run.settle()["status"] == "completed"
-        assert "NO KPI is to be sent" in "".join(capfd.readouterr())
+        assert run.finalize()["status"] == "completed"
+        assert "No KPI to send" in "".join(capfd.readouterr())
 
     @pytest.mark.parametrize("text", [None, "{", "[]"])
     def test_registry_that_is_none_fails_the_run_without_a_job(
@@ -151,8 +151,8 @@ class TestRun:
         run = Run(dag)
         with pytest.raises(RegistryError):
             run.plan()
-        with pytest.raises(PermanentError, match="There is no job"):
-            run.settle()
+        with pytest.raises(PermanentError, match="has no record, because task create_job did not succeed"):
+            run.finalize()
         assert kpi_db.execute("select count(*) from kpi.jobs").fetchone() == (0,)
 
     def test_ids_that_are_not_active_fail_the_run_before_anything_is_sent(self, dag, registry, n8n, kpi_db) -> None:
@@ -184,7 +184,7 @@ class TestRun:
         registry("btc", "btc", {"id": "x", "active": True}, entry(n8n, "js", "javascript:alert(1)"))
         assert Run(dag).plan() == ["btc"]
         log = "".join(capfd.readouterr())
-        assert [f"DROPPED from the registry, and not sent: {name}" in log for name in ("btc", "x", "js")] == [True] * 3
+        assert [f"Registry entry dropped and not sent: kpi={name} " in log for name in ("btc", "x", "js")] == [True] * 3
 
     def test_job_that_cannot_be_written_means_no_call(self, dag, registry, n8n, monkeypatch) -> None:
         registry("btc")
@@ -204,12 +204,12 @@ class TestExactlyOnce:
         run.plan()
         run.send()
         with pytest.raises(PermanentError, match=r"is partial: bad is failed \(.*returned 422: No"):
-            run.settle()
+            run.finalize()
         assert run.xcoms["settle_job", "return_value"]["kpis"] == {"failed": 1, "triggered": 1}
         run.clear()
         assert run.plan() == ["good", "bad"]
         assert run.send()["good"]["status"] == "triggered"
-        assert run.settle()["status"] == "triggered"
+        assert run.finalize()["status"] == "triggered"
         assert executed(n8n) == {"bad": 1, "good": 1}
 
     def test_clear_of_one_kpi_uses_the_registry_as_it_is_then(self, dag, registry, n8n, kpi_db) -> None:
@@ -243,10 +243,10 @@ class TestExactlyOnce:
                 run.send()
         assert statuses(kpi_db) == {"btc": "sending"}
         for _ in range(2):
-            assert "may have been sent by an earlier try" in str(run.send()["btc"])
+            assert "An earlier try may have sent KPI btc" in str(run.send()["btc"])
         assert executed(n8n) == {"btc": 1}
         with pytest.raises(PermanentError, match="btc is unknown"):
-            run.settle()
+            run.finalize()
 
     @pytest.mark.parametrize("fault", [Fault(truncate_after_bytes=0), Fault(delay_seconds=2)], ids=["dropped", "slow"])
     def test_lost_answer_is_unknown_and_not_sent_again(self, dag, registry, n8n, kpi_db, fault: Fault) -> None:
@@ -294,14 +294,14 @@ class TestExactlyOnce:
         first.plan()
         first.send()
         with pytest.raises(PermanentError, match="bad is failed"):
-            first.settle()
+            first.finalize()
         assert second.plan() == ["bad"]
         second.send()
-        assert second.settle()["kpis"] == {"triggered": 1}
+        assert second.finalize()["kpis"] == {"triggered": 1}
         first.clear()
         assert first.plan() == ["good"]
         first.send()
-        assert first.settle()["kpis"] == {"triggered": 1}
+        assert first.finalize()["kpis"] == {"triggered": 1}
         assert executed(n8n) == {"bad": 1, "good": 1}
         assert Run(dag, NOON + timedelta(days=1)).plan() == ["good", "bad"]
 
@@ -318,9 +318,9 @@ class TestExactlyOnce:
         for _ in range(2):
             skipped = first.send("bad")["bad"]
             assert isinstance(skipped, AirflowSkipException)
-            assert "Another run of this day has sent bad" in str(skipped)
+            assert "Another run of this day sent KPI bad" in str(skipped)
         assert executed(n8n) == {"bad": 1, "good": 1}
-        assert first.settle()["kpis"] == {"triggered": 1}
+        assert first.finalize()["kpis"] == {"triggered": 1}
 
     def test_new_run_with_resend_sends_again_under_a_new_key(self, dag, registry, n8n) -> None:
         registry("a", "b")
@@ -339,8 +339,8 @@ class TestExactlyOnce:
         run = Run(dag, resend=True)
         run.plan()
         run.send()
-        with pytest.raises(PermanentError, match="a clear does not send them"):
-            run.settle()
+        with pytest.raises(PermanentError, match="so a clear does not send them"):
+            run.finalize()
         run.clear()
         assert run.plan() == ["lost", "bad", "good"]
         assert "trigger a new run with resend" in str(run.send()["lost"])
@@ -380,10 +380,10 @@ class TestExactlyOnce:
     def test_day_that_is_over_sends_nothing_unless_asked(self, dag, registry, n8n, kpi_db) -> None:
         registry("btc")
         late = Run(dag, started=NOON + timedelta(hours=12))
-        with pytest.raises(AirflowSkipException, match="The run is that of 2026-11-15, and 2026-11-16 has begun"):
+        with pytest.raises(AirflowSkipException, match="The run is for 2026-11-15, but it started on 2026-11-16"):
             late.plan()
         with pytest.raises(AirflowSkipException):
-            late.settle()
+            late.finalize()
         assert kpi_db.execute("select count(*) from kpi.jobs").fetchone() == (0,)
         assert Run(dag, started=NOON + timedelta(hours=11)).plan() == ["btc"]
         asked = Run(dag, NOON - timedelta(days=9), started=NOON, name="backfill", resend=True)
@@ -399,7 +399,7 @@ class TestExactlyOnce:
         if sends:
             assert run.plan() == ["btc"]
         else:
-            with pytest.raises(AirflowSkipException, match="The run is that of 2026-11-15, and 2026-11-16 has begun"):
+            with pytest.raises(AirflowSkipException, match="The run is for 2026-11-15, but it started on 2026-11-16"):
                 run.plan()
 
     def test_run_that_was_sent_can_be_cleared_on_a_later_day(self, dag, registry, n8n) -> None:
@@ -461,7 +461,7 @@ def test_ten_ways_to_fail_stop_none_of_the_forty_others(dag, registry, n8n, kpi_
     counts = dict(kpi_db.execute("select kpi_id, retry_count from kpi.job_kpis where retry_count > 0").fetchall())
     assert counts == {"booting": 2, "busy": 1, "limited": 1, "dns": 3, "refused": 3, "inactive": 3}
     with pytest.raises(PermanentError) as caught:
-        run.settle()
+        run.finalize()
     assert [kpi for kpi, text in words.items() if f"{kpi} is " not in str(caught.value)] == []
     assert KEY not in str(caught.value)
 
@@ -492,10 +492,10 @@ def test_reports_are_awaited_until_they_are_too_late(dag, registry, n8n, kpi_db)
     (trace_id,) = kpi_db.execute("select trace_id from kpi.jobs").fetchone()
     jobs.report(kpi_db, trace_id, "done", "completed")
     with pytest.raises(TaskDeferred):
-        run.settle()
+        run.finalize()
     kpi_db.execute("update kpi.job_kpis set sent_at = sent_at - interval '31 minutes'")
     with pytest.raises(PermanentError, match=r"slow is timeout \(n8n did not report back within 30 minutes"):
-        run.settle()
+        run.finalize()
     assert statuses(kpi_db) == {"quick": "triggered", "slow": "timeout", "done": "completed"}
 
 
@@ -504,9 +504,9 @@ def test_kpi_that_left_the_registry_is_not_sent(dag, registry, n8n) -> None:
     run = Run(dag)
     run.plan()
     registry("a")
-    assert "b is not in the registry any more" in str(run.send()["b"])
+    assert "KPI b is not active in the registry any more" in str(run.send()["b"])
     with pytest.raises(PermanentError, match=r"is partial: b is pending\. "):
-        run.settle()
+        run.finalize()
     assert executed(n8n) == {"a": 1}
 
 
@@ -517,19 +517,19 @@ def test_kpi_that_failed_and_left_the_registry_is_no_problem_of_a_cleared_run(da
     run.plan()
     run.send()
     with pytest.raises(PermanentError, match="b is failed"):
-        run.settle()
+        run.finalize()
     registry("a")
     run.clear()
     assert run.plan() == ["a"]
     run.send()
-    assert run.settle()["kpis"] == {"triggered": 1}
+    assert run.finalize()["kpis"] == {"triggered": 1}
     assert executed(n8n) == {"a": 1}
 
 
 @pytest.mark.parametrize("number", [0, 1, 1023, 1024, 1025, 1501, 2049, 100_003])
 def test_any_number_of_kpis_makes_pages_that_airflow_maps_over(number: int) -> None:
     ids = [str(id_) for id_ in range(number)]
-    made = pages(ids, 1024)
+    made = batches(ids, 1024)
     assert [id_ for page in made for id_ in page] == ids
     assert all(len(page) <= 1024 for page in [made, *made])
     assert len({len(page) for page in made[:-1]}) <= 1

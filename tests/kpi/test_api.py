@@ -216,7 +216,7 @@ def test_a_hundred_at_once(monkeypatch, kpi_db) -> None:
             return responses
 
     assert {response.status_code for response in asyncio.run(report_all())} == {200}
-    assert jobs.settle(kpi_db, TRACE).kpis == {"completed": 100}
+    assert jobs.finalize(kpi_db, TRACE).kpis == {"completed": 100}
     assert 0 < connections <= 8
 
 

@@ -85,7 +85,7 @@ class TestRecord:
         jobs.record(kpi_db, TRACE, "a", "me", "failed", retry_count=3, error="The requested webhook is not registered.")
         send(kpi_db, "b")
         jobs.report(kpi_db, TRACE, "b", "completed")
-        jobs.settle(kpi_db, TRACE)
+        jobs.finalize(kpi_db, TRACE)
 
         (record,) = kpi_db.execute("select record from kpi.job_records").fetchone()
 
@@ -122,7 +122,7 @@ class TestCreate:
             send(kpi_db, id_)
         for id_ in ("failed", "gone and failed"):
             send(kpi_db, id_, "failed")
-        jobs.settle(kpi_db, TRACE)
+        jobs.finalize(kpi_db, TRACE)
         versions = "select kpi_id, xmin, xmax from kpi.job_kpis where kpi_id in ('accepted', 'failed')"
         before = kpi_db.execute(versions).fetchall()
 
@@ -148,7 +148,7 @@ class TestCreate:
     def test_again_with_nothing_to_send_leaves_the_job_settled(self, kpi_db) -> None:
         create(kpi_db, "a")
         send(kpi_db, "a")
-        jobs.settle(kpi_db, TRACE)
+        jobs.finalize(kpi_db, TRACE)
         create(kpi_db, "a")
         assert kpi_db.execute("select settled_at is null, status from kpi.jobs, kpi.job_records").fetchone() == (
             False,
@@ -170,7 +170,7 @@ class TestCreate:
 
     def test_empty_registry_is_a_job_that_is_done(self, kpi_db) -> None:
         create(kpi_db)
-        summary = jobs.settle(kpi_db, TRACE)
+        summary = jobs.finalize(kpi_db, TRACE)
         assert (summary.status, summary.kpis, summary.problems) == ("completed", {}, [])
 
 
@@ -260,7 +260,7 @@ class TestClaim:
             kpi_db.execute("update kpi.job_kpis set status = %s where trace_id = %s", [status, OTHER])
         for owner in ("me", "next try"):
             assert jobs.claim(kpi_db, TRACE, "a", owner) is Claim.SENT_BY_ANOTHER_RUN
-        summary = jobs.settle(kpi_db, TRACE)
+        summary = jobs.finalize(kpi_db, TRACE)
         assert (summary.status, summary.kpis, summary.problems) == ("completed", {}, [])
         assert statuses(kpi_db) == {"a": others}
 
@@ -286,7 +286,7 @@ class TestClaim:
             assert jobs.claim(kpi_db, trace_id, "a", "me", resend=True) is Claim.CLAIMED
             jobs.record(kpi_db, trace_id, "a", "me", "triggered")
         assert jobs.claim(kpi_db, TRACE, "a", "nobody asks") is Claim.ACCEPTED
-        assert jobs.settle(kpi_db, TRACE).kpis == {"triggered": 1}
+        assert jobs.finalize(kpi_db, TRACE).kpis == {"triggered": 1}
 
     @pytest.mark.parametrize(("trace_id", "kpi_id"), [(TRACE, "b"), ("trace_20250814_120000_00000000", "a")])
     def test_what_is_not_there_is_a_hard_error(self, kpi_db, trace_id: str, kpi_id: str) -> None:
@@ -295,8 +295,8 @@ class TestClaim:
             jobs.claim(kpi_db, trace_id, kpi_id, "me")
         with pytest.raises(PermanentError, match="Clear the run"):
             jobs.record(kpi_db, trace_id, kpi_id, "me", "triggered")
-        with pytest.raises(PermanentError, match="Clear the run"):
-            jobs.settle(kpi_db, "trace_20250814_120000_00000000")
+        with pytest.raises(PermanentError, match="clear the run"):
+            jobs.finalize(kpi_db, "trace_20250814_120000_00000000")
 
     @pytest.mark.slow
     @pytest.mark.parametrize("resend", [False, True])
@@ -368,7 +368,7 @@ class TestReport:
         create(kpi_db, "a", "b")
         send(kpi_db, "a")
         send(kpi_db, "b")
-        assert jobs.settle(kpi_db, TRACE).status == "triggered"
+        assert jobs.finalize(kpi_db, TRACE).status == "triggered"
         jobs.report(kpi_db, TRACE, "a", "failed", "No coin")
         assert jobs.summary(kpi_db, TRACE).status == "partial"
 
@@ -386,7 +386,7 @@ class TestReport:
         answers = all_at_once(
             kpi_database_url,
             *[report(id_) for id_ in ids for _ in range(2)],
-            *[lambda connection: jobs.settle(connection, TRACE)] * 10,
+            *[lambda connection: jobs.finalize(connection, TRACE)] * 10,
             *[lambda connection: jobs.expire(connection, 30)] * 10,
         )
 
@@ -443,7 +443,7 @@ def test_settle_says_what_became_of_senders_that_are_gone(kpi_db) -> None:
     create(kpi_db, "a", "b")
     jobs.claim(kpi_db, TRACE, "a", "killed")
     assert jobs.summary(kpi_db, TRACE).status == "pending"
-    summary = jobs.settle(kpi_db, TRACE)
+    summary = jobs.finalize(kpi_db, TRACE)
     assert (summary.status, summary.kpis) == ("partial", {"pending": 1, "unknown": 1})
     assert [tuple(json.loads(json.dumps(problem)).values()) for problem in asdict(summary)["problems"]] == [
         ("a", "unknown", LOST),
@@ -532,7 +532,7 @@ def test_status_of_a_job_follows_from_its_kpis(kpi_db, kpis: list[tuple[str, boo
     for place, (status, _) in enumerate(kpis):
         for step in PATHS[status]:
             kpi_db.execute("update kpi.job_kpis set status = %s where kpi_id = %s", [step, str(place)])
-    assert jobs.settle(kpi_db, TRACE).status == expected_status(kpis)
+    assert jobs.finalize(kpi_db, TRACE).status == expected_status(kpis)
 
 
 def test_nobody_else_may_call_the_functions(kpi_db) -> None:

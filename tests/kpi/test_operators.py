@@ -30,7 +30,7 @@ def test_settle_returns_what_came_of_the_job(kpi_db, run: Run) -> None:
     create(kpi_db, "a", "b", trace_id=run.trace_id)
     for id_ in ("a", "b"):
         send(kpi_db, id_, trace_id=run.trace_id)
-    assert run.settle() == {
+    assert run.finalize() == {
         "trace_id": run.trace_id,
         "status": "triggered",
         "kpis": {"triggered": 2},
@@ -43,7 +43,7 @@ def test_settle_waits_for_reports_without_a_worker(kpi_db, run: Run) -> None:
     send(kpi_db, "a", trace_id=run.trace_id)
     send(kpi_db, "b", "unknown", trace_id=run.trace_id)
     with pytest.raises(TaskDeferred) as deferred:
-        run.settle()
+        run.finalize()
     assert isinstance(deferred.value.trigger, KpiReportsTrigger)
     assert deferred.value.timeout == timedelta(minutes=35)
     assert deferred.value.method_name == "conclude"
@@ -52,7 +52,7 @@ def test_settle_waits_for_reports_without_a_worker(kpi_db, run: Run) -> None:
     for id_ in ("a", "b"):
         jobs.report(kpi_db, run.trace_id, id_, "completed")
     assert conclude(run)["status"] == "completed"
-    assert run.settle()["status"] == "completed"
+    assert run.finalize()["status"] == "completed"
 
 
 def test_settle_deletes_old_records(kpi_db, run: Run) -> None:
@@ -60,5 +60,5 @@ def test_settle_deletes_old_records(kpi_db, run: Run) -> None:
     for each in (old, run):
         create(kpi_db, trace_id=each.trace_id)
     kpi_db.execute("update kpi.jobs set created_at = now() - interval '91 days' where trace_id = %s", [old.trace_id])
-    run.settle()
+    run.finalize()
     assert kpi_db.execute("select trace_id from kpi.jobs").fetchall() == [(run.trace_id,)]

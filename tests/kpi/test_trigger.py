@@ -24,13 +24,13 @@ def job(kpi_db: psycopg.Connection) -> psycopg.Connection:
     jobs.create(kpi_db, TRACE, [kpi("a", report_back=True), kpi("b")], **RUN)
     for id_ in ("a", "b"):
         send(kpi_db, id_)
-    jobs.settle(kpi_db, TRACE)
+    jobs.finalize(kpi_db, TRACE)
     return kpi_db
 
 
 @pytest.fixture(autouse=True)
 def _in_a_hurry(monkeypatch) -> None:
-    monkeypatch.setattr(module, "POLL_EVERY", 0.01)
+    monkeypatch.setattr(module, "POLL_INTERVAL", 0.01)
 
 
 def trigger() -> KpiReportsTrigger:
@@ -78,7 +78,7 @@ def test_database_that_is_away_is_asked_again(job, kpi_database_url, monkeypatch
 
     async def wait_and_mend() -> list[TriggerEvent]:
         waiting = asyncio.create_task(ended(trigger()))
-        await said("Looking again", caplog)
+        await said("Polling again", caplog)
         assert not waiting.done()
         monkeypatch.setenv("AIRFLOW_CONN_KPI_DB", kpi_database_url)
         return await asyncio.wait_for(waiting, 30)
@@ -87,14 +87,14 @@ def test_database_that_is_away_is_asked_again(job, kpi_database_url, monkeypatch
 
 
 def test_look_that_hangs_ends(job, kpi_database_url, monkeypatch, caplog) -> None:
-    monkeypatch.setattr(module, "TIMEOUT", timedelta(milliseconds=100))
+    monkeypatch.setattr(module, "POLL_TIMEOUT", timedelta(milliseconds=100))
     jobs.report(job, TRACE, "a", "completed")
 
     async def wait_and_unlock() -> list[TriggerEvent]:
         with psycopg.connect(kpi_database_url) as other:
             other.execute("lock table kpi.job_kpis")
             waiting = asyncio.create_task(ended(trigger()))
-            await said("Looking again", caplog)
+            await said("Polling again", caplog)
         return await asyncio.wait_for(waiting, 30)
 
     assert len(asyncio.run(wait_and_unlock())) == 1

@@ -71,7 +71,7 @@ def test_last_job_is_reported(kpi_db: psycopg.Connection) -> None:
         trace_id = TRACE[:-8] + suffix
         jobs.create(kpi_db, trace_id, parse(REGISTRY).kpis, dag_id="d", run_id=suffix, environment="production")
     send(kpi_db, "a")
-    jobs.settle(kpi_db, TRACE)
+    jobs.finalize(kpi_db, TRACE)
 
     body = check()
 

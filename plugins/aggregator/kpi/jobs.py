@@ -1,8 +1,21 @@
-"""Job records: what became of each KPI of a run (spec: KPI dispatch; ``docs/adr/0007-kpi-states.md``).
+"""Job records: the state of each KPI of a run (spec: KPI dispatch; ``docs/adr/0007-kpi-states.md``).
 
-Thin: the SQL of ``include/sql/kpi`` does the work, in the caller's transaction, and
-a trigger refuses transitions that do not exist. One request per KPI: commit :func:`claim` before it, :func:`record`
-after.
+The functions in ``include/sql/kpi/functions`` do the work, in the caller's transaction, and a trigger rejects invalid
+transitions. For each request, commit :func:`claim` before it and :func:`record` after it.
+
+========== ====================================================== ==================================================
+State      Meaning                                                Next states
+========== ====================================================== ==================================================
+pending    The job record exists, and the KPI was not sent.       sending
+sending    A task claimed the KPI and sends the request.          triggered, failed, unknown, completed (early report)
+triggered  n8n accepted the request.                              completed, failed, timeout
+failed     n8n refused it, was unreachable or reported a failure. sending (retry or clear)
+unknown    The request may have arrived, its response was lost.   triggered (late owner), completed, failed, timeout
+completed  n8n reported success.                                  none
+timeout    n8n did not report within ``JOB_TIMEOUT_MINUTES``.     none
+========== ====================================================== ==================================================
+
+The first claim of a run with the param ``resend`` resets any state but ``sending`` to ``pending``.
 """
 
 from __future__ import annotations
@@ -10,13 +23,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal, LiteralString
+from typing import TYPE_CHECKING, Any, Literal
 
 from psycopg.types.json import Jsonb
 
 from aggregator.core.errors import PermanentError
 from aggregator.core.json_input import replace_surrogates
 from aggregator.core.paths import SQL
+from aggregator.postgres.functions import call
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -30,12 +44,12 @@ if TYPE_CHECKING:
 
 CONNECTION = "kpi_db"
 
-PROBLEMS_AT_MOST = 50
-"""KPIs that a summary names; its counts have them all."""
+MAX_PROBLEMS = 50
+"""Maximum number of KPIs that a summary lists. Its counts include all of them."""
 
 
 class Status(StrEnum):
-    """Where a KPI stands."""
+    """State of a KPI."""
 
     PENDING = "pending"
     SENDING = "sending"
@@ -47,13 +61,13 @@ class Status(StrEnum):
 
 
 class Claim(StrEnum):
-    """What a claim came to.
+    """Result of a claim. The caller sends the request only for `CLAIMED`.
 
     Attributes:
         CLAIMED: The caller, and nobody else, sends the request now.
-        ACCEPTED: n8n has accepted it earlier; nothing is to be sent.
-        UNKNOWN: It may have been sent, or is being sent by another; nothing is to be sent.
-        SENT_BY_ANOTHER_RUN: One of the same day has it; nothing is to be sent, and this job does not have it any more.
+        ACCEPTED: n8n accepted an earlier request.
+        UNKNOWN: An earlier request may have been sent, or another owner sends it now.
+        SENT_BY_ANOTHER_RUN: Another run of the same UTC day sent the KPI. It was removed from this job.
     """
 
     CLAIMED = "claimed"
@@ -63,12 +77,12 @@ class Claim(StrEnum):
 
 
 class Report(StrEnum):
-    """What a report came to.
+    """Result of a report.
 
     Attributes:
-        REPORTED: It is stored.
+        REPORTED: It was stored.
         REPEATED: It was stored before.
-        REFUSED: It cannot follow the status that the KPI has.
+        REFUSED: It cannot follow the KPI's state.
         NO_SUCH_KPI: There is no such job, or no such KPI in it.
     """
 
@@ -80,12 +94,12 @@ class Report(StrEnum):
 
 @dataclass(frozen=True)
 class Problem:
-    """A KPI of which it is not known that it went well.
+    """A KPI that did not succeed, or whose outcome is unknown.
 
     Attributes:
-        kpi_id: Which.
-        status: Where it stands.
-        error: What n8n or the connection to it said.
+        kpi_id: The KPI.
+        status: Its state.
+        error: Message of n8n, or of the connection to it.
     """
 
     kpi_id: str
@@ -95,13 +109,13 @@ class Problem:
 
 @dataclass(frozen=True)
 class Summary:
-    """What came of a job.
+    """Outcome of a job.
 
     Attributes:
-        trace_id: Its id.
-        status: Of the whole job.
-        kpis: How many KPIs stand where, by status, without those at zero.
-        problems: The first `PROBLEMS_AT_MOST` KPIs that were not sent, failed, timed out or are unknown.
+        trace_id: The job.
+        status: Status of the job.
+        kpis: Number of KPIs by state, without zeros.
+        problems: The first `MAX_PROBLEMS` KPIs that were not sent, failed, timed out or are unknown.
     """
 
     trace_id: str
@@ -113,18 +127,18 @@ class Summary:
 def create(
     connection: Connection, trace_id: str, kpis: Iterable[Kpi], *, dag_id: str, run_id: str, environment: str
 ) -> None:
-    """Write the job of a run, with every KPI pending; of a cleared run, add what is new in the registry.
+    """Create the job record of a run with all KPIs ``pending``. For a cleared run, update the existing record.
 
     Args:
-        connection: psycopg connection or cursor to the KPI database.
-        trace_id: The run's.
-        kpis: The registry's active ones.
-        dag_id: Whose run.
-        run_id: Its id in Airflow.
+        connection: psycopg connection or cursor of the KPI database.
+        trace_id: Trace id of the run.
+        kpis: Entries of the registry to send.
+        dag_id: DAG of the run.
+        run_id: Run id in Airflow.
         environment: ``ENVIRONMENT``.
 
     Raises:
-        psycopg.errors.UniqueViolation: The trace id is that of another run.
+        psycopg.errors.UniqueViolation: The trace id belongs to another run.
     """
     rows = [
         {
@@ -136,55 +150,82 @@ def create(
         }
         for kpi in kpis
     ]
-    connection.execute(
-        "select kpi.create_job(%s, %s, %s, %s, %s)", [trace_id, dag_id, run_id, environment, Jsonb(rows)]
+    call(
+        connection,
+        "kpi.create_job",
+        _trace_id=trace_id,
+        _dag_id=dag_id,
+        _run_id=run_id,
+        _environment=environment,
+        _kpis=Jsonb(rows),
     )
+
+
+def sent_by_other_runs(connection: Connection, trace_id: str) -> tuple[bool, dict[str, str]]:
+    """Find the KPIs that other runs of the same UTC day sent, and this run did not.
+
+    Args:
+        connection: psycopg connection or cursor of the KPI database.
+        trace_id: Trace id of the run, which may not have a job yet.
+
+    Returns:
+        Whether the run has a job, and the trace id of the other job by KPI id.
+    """
+    ((has_job, others),) = _query(connection, "kpi/queries/kpis_sent_by_others.sql", trace_id=trace_id)
+    return has_job, others
 
 
 def claim(
     connection: Connection, trace_id: str, kpi_id: str, owner: str, *, retry_group: str = "", resend: bool = False
 ) -> Claim:
-    """Ask to send a KPI. Commit before the request: a process that is killed after that leaves a trace.
+    """Claim the right to send a KPI. Commit before the request, so that a killed process leaves its claim.
 
     Args:
-        connection: psycopg connection or cursor to the KPI database.
+        connection: psycopg connection or cursor of the KPI database.
         trace_id: The job.
-        kpi_id: Which.
-        owner: Names this attempt only: a worker or trigger that is started again is another owner.
-        retry_group: The same for all tries that repeat one request. A KPI that failed and is claimed by another group
-            is sent under a new idempotency key.
-        resend: Whether the run asks to send also what this run or another one has sent. It is granted once for each
-            KPI of a job.
+        kpi_id: The KPI.
+        owner: Unique id of this attempt. A restarted task is another owner.
+        retry_group: Same value for all tries that repeat one request. A failed KPI that another group claims gets a new
+            idempotency key.
+        resend: Whether the run repeats KPIs that were sent already. Granted once for each KPI of a job.
 
     Returns:
-        Whether to send.
+        Whether to send the request.
 
     Raises:
         PermanentError: The job has no such KPI.
     """
-    statement: LiteralString = "select kpi.claim_kpi(%s, %s, %s, %s, %s)"
-    return Claim(_one(connection, statement, trace_id, kpi_id, owner, retry_group, resend))
+    return Claim(
+        _value(
+            connection,
+            "kpi.claim_kpi",
+            _trace_id=trace_id,
+            _kpi_id=kpi_id,
+            _owner=owner,
+            _retry_group=retry_group,
+            _resend=resend,
+        )
+    )
 
 
 def idempotency_key(connection: Connection, trace_id: str, kpi_id: str) -> str:
-    """The ``Idempotency-Key`` of a KPI that was claimed.
+    """Return the ``Idempotency-Key`` of a claimed KPI.
 
     Args:
-        connection: psycopg connection or cursor to the KPI database.
+        connection: psycopg connection or cursor of the KPI database.
         trace_id: The job.
-        kpi_id: Which.
+        kpi_id: The KPI.
 
     Returns:
-        Trace id, number of the request if it is not the first one, and KPI id. Retries have the same.
+        Trace id, number of the request unless it is the first one, and KPI id. Retries share the key.
 
     Raises:
         PermanentError: The job has no such KPI.
     """
-    given = {"trace_id": trace_id, "kpi_id": kpi_id}
-    (key,) = connection.execute(_statement("kpi/queries/idempotency_key.sql"), given).fetchone() or (None,)
-    if key is None:
-        raise _not_there(trace_id)
-    return str(key)
+    rows = _query(connection, "kpi/queries/idempotency_key.sql", trace_id=trace_id, kpi_id=kpi_id)
+    if not rows:
+        raise _missing(trace_id)
+    return str(rows[0][0])
 
 
 def record(
@@ -197,26 +238,35 @@ def record(
     retry_count: int = 0,
     error: str | None = None,
 ) -> Status:
-    """Store what came of the request.
+    """Store the outcome of a request.
 
     Args:
-        connection: psycopg connection or cursor to the KPI database.
+        connection: psycopg connection or cursor of the KPI database.
         trace_id: The job.
-        kpi_id: Which.
-        owner: As claimed.
-        outcome: What came of it.
-        retry_count: Requests after the first one of this claim.
-        error: What was said, without secrets; the first 2,000 characters are kept.
+        kpi_id: The KPI.
+        owner: The owner that claimed it.
+        outcome: Outcome of the request.
+        retry_count: Number of requests after the first one of this claim.
+        error: Message without secrets. The first 2,000 characters are stored.
 
     Returns:
-        The KPI's status now. It is not the outcome where n8n's report came first, or a later owner has claimed the KPI.
+        The current state. It differs from the outcome if n8n reported first, or if a later owner claimed the KPI.
 
     Raises:
         PermanentError: The job has no such KPI.
     """
-    text = _storable(error)
-    statement: LiteralString = "select kpi.record_outcome(%s, %s, %s, %s, %s, %s)"
-    return Status(_one(connection, statement, trace_id, kpi_id, owner, outcome, retry_count, text))
+    return Status(
+        _value(
+            connection,
+            "kpi.record_outcome",
+            _trace_id=trace_id,
+            _kpi_id=kpi_id,
+            _owner=owner,
+            _outcome=outcome,
+            _retry_count=retry_count,
+            _error=_storable(error),
+        )
+    )
 
 
 def report(
@@ -226,62 +276,70 @@ def report(
     status: Literal["completed", "failed"],
     error: str | None = None,
 ) -> tuple[Report, Status]:
-    """Store what n8n reports about a workflow's end, also before the answer to its request is recorded.
+    """Store n8n's report about the end of a workflow. It may arrive before the response is recorded.
 
     Args:
-        connection: psycopg connection or cursor to the KPI database.
+        connection: psycopg connection or cursor of the KPI database.
         trace_id: The job.
-        kpi_id: Which.
-        status: How it ended.
-        error: What went wrong; the first 2,000 characters are kept.
+        kpi_id: The KPI.
+        status: How the workflow ended.
+        error: Error message. The first 2,000 characters are stored.
 
     Returns:
-        What it came to, and the KPI's status now.
+        The result, and the KPI's current state.
     """
-    text = _storable(error)
-    statement: LiteralString = "select kpi.report_kpi(%s, %s, %s, %s)"
-    (answer,) = connection.execute(statement, [trace_id, kpi_id, status, text]).fetchone() or (None,)
-    if answer is None:
+    rows = call(
+        connection,
+        "kpi.report_kpi",
+        _trace_id=trace_id,
+        _kpi_id=kpi_id,
+        _status=status,
+        _error=_storable(error),
+    )
+    result = rows[0][0]
+    if result is None:
         return Report.NO_SUCH_KPI, Status.UNKNOWN
-    if answer in {Report.REPORTED, Report.REPEATED}:
-        return Report(answer), Status(status)
-    return Report.REFUSED, Status(answer)
+    if result in {Report.REPORTED, Report.REPEATED}:
+        return Report(result), Status(status)
+    return Report.REFUSED, Status(result)
 
 
-def settle(connection: Connection, trace_id: str) -> Summary:
-    """End the sending of a job: KPIs that are still being sent have lost their owner, and are unknown.
+def finalize(connection: Connection, trace_id: str) -> Summary:
+    """End the sending of a job. KPIs that are still ``sending`` lost their owner and become ``unknown``.
 
     Args:
-        connection: psycopg connection or cursor to the KPI database.
-        trace_id: The job, none of whose tasks sends any more.
+        connection: psycopg connection or cursor of the KPI database.
+        trace_id: The job. None of its tasks may still be sending.
 
     Returns:
-        What came of it so far.
+        The outcome so far.
 
     Raises:
         PermanentError: There is no such job.
     """
-    if not _one(connection, "select kpi.settle_job(%s)", trace_id):
-        msg = f"There is no job {trace_id}: the task that creates it has not succeeded. Clear the run."
+    if not _value(connection, "kpi.settle_job", _trace_id=trace_id):
+        msg = (
+            f"Job {trace_id} has no record, because task create_job did not succeed. Nothing was sent. Fix the cause, "
+            "then clear the run."
+        )
         raise PermanentError(msg)
     return summary(connection, trace_id)
 
 
 def summary(connection: Connection, trace_id: str) -> Summary:
-    """What came of a job so far.
+    """Return the outcome of a job so far.
 
     Args:
-        connection: psycopg connection or cursor to the KPI database.
+        connection: psycopg connection or cursor of the KPI database.
         trace_id: The job.
 
     Raises:
         PermanentError: There is no such job.
     """
-    given = {"trace_id": trace_id, "at_most": PROBLEMS_AT_MOST}
-    counts = connection.execute(_statement("kpi/queries/summary.sql"), given).fetchall()
+    counts = _query(connection, "kpi/queries/summary.sql", trace_id=trace_id)
     if not counts:
-        raise _not_there(trace_id)
-    problems = connection.execute(_statement("kpi/queries/problems.sql"), given).fetchall()
+        raise _missing(trace_id)
+    problems = _query(connection, "kpi/queries/problems.sql", trace_id=trace_id, at_most=MAX_PROBLEMS)
     return Summary(
         trace_id,
         status=counts[0][0],
@@ -291,61 +349,63 @@ def summary(connection: Connection, trace_id: str) -> Summary:
 
 
 def awaited(connection: Connection, trace_id: str, timeout_minutes: float) -> int:
-    """How many KPIs of a job n8n has still to report, and has time to.
+    """Return the number of KPIs of a job whose report is missing and not overdue.
 
     Args:
-        connection: psycopg connection or cursor to the KPI database.
+        connection: psycopg connection or cursor of the KPI database.
         trace_id: The job.
-        timeout_minutes: As for :func:`expire`.
+        timeout_minutes: ``JOB_TIMEOUT_MINUTES``, from the request.
     """
-    given = {"trace_id": trace_id, "timeout": timedelta(minutes=timeout_minutes)}
-    (kpis,) = connection.execute(_statement("kpi/queries/awaited.sql"), given).fetchone() or (0,)
+    timeout = timedelta(minutes=timeout_minutes)
+    ((kpis,),) = _query(connection, "kpi/queries/awaited.sql", trace_id=trace_id, timeout=timeout)
     return int(kpis)
 
 
 def expire(connection: Connection, timeout_minutes: float) -> int:
-    """Give up on reports that are overdue (``timeout``), and on senders that are gone (``unknown``), in every job.
+    """In every job, mark overdue reports as ``timeout``, and KPIs whose sender is gone as ``unknown``.
 
     Args:
-        connection: psycopg connection or cursor to the KPI database.
-        timeout_minutes: ``JOB_TIMEOUT_MINUTES``, from the request on.
+        connection: psycopg connection or cursor of the KPI database.
+        timeout_minutes: ``JOB_TIMEOUT_MINUTES``, from the request.
 
     Returns:
-        How many KPIs.
+        The number of KPIs.
     """
-    return int(_one(connection, "select kpi.expire_kpis(%s)", timedelta(minutes=timeout_minutes)))
+    return int(_value(connection, "kpi.expire_kpis", _timeout=timedelta(minutes=timeout_minutes)))
 
 
 def prune(connection: Connection, keep_days: int) -> int:
     """Delete old jobs.
 
     Args:
-        connection: psycopg connection or cursor to the KPI database.
-        keep_days: Days that a job is kept, from its creation on.
+        connection: psycopg connection or cursor of the KPI database.
+        keep_days: Number of days to keep a job after its creation.
 
     Returns:
-        How many jobs.
+        The number of jobs.
     """
-    return int(_one(connection, "select kpi.prune_jobs(%s)", timedelta(days=keep_days)))
+    return int(_value(connection, "kpi.prune_jobs", _keep=timedelta(days=keep_days)))
 
 
-def _one(connection: Connection, statement: LiteralString, *parameters: Any) -> Any:
-    (value,) = connection.execute(statement, parameters).fetchone() or (None,)
+def _value(connection: Connection, function: str, /, **arguments: Any) -> Any:
+    """The result of a function, which returns null for a KPI that the job does not have."""
+    ((value,),) = call(connection, function, **arguments)
     if value is None:
-        raise _not_there(parameters[0])
+        raise _missing(arguments["_trace_id"])
     return value
 
 
-def _not_there(trace_id: str) -> PermanentError:
+def _query(connection: Connection, file: str, /, **parameters: Any) -> list[TupleRow]:
+    return connection.execute((SQL / file).read_text(), parameters).fetchall()
+
+
+def _missing(trace_id: str) -> PermanentError:
     return PermanentError(
-        f"There is no job {trace_id}, or this KPI is not in it. Clear the run: it creates its job again."
+        f"Job {trace_id} has no record, or no record of this KPI. Nothing was stored. Clear the run, which creates the "
+        "record again."
     )
 
 
 def _storable(text: str | None) -> str | None:
     """A text that PostgreSQL can store."""
     return None if text is None else replace_surrogates(text.replace("\0", ""))
-
-
-def _statement(file: str) -> str:
-    return (SQL / file).read_text()

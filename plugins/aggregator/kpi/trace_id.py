@@ -1,4 +1,4 @@
-"""The id under which n8n, the job record and the logs know a run of ``kpi_dispatch`` (spec: KPI dispatch)."""
+"""The trace id, which identifies a run of ``kpi_dispatch`` in n8n, in the job record and in the logs."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ ALPHABET = string.digits + string.ascii_lowercase
 SUFFIX_LENGTH = 8
 
 
-def trace_id(dag_id: str, run_id: str, moment: datetime) -> str:
-    """The trace id of a run: derived from it, so that a cleared run keeps its id.
+def trace_id(dag_id: str, run_id: str, run_time: datetime) -> str:
+    """Derive the trace id of a run, so that a cleared run keeps its id.
 
     Args:
-        dag_id: Whose run.
-        run_id: Its id in Airflow.
-        moment: Its logical date; for a run that has none, when it was due.
+        dag_id: DAG of the run.
+        run_id: Run id in Airflow.
+        run_time: Logical date of the run, or its ``run_after`` if it has none.
 
     Returns:
-        ``trace_{YYYYMMDD}_{HHMMSS}_{8 of a-z0-9}``, in UTC; two runs of one moment differ in the suffix.
+        ``trace_{YYYYMMDD}_{HHMMSS}_{8 of a-z0-9}`` in UTC. Runs with the same time differ in the suffix.
     """
     number = int.from_bytes(hashlib.sha256(f"{dag_id}/{run_id}".encode()).digest())
     suffix = ""
     for _ in range(SUFFIX_LENGTH):
         number, digit = divmod(number, len(ALPHABET))
         suffix += ALPHABET[digit]
-    return f"trace_{moment.astimezone(UTC):%Y%m%d_%H%M%S}_{suffix}"
+    return f"trace_{run_time.astimezone(UTC):%Y%m%d_%H%M%S}_{suffix}"
 
 
 def trace_id_of(run: Any) -> str:
-    """The trace id of a run, as tasks know it.
+    """Return the trace id of a run in a task.
 
     Args:
         run: ``dag_run`` of Airflow's task context.
 
     Returns:
-        As :func:`trace_id` does.
+        The result of :func:`trace_id`.
     """
     return trace_id(run.dag_id, run.run_id, run.logical_date or run.run_after)

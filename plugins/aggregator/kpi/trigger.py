@@ -1,4 +1,4 @@
-"""Waits for n8n's reports about the KPIs of a job."""
+"""Trigger that waits for n8n's reports about the KPIs of a job."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-POLL_EVERY = 10.0
-"""Seconds between two looks."""
+POLL_INTERVAL = 10.0
+"""Seconds between two polls."""
 
-TIMEOUT = timedelta(seconds=30)
-"""The longest that one look may take."""
+POLL_TIMEOUT = timedelta(seconds=30)
+"""Maximum duration of one poll."""
 
 
 class KpiReportsTrigger(BaseTrigger):
-    """Ends when n8n has reported about every KPI of a job that is awaited, or the time for that is over.
+    """Wait until n8n reported about every KPI of a job that is awaited, or until the reports are overdue.
 
-    It only looks, so it may run twice, and go on after a restart of the triggerer.
+    The trigger only reads, so Airflow may run it twice, or again after a restart of the triggerer.
 
     Args:
         trace_id: The job.
-        timeout_minutes: How long a report is awaited, from the request on.
+        timeout_minutes: ``JOB_TIMEOUT_MINUTES``, from the request.
     """
 
     def __init__(self, trace_id: str, timeout_minutes: float) -> None:
@@ -40,32 +40,32 @@ class KpiReportsTrigger(BaseTrigger):
         self.timeout_minutes = timeout_minutes
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """What Airflow needs to make this trigger again."""
+        """Return the class and the arguments with which Airflow creates this trigger again."""
         return f"{type(self).__module__}.{type(self).__qualname__}", {
             "trace_id": self.trace_id,
             "timeout_minutes": self.timeout_minutes,
         }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look again and again; a database that cannot be reached is asked again, too."""
-        # A thread of its own: a look that hangs holds up no other trigger.
-        look = sync_to_async(self._awaited, thread_sensitive=False)
+        """Poll until no report is awaited. Transient errors of the database do not end the wait."""
+        # In a thread, so that a slow query does not block other triggers.
+        poll = sync_to_async(self._awaited, thread_sensitive=False)
         while True:
             try:
-                if not await look():
+                if not await poll():
                     break
             except TransientError as error:
-                log.warning("%s Looking again in %g s.", error, POLL_EVERY)
-            await asyncio.sleep(POLL_EVERY)
+                log.warning("%s Polling again in %g s.", error, POLL_INTERVAL)
+            await asyncio.sleep(POLL_INTERVAL)
         yield TriggerEvent(self.trace_id)  # type: ignore[no-untyped-call]  # Airflow's
 
     def _awaited(self) -> int:
-        # The triggerer imports this module into its event loop.
+        # The triggerer imports this module into its event loop, so slow imports happen here.
         from aggregator.kpi import jobs
         from aggregator.postgres.hook import PostgresTransactionHook
 
         hook = PostgresTransactionHook(jobs.CONNECTION)
         with hook.transaction(
-            timeout=TIMEOUT, application_name=f"aggregator/{self.trace_id}", read_only=True
+            timeout=POLL_TIMEOUT, application_name=f"aggregator/{self.trace_id}", read_only=True
         ) as cursor:
             return jobs.awaited(cursor, self.trace_id, self.timeout_minutes)
