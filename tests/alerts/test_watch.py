@@ -20,12 +20,20 @@ from tests.alerts.test_store import SINCE, messages
 
 if TYPE_CHECKING:
     import psycopg
+    from airflow.models.dagrun import DagRun
+    from fastapi.testclient import TestClient
+
+    from tests.alerts.conftest import AirflowRuns
 
 CLICKS = next(target for target in TARGETS if target.dag_id == "click_rollups")
 
 
 def kinds(ops: psycopg.Connection) -> list[tuple[str, bool]]:
     return ops.execute("select kind, settled_at is not null from ops.alerts order by id").fetchall()
+
+
+def permanent(reason: str, **different: Any) -> dict[str, Any]:
+    return {"reason": reason, "transient": False, "tries": 1, "wrong_params": False, **different}
 
 
 def about_runs(kind: Kind, *run_ids: str, dag_id: str = "click_rollups") -> None:
@@ -59,16 +67,16 @@ def test_alert_about_a_run_is_open_while_the_run_is_unwell(
     assert all(text.startswith(told or "") and text.endswith("/dags/click_rollups/runs/a") for text in recovery)
 
 
-def test_recovery_of_several_runs_counts_each_by_how_it_ended(ops, airflow) -> None:
+def test_recovery_of_several_runs_counts_each_by_how_it_ended(ops, airflow, airflow_api) -> None:
     about_runs(Kind.FAILED, "a", "b", "c", "deleted")
     airflow.run("a", "success")
-    marked = airflow.run("c", "success")
-    airflow.audit(marked, "patch_dag_run", {"state": "success"}, when=marked.end_date)
+    airflow.run("c", "failed")
+    patch(airflow_api, "dagRuns/c", {"state": "success"})
     failed = airflow.run("b", "failed")
     watch.resolve_runs(open_alerts())
     assert kinds(ops) == [("failed", False)]
-    airflow.audit(failed, "patch_dag_run", {"note": "looked at"}, when=failed.end_date)
-    airflow._add(set_state(failed, "success"))
+    patch(airflow_api, "dagRuns/b", {"note": "I fix this."})
+    airflow.set_state(failed, "success")
     watch.resolve_runs(open_alerts())
     assert messages(ops)[1].startswith(
         "RECOVERED: click_rollups has recovered. 2 runs succeeded. Run c was marked as success: Airflow did not do its "
@@ -76,45 +84,46 @@ def test_recovery_of_several_runs_counts_each_by_how_it_ended(ops, airflow) -> N
     )
 
 
-def set_state(run: Any, state: str) -> Any:
-    run._state = state
+def patch(api: TestClient, path: str, body: dict[str, Any], *, dag_id: str = "click_rollups") -> None:
+    """Change a run or a task, as the UI does."""
+    response = api.patch(f"/api/v2/dags/{dag_id}/{path}", json=body)
+    assert response.is_success, response.text
+
+
+RUN = {"dag_run_id": "a", "state": "success"}
+TASK = {"dag_id": "click_rollups", "dag_run_id": "a", "task_id": "group.work", "new_state": "success"}
+MARKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "run": ("dagRuns/a", {"state": "success"}),
+    "runs": ("dagRuns", {"actions": [{"action": "update", "entities": [RUN]}]}),
+    "task": ("dagRuns/a/taskInstances/group.work", {"new_state": "success"}),
+    "tasks": ("dagRuns/~/taskInstances", {"actions": [{"action": "update", "entities": [TASK]}]}),
+    "task group": ("dagRuns/a/taskGroupInstances/group", {"new_state": "success"}),
+}
+
+
+@pytest.fixture(params=MARKS, ids=MARKS)
+def marked_run(request: pytest.FixtureRequest, airflow: AirflowRuns, airflow_api: TestClient) -> DagRun:
+    """A failed run, or a failed task of a run, that was marked as success through Airflow's API."""
+    about_runs(Kind.FAILED, "a")
+    run = airflow.run("a", "failed")
+    airflow.task(run, "group.work", "failed", permanent("There are no hires."))
+    patch(airflow_api, *MARKS[request.param])
+    airflow.set_state(run, "success")
     return run
 
 
-MARKS = [
-    ("patch_dag_run", {"state": "success"}, True),
-    (
-        "bulk_dag_runs",
-        {"actions": [{"action": "update", "entities": [{"dag_run_id": "a", "state": "success"}]}]},
-        False,
-    ),
-    ("patch_task_instance", {"new_state": "success", "task_id": "roll_up_clicks"}, True),
-    (
-        "bulk_task_instances",
-        {"actions": [{"entities": [{"dag_run_id": "a", "task_id": "roll_up_clicks", "new_state": "success"}]}]},
-        False,
-    ),
-]
-
-
-@pytest.mark.parametrize(("event", "body", "single"), MARKS)
-def test_run_marked_as_success_is_reported_as_marked(ops, airflow, event: str, body: Any, single: bool) -> None:
-    about_runs(Kind.FAILED, "a")
-    run = airflow.run("a", "success")
-    airflow.task(run, "roll_up_clicks", "success")
-    airflow.audit(run, event, body, when=run.end_date, single=single)
+@pytest.mark.usefixtures("marked_run")
+def test_run_marked_as_success_is_reported_as_marked(ops) -> None:
     watch.resolve_runs(open_alerts())
     assert messages(ops)[1].startswith(
         "CLOSED: click_rollups. Run a was marked as success: Airflow did not do its work. Check its data. The alert "
     )
 
 
-@pytest.mark.parametrize(("event", "body", "single"), MARKS)
-def test_run_cleared_after_the_mark_has_succeeded(ops, airflow, event: str, body: Any, single: bool) -> None:
-    about_runs(Kind.FAILED, "a")
-    run = airflow.run("a", "success")
-    airflow.task(run, "roll_up_clicks", "success")
-    airflow.audit(run, event, body, when=run.start_date - timedelta(seconds=1), single=single)
+def test_run_cleared_after_the_mark_has_succeeded(ops, airflow, marked_run: DagRun) -> None:
+    assert marked_run.start_date
+    airflow.date_audit_log(marked_run.start_date - timedelta(seconds=1))
+    airflow.retry(marked_run)
     watch.resolve_runs(open_alerts())
     assert messages(ops)[1].startswith("RECOVERED: click_rollups has recovered. Run a succeeded.")
 
@@ -158,18 +167,14 @@ def test_failed_run_stays_open_when_no_later_run_does_its_work(
     assert kinds(ops) == [("failed", False)]
 
 
-def test_later_run_marked_as_success_has_not_done_the_work_of_a_failed_one(ops, airflow) -> None:
+def test_later_run_marked_as_success_has_not_done_the_work_of_a_failed_one(ops, airflow, airflow_api) -> None:
     dag_id = "ohlcv_aggregation"
     about_runs(Kind.FAILED, "a", dag_id=dag_id)
     airflow.run("a", "failed", dag_id=dag_id, ended=NOW - timedelta(minutes=20))
-    later = airflow.run("b", "success", dag_id=dag_id, ended=NOW - timedelta(minutes=15))
-    airflow.audit(later, "patch_dag_run", {"state": "success"}, when=later.end_date)
+    airflow.run("b", "failed", dag_id=dag_id, ended=NOW - timedelta(minutes=15))
+    patch(airflow_api, "dagRuns/b", {"state": "success"}, dag_id=dag_id)
     watch.resolve_runs(open_alerts())
     assert kinds(ops) == [("failed", False)]
-
-
-def permanent(reason: str, **different: Any) -> dict[str, Any]:
-    return {"reason": reason, "transient": False, "tries": 1, "wrong_params": False, **different}
 
 
 def test_failed_run_without_an_alert_gets_one_with_its_first_failed_task(ops, airflow) -> None:
@@ -219,7 +224,7 @@ def test_failed_clear_of_a_run_that_had_recovered_is_reported(ops, airflow) -> N
 @pytest.mark.parametrize(
     "reason", ["just now", "long ago", "before alerts", "marked", "redone", "wrong params", "foreign DAG", "success"]
 )
-def test_run_that_needs_no_alert_gets_none(ops, airflow, reason: str) -> None:
+def test_run_that_needs_no_alert_gets_none(ops, airflow, airflow_api, reason: str) -> None:
     ended = {
         "just now": datetime.now(UTC),
         "long ago": NOW - watch.LOOK_BACK - timedelta(hours=1),
@@ -232,10 +237,10 @@ def test_run_that_needs_no_alert_gets_none(ops, airflow, reason: str) -> None:
         ended=ended,
         run_type="manual" if reason == "wrong params" else "scheduled",
     )
-    airflow.task(run, "task", "failed", permanent("startDate is wrong.", wrong_params=reason == "wrong params"))
+    airflow.task(run, "group.work", "failed", permanent("startDate is wrong.", wrong_params=reason == "wrong params"))
     airflow.run("b", "success", dag_id=dag_id, ended=NOW - timedelta(minutes=15))
     if reason == "marked":
-        airflow.audit(run, "patch_dag_run", {"state": "failed"}, when=run.start_date)
+        patch(airflow_api, "dagRuns/a", {"state": "failed"}, dag_id=dag_id)
     if reason == "before alerts":
         ops.execute("update ops.alerts_begin set begins_at = %s", [ended + timedelta(minutes=1)])
     watch.raise_missing(open_alerts())

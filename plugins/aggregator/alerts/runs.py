@@ -1,4 +1,4 @@
-"""Runs as Airflow's database has them, for the watch: it needs no scheduler and no callback."""
+"""Queries on the runs in Airflow's database. The watch needs neither the scheduler nor callbacks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from airflow.models.log import Log
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
-from sqlalchemy import func, or_, select
+from sqlalchemy import and_, func, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from aggregator.alerts.deadline import UNFINISHED
@@ -24,82 +24,85 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
     from datetime import datetime
 
-    from sqlalchemy.orm import Session
+    from sqlalchemy import Select
+    from sqlalchemy.orm import InstrumentedAttribute, Session
 
 SUCCESS, FAILED, SCHEDULED = "success", "failed", "scheduled"
 
+_MARKS = ("patch_dag_run", "bulk_dag_runs", "patch_task_instance", "patch_task_group_instances")
+"""Events of Airflow's audit log that set a state."""
+
+_TASK_KEY = ("dag_id", "run_id", "task_id", "map_index")
+"""Columns that identify a task instance."""
+
 
 def by_id(dag_id: str, run_ids: Collection[str]) -> dict[str, DagRun]:
-    """Runs of a DAG, by their ids; those that were deleted are missing.
+    """Runs of a DAG, by id. Deleted runs are missing.
 
     Args:
         dag_id: The DAG.
-        run_ids: Which runs.
+        run_ids: The runs.
 
     Raises:
-        AggregatorError: Airflow's database did not answer.
+        AggregatorError: Airflow's database did not respond.
     """
     query = select(DagRun).where(DagRun.dag_id == dag_id, DagRun.run_id.in_(run_ids))
     with _session() as session:
         return {run.run_id: run for run in session.scalars(query)}
 
 
-def failed_since(dag_ids: Collection[str], since: datetime, until: datetime) -> list[tuple[DagRun, datetime]]:
-    """Runs that failed within a time, each with its end, the oldest first.
+def failed_between(dag_ids: Collection[str], start: datetime, end: datetime) -> list[tuple[DagRun, datetime]]:
+    """Runs that failed within a time range, each with its end, the oldest first.
 
     Args:
-        dag_ids: Of these DAGs.
-        since: When the time begins.
-        until: When it ends.
+        dag_ids: Their DAGs.
+        start: Start of the range.
+        end: End of the range.
 
     Raises:
-        AggregatorError: Airflow's database did not answer.
+        AggregatorError: Airflow's database did not respond.
     """
-    query = (
-        select(DagRun, DagRun.end_date)
-        .where(DagRun.dag_id.in_(dag_ids), DagRun.state == FAILED, DagRun.end_date.between(since, until))
-        .order_by(DagRun.end_date)
-    )
-    with _session() as session:
-        return [(run, end) for run, end in session.execute(query) if end]
+    query = select(DagRun, DagRun.end_date).where(DagRun.state == FAILED)
+    return _in_order(query, DagRun.end_date, dag_ids, start, end)
 
 
-def late_since(dag_ids: Collection[str], since: datetime, until: datetime) -> list[tuple[DagRun, datetime]]:
-    """Runs at work whose deadline passed within a time, each with its deadline.
+def late_between(dag_ids: Collection[str], start: datetime, end: datetime) -> list[tuple[DagRun, datetime]]:
+    """Unfinished runs whose deadline passed within a time range, each with its deadline, the oldest first.
 
-    A run that was cleared is not late: somebody started it after its deadline.
+    A cleared run is not late: somebody started it after its deadline.
 
     Args:
-        dag_ids: Of these DAGs.
-        since: When the time begins.
-        until: When it ends.
+        dag_ids: Their DAGs.
+        start: Start of the range.
+        end: End of the range.
 
     Raises:
-        AggregatorError: Airflow's database did not answer.
+        AggregatorError: Airflow's database did not respond.
     """
     query = (
         select(DagRun, Deadline.deadline_time)
         .join(Deadline, Deadline.dagrun_id == DagRun.id)
-        .where(
-            DagRun.dag_id.in_(dag_ids),
-            DagRun.state.in_(UNFINISHED),
-            DagRun.clear_number == 0,
-            Deadline.deadline_time.between(since, until),
-        )
-        .order_by(Deadline.deadline_time)
+        .where(DagRun.state.in_(UNFINISHED), DagRun.clear_number == 0)
     )
+    return _in_order(query, Deadline.deadline_time, dag_ids, start, end)
+
+
+def _in_order(
+    query: Select[Any], time: InstrumentedAttribute[Any], dag_ids: Collection[str], start: datetime, end: datetime
+) -> list[tuple[DagRun, datetime]]:
+    query = query.where(DagRun.dag_id.in_(dag_ids), time.between(start, end)).order_by(time)
     with _session() as session:
-        return [(run, deadline) for run, deadline in session.execute(query)]
+        return [(run, at) for run, at in session.execute(query)]
 
 
 def newest_success(dag_id: str) -> DagRun | None:
-    """The newest scheduled run of a DAG that has succeeded by itself, not by a mark.
+    """The newest scheduled run of a DAG that succeeded without being marked.
 
     Args:
         dag_id: The DAG.
 
     Raises:
-        AggregatorError: Airflow's database did not answer.
+        AggregatorError: Airflow's database did not respond.
     """
     query = (
         select(DagRun)
@@ -114,59 +117,67 @@ def newest_success(dag_id: str) -> DagRun | None:
 
 
 def marked(runs: Collection[DagRun], state: str) -> set[str]:
-    """The ids of those runs that somebody, or a task of which somebody, marked with a state in the UI or by the API.
+    """The ids of the runs that a user marked with a state, or whose tasks a user marked, in the UI or by the API.
 
-    Airflow's audit log has the marks. One that was set before the run or the task began its last try does not count.
+    A mark before the start of the last try does not count.
 
     Args:
         runs: Runs of one DAG.
         state: ``success`` or ``failed``.
 
     Raises:
-        AggregatorError: Airflow's database did not answer.
+        AggregatorError: Airflow's database did not respond.
     """
     if not runs:
         return set()
     ids = {run.run_id: run.start_date for run in runs}
     dag_ids = {run.dag_id for run in runs}
-    # A request that changes several has no run in its own columns.
     entries_of_runs = select(Log.dttm, Log.run_id, Log.task_id, Log.extra).where(
         Log.event.in_(_MARKS),
         Log.dag_id.in_({*dag_ids, "~"}),
+        # A request for several runs has no run id in the columns.
         or_(Log.run_id.in_(ids), Log.run_id.is_(None), Log.run_id == "~"),
     )
-    begun = select(TaskInstance.run_id, TaskInstance.task_id, func.max(TaskInstance.start_date)).where(
-        TaskInstance.dag_id.in_(dag_ids), TaskInstance.run_id.in_(ids)
+    of_runs = (TaskInstance.dag_id.in_(dag_ids), TaskInstance.run_id.in_(ids))
+    start_of_tasks = (
+        select(TaskInstance.run_id, TaskInstance.task_id, func.max(TaskInstance.start_date))
+        .where(*of_runs)
+        .group_by(TaskInstance.run_id, TaskInstance.task_id)
+    )
+    # Airflow logs no bulk update of tasks. A task that starts again deletes its error, so one that has an error and did
+    # not fail was marked.
+    not_logged = (
+        select(TaskInstance.run_id)
+        .join(XComModel, and_(*(getattr(XComModel, key) == getattr(TaskInstance, key) for key in _TASK_KEY)))
+        .where(*of_runs, TaskInstance.state == state, state != FAILED, XComModel.key == failures.KEY)
     )
     with _session() as session:
         entries = session.execute(entries_of_runs).all()
-        if not entries:
-            return set()
         starts: dict[tuple[str, str | None], datetime | None] = {
-            (run_id, task_id): start
-            for run_id, task_id, start in session.execute(begun.group_by(TaskInstance.run_id, TaskInstance.task_id))
+            (run_id, task_id): start for run_id, task_id, start in session.execute(start_of_tasks)
         }
+        found = set(session.scalars(not_logged))
     starts.update({(run_id, None): start for run_id, start in ids.items()})
-    return {
+    return found | {
         run_id
-        for when, *entry in entries
+        for at, *entry in entries
         for run_id, task_id, given in _marks(*entry)
-        if when and run_id in ids and given == state
-        if (start := starts.get((run_id, task_id))) is None or when >= start
+        if at and run_id in ids and given == state
+        if (start := starts.get((run_id, task_id))) is None or at >= start
     }
 
 
 def failure_of(run: Any) -> Failure | None:
-    """The task of a run that failed first.
+    """The first failed task of a run.
 
     Args:
         run: The run, with ``dag_id`` and ``run_id``.
 
     Returns:
-        The failure; None if no task has failed, as when the run itself was given up.
+        The failure; None if no task failed, for example after a timeout of the run.
 
     Raises:
-        AggregatorError: Airflow's database did not answer.
+        AggregatorError: Airflow's database did not respond.
     """
     query = (
         select(TaskInstance.task_id, TaskInstance.map_index)
@@ -178,31 +189,21 @@ def failure_of(run: Any) -> Failure | None:
         if not failed:
             return None
         task_id, map_index = failed[0]
-        noted = XComModel.get_many(
+        errors = XComModel.get_many(
             run_id=run.run_id, key=failures.KEY, dag_ids=run.dag_id, task_ids=task_id, map_indexes=map_index
         )
-        stored = session.scalars(noted).first()
-        value = None if stored is None else XComModel.deserialize_value(stored)
-    return Failure.of(task_id, sum(other == task_id for other, _ in failed), value)
-
-
-_MARKS = (
-    "patch_dag_run",
-    "bulk_dag_runs",
-    "patch_task_instance",
-    "bulk_task_instances",
-    "patch_task_group_instances",
-)
-"""Events of Airflow's audit log that set a state."""
+        stored = session.scalars(errors).first()
+        error = None if stored is None else XComModel.deserialize_value(stored)
+    return Failure.of(task_id, sum(other == task_id for other, _ in failed), error)
 
 
 def _marks(run_id: str | None, task_id: str | None, extra: str | None) -> Iterator[tuple[str, str | None, str]]:
-    """What an entry of the audit log marks: the run, the task if it is one, and the new state."""
+    """The marks in an entry of the audit log: run, task if a task was marked, new state."""
     body = json.loads(extra or "{}")
     marks: list[Any] = [{"dag_run_id": run_id, "task_id": task_id, **body}]
     marks += [entity for action in body.get("actions", []) for entity in action.get("entities", [])]
     for mark in marks:
-        # Entities to be deleted are plain ids.
+        # An entity to delete is a plain id.
         if isinstance(mark, dict) and (state := mark.get("new_state") or mark.get("state")) and mark.get("dag_run_id"):
             yield mark["dag_run_id"], mark.get("task_id"), state.lower()
 
@@ -211,10 +212,13 @@ def _marks(run_id: str | None, task_id: str | None, extra: str | None) -> Iterat
 def _session() -> Iterator[Session]:
     try:
         with create_session(scoped=False) as session:
-            # What is read is used after the session.
+            # Callers read the rows after the session ends.
             session.expire_on_commit = False
             yield session
     except SQLAlchemyError as error:
-        # Its text names the database.
-        msg = f"Airflow's database did not answer ({type(error).__name__}). Alerts about runs stay as they are."
+        # The text of the error names the database.
+        msg = (
+            f"Airflow's database did not respond ({type(error).__name__}). Alerts about runs were not checked. The "
+            "next check is in a few seconds. If this repeats, check AIRFLOW__DATABASE__SQL_ALCHEMY_CONN."
+        )
         raise AggregatorError(msg) from None

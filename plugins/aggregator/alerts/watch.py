@@ -102,7 +102,7 @@ def raise_missing(alerts: Iterable[OpenAlert]) -> None:  # noqa: ARG001 - those 
     redone = Redone()
     missing = [
         (run, ended)
-        for run, ended in runs.failed_since(dag_ids, since, until)
+        for run, ended in runs.failed_between(dag_ids, since, until)
         if not _is_reported(reported, run, ended) and run not in redone
     ]
     by_hand = {
@@ -115,7 +115,7 @@ def raise_missing(alerts: Iterable[OpenAlert]) -> None:  # noqa: ARG001 - those 
         if not has_wrong_params(failure, run.run_type):
             text = failed(run.dag_id, run.run_id, run, failure, ended)
             raise_alert(Alert(Kind.FAILED, run.dag_id, ended, text, (run.run_id,)))
-    for run, deadline in runs.late_since(dag_ids, since, until):
+    for run, deadline in runs.late_between(dag_ids, since, until):
         if not reported.keys() & {(kind.value, run.dag_id, run.run_id) for kind in (Kind.LATE, Kind.FAILED)}:
             text = late(run.dag_id, run.run_id, run.run_after, run.state, deadline)
             raise_alert(Alert(Kind.LATE, run.dag_id, deadline, text, (run.run_id,)))
