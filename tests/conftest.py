@@ -250,27 +250,6 @@ def metadata_database(monkeypatch, tmp_path: Path) -> None:
     Connection.metadata.create_all(engine, [Connection.__table__, Variable.__table__])
 
 
-@pytest.fixture(scope="session")
-def empty_airflow_database(tmp_path_factory) -> Path:
-    """A SQLite file with all tables of Airflow's own database, to be copied."""
-    from airflow.models import Base, import_all_models  # noqa: PLC0415
-    from sqlalchemy import create_engine  # noqa: PLC0415
-
-    import_all_models()
-    file: Path = tmp_path_factory.mktemp("airflow") / "empty.db"
-    engine = create_engine(f"sqlite:///{file}")
-    Base.metadata.create_all(engine)
-    engine.dispose()
-    return file
-
-
-@pytest.fixture
-def airflow_database(monkeypatch, tmp_path: Path, empty_airflow_database: Path) -> Engine:
-    """Airflow's own database with all of its tables, empty, in a process that reads it."""
-    shutil.copy(empty_airflow_database, tmp_path / "airflow.db")
-    return _use_metadata_database(monkeypatch, f"sqlite:///{tmp_path / 'airflow.db'}")
-
-
 @pytest.fixture
 def no_metadata_database(monkeypatch) -> None:
     """A process that looks for connections and variables in a database of Airflow that is down."""

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
     from datetime import datetime
 
-    from sqlalchemy import Select
     from sqlalchemy.orm import InstrumentedAttribute, Session
 
 SUCCESS, FAILED, SCHEDULED = "success", "failed", "scheduled"
@@ -88,7 +87,7 @@ def late_between(dag_ids: Collection[str], start: datetime, end: datetime) -> li
 
 
 def _in_order(
-    query: Select[Any], time: InstrumentedAttribute[Any], dag_ids: Collection[str], start: datetime, end: datetime
+    query: Any, time: InstrumentedAttribute[Any], dag_ids: Collection[str], start: datetime, end: datetime
 ) -> list[tuple[DagRun, datetime]]:
     query = query.where(DagRun.dag_id.in_(dag_ids), time.between(start, end)).order_by(time)
     with _session() as session:
@@ -149,7 +148,7 @@ def marked(runs: Collection[DagRun], state: str) -> set[str]:
     not_logged = (
         select(TaskInstance.run_id)
         .join(XComModel, and_(*(getattr(XComModel, key) == getattr(TaskInstance, key) for key in _TASK_KEY)))
-        .where(*of_runs, TaskInstance.state == state, state != FAILED, XComModel.key == failures.KEY)
+        .where(*of_runs, TaskInstance.state == state, TaskInstance.state != FAILED, XComModel.key == failures.KEY)
     )
     with _session() as session:
         entries = session.execute(entries_of_runs).all()
