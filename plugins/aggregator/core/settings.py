@@ -1,7 +1,7 @@
-"""The project's settings, from environment variables, one class for each product (spec: configuration).
+"""Settings from environment variables, one class for each product (spec: configuration).
 
-A class is read when its product needs it, so an invalid value stops that product only. Secrets of other systems are not
-settings: they are in Airflow connections or its secrets backend.
+Each product loads its own class, so an invalid value affects that product only. Secrets of other systems are not
+settings: they are stored in Airflow connections or its secrets backend.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from aggregator.core.errors import PermanentError
 
 _UPPER = BeforeValidator(str.upper)
 
-# Upper limits keep a typing error out of date arithmetic and of PostgreSQL's integers.
+# Upper limits: larger values overflow date arithmetic or PostgreSQL's integers.
 _YEAR_IN_MINUTES = 366 * 24 * 60
 _CENTURY_IN_DAYS = 36_600
 _Count = Annotated[PositiveInt, Field(le=2**31 - 1)]
@@ -24,10 +24,10 @@ _Days = Annotated[PositiveInt, Field(le=_CENTURY_IN_DAYS)]
 
 
 class Settings(BaseSettings):
-    """Settings that are read together; the variable is the field's name in capitals.
+    """Settings that are loaded together. The variable is the name of the field in capitals.
 
-    Blanks and line breaks around a value are removed: a secret that is read from a file often ends with one. A value
-    that has nothing else counts as not set.
+    Whitespace around a value is removed, because a secret from a file often ends with a line break. An empty value
+    counts as not set.
     """
 
     model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True)
@@ -40,51 +40,51 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls) -> Self:
-        """Read the settings of this class.
+        """Load the settings of this class.
 
         Raises:
-            PermanentError: One or more are invalid; the text names each and what is wrong with it, without its value.
+            PermanentError: At least one is invalid. The text names each and what is wrong, without the value.
         """
         try:
             return cls()
         except ValidationError as error:
-            wrong = "; ".join(
+            problems = "; ".join(
                 f"{'.'.join([str(e['loc'][0]).upper(), *map(str, e['loc'][1:])])}: {e['msg']}"
                 for e in error.errors(include_input=False)
             )
-            msg = f"Invalid settings: {wrong}. Correct the environment variables named."
+            msg = f"Invalid settings: {problems}. Correct these environment variables."
             raise PermanentError(msg) from None
         except SettingsError:
             names = ", ".join(name.upper() for name, field in cls.model_fields.items() if field.default_factory)
-            msg = f"Invalid settings: {names}: not JSON. Correct the environment variable named."
+            msg = f"Invalid settings: {names}: not JSON. Correct this environment variable."
             raise PermanentError(msg) from None
 
 
 class ScheduleSettings(Settings):
-    """Which windows the scheduler processes.
+    """The windows that the scheduler processes.
 
     Attributes:
-        aggregator_start_date: First UTC day (``YYYY-MM-DD``) whose data the scheduler processes by itself. Not set:
-            each DAG begins with the latest interval that is over. No interval after the first is ever left out, however
-            long the scheduler was down.
+        aggregator_start_date: First UTC day (``YYYY-MM-DD``) that the scheduler processes. Not set: each DAG starts
+            with the latest interval that is over. After its first interval, a DAG processes every interval, also after
+            the scheduler was down.
     """
 
     aggregator_start_date: Annotated[date, Field(ge=date(2000, 1, 1), le=date(2100, 1, 1))] | None = None
 
     @property
     def start_date(self) -> datetime | None:
-        """``aggregator_start_date`` as the moment it begins, in UTC."""
+        """Start of the day ``aggregator_start_date``, in UTC."""
         day = self.aggregator_start_date
         return None if day is None else datetime.combine(day, time.min, UTC)
 
 
 class DeadlineSettings(Settings):
-    """When a run is late.
+    """The deadlines of scheduled runs.
 
     Attributes:
-        aggregator_deadlines: The longest that a DAG's scheduled run may take from when it is due, if it differs
-            from the default in ``docs/operate/alerts.md``; a JSON object of ISO 8601 durations:
-            ``{"click_rollups": "PT45M"}``.
+        aggregator_deadlines: Deadlines that differ from the defaults in ``docs/operate/alerts.md``: a JSON object of
+            ISO 8601 durations by DAG, ``{"click_rollups": "PT45M"}``. A deadline is the longest time from when a
+            scheduled run is due to its end.
     """
 
     aggregator_deadlines: dict[str, Annotated[timedelta, Field(gt=timedelta(), le=timedelta(days=366))]] = Field(
@@ -93,13 +93,13 @@ class DeadlineSettings(Settings):
 
 
 class ApiSettings(Settings):
-    """Secrets of those who call the API server.
+    """Secrets of clients of the API server.
 
     Attributes:
-        cron_secret: What callers of ``/api/jobs`` and ``/api/freshness`` send as their bearer; the API server needs it.
-            Not set: nobody is let in (503).
-        scheduler_api_key: What n8n sends as its bearer when it reports about a KPI; the API server needs it. Not set:
-            nobody is let in (503).
+        cron_secret: Bearer token of requests to ``/api/jobs`` and ``/api/freshness``. Set it for the API server. Not
+            set: all requests are refused (503).
+        scheduler_api_key: Bearer token of n8n's reports about KPIs. Set it for the API server. Not set: all reports are
+            refused (503).
     """
 
     cron_secret: SecretStr | None = None
@@ -110,12 +110,10 @@ class AnalyticsSettings(Settings):
     """Settings of the analytics suite.
 
     Attributes:
-        enable_analytics_cron: ``false`` pauses the scheduled runs of the six analytics DAGs: they are skipped, which
-            the UI shows, and touch no data. Runs that somebody starts, by hand or by a backfill, do their work. Clear
-            the skipped runs after the pause to catch up.
-        warmup_counter_store: Where the counters of domains that warm up are: ``postgres``
-            (``delivery.warmup_counters``) or ``r2`` (objects ``warmup/daily/{organization}/{domain}``, connection
-            ``warmup_r2``).
+        enable_analytics_cron: ``false`` pauses the six analytics DAGs: their scheduled runs are skipped and change no
+            data. Manual runs and backfills are not paused. Clear the skipped runs after the pause to catch up.
+        warmup_counter_store: Store of the warm-up counters: ``postgres`` (``delivery.warmup_counters``) or ``r2``
+            (objects ``warmup/daily/{organization}/{domain}``, connection ``warmup_r2``).
     """
 
     enable_analytics_cron: bool = True
@@ -126,14 +124,14 @@ class KpiSettings(Settings):
     """Settings of KPI dispatch.
 
     Attributes:
-        n8n_api_key: The key of n8n's webhooks, where the connection ``n8n`` has no password. It goes to the
-            connection's ``allowed_origins`` only.
-        n8n_read_timeout_seconds: How long n8n may take to respond, 480 at most. Raise it if n8n queues webhooks, as n8n
-            Cloud does, or if workflows respond when they have finished. A KPI without a response is ``unknown``.
-        environment: What n8n and the job records are told about where this runs, e.g. ``production``.
-        job_timeout_minutes: How long a KPI's report is waited for, from its request on.
-        kpi_jobs_keep_days: How long job records are kept. Runs older than that send nothing unless they say
-            ``resend=true``.
+        n8n_api_key: Key of n8n's webhooks, if the connection ``n8n`` has no password. It is sent only to the
+            connection's ``allowed_origins``.
+        n8n_read_timeout_seconds: Longest time for n8n's response, in seconds, 480 at most. Raise it if n8n queues
+            webhooks (as n8n Cloud does), or if workflows respond when they end. A KPI without a response is
+            ``unknown``.
+        environment: Name of the deployment in requests to n8n and in job records, e.g. ``production``.
+        job_timeout_minutes: Longest time from the request of a KPI to its report, in minutes.
+        kpi_jobs_keep_days: Retention of job records, in days. Older runs send nothing without the param ``resend``.
     """
 
     n8n_api_key: SecretStr | None = None
@@ -147,29 +145,30 @@ class OhlcvSettings(Settings):
     """Settings of OHLCV.
 
     Attributes:
-        env_name: ``DEV``, ``TEST``, ``STAGE`` or ``PROD``. OHLCV takes the assets that are ``active``; in ``DEV`` and
-            ``TEST`` also those that are ``test_active``.
-        job_name: Under which name OHLCV keeps its run log and its issues.
-        max_tasks_per_run: OHLCV tasks (a symbol and a timeframe) that a run claims at most. The default is that of the
-            Workers, whose CPU time was limited: from five symbols on it makes some wait, from a hundred on they starve.
-            The local stack and ``docker-compose.yaml`` set 100000.
-        max_windows_per_task: New windows of an OHLCV task, and stale ones, that one transaction builds at most. A run
-            begins more transactions while there is time before its deadline and the next run, so this bounds the
-            length of a transaction, not the work of a run. The local stack and ``docker-compose.yaml`` set 5000.
-        running_stale_seconds: Age from which on the lock of an OHLCV task is taken over, by the database's clock.
-        auto_disable_hard_fails: Hard failures in a row after which an OHLCV task is ``disabled``, or ``hard_failed`` if
-            it is mandatory.
-        agg_derivation_version: Stored with each bar. Raise it when bars are derived differently, then rebuild.
-        log_level: Of what OHLCV logs.
-        ohlcv_symbols_per_shard: Symbols whose bars one transaction builds. A task instance has two open at once.
-        candle_retention_days: Candles of months that ended longer ago are dropped, once they are aggregated; their bars
-            stay.
-        candle_max_age_hours: How old a symbol's newest candle may be before its feed counts as dead. The default
-            outlasts a long weekend; for markets that never close, 1 is better.
-        ohlcv_max_behind_percent: Share of the symbols, in percent, that may be behind before ``ohlcv.bars`` (candles
-            wait to be built) or ``ohlcv.candles`` (no candle for ``CANDLE_MAX_AGE_HOURS``) is stale. With fewer than
-            20 symbols, the default reports the first that is behind.
-        ops_runlog_keep: Rows of ``ops.ops_runlog`` that stay: a week of runs.
+        env_name: ``DEV``, ``TEST``, ``STAGE`` or ``PROD``. OHLCV processes the assets that are ``active``; in ``DEV``
+            and ``TEST`` also those that are ``test_active``.
+        job_name: Name of OHLCV's job in its run log and its issues.
+        max_tasks_per_run: Maximum number of OHLCV tasks (a symbol and a timeframe) that a run claims. The default is
+            that of the Workers, whose CPU time was limited: with five symbols some tasks wait, with a hundred they
+            starve. The local stack and ``docker-compose.yaml`` set 100000.
+        max_windows_per_task: Maximum number of new windows of an OHLCV task, and of stale ones, in one transaction. A
+            run starts more transactions until its deadline or the next run. This limits the length of a transaction,
+            not the work of a run. The local stack and ``docker-compose.yaml`` set 5000.
+        running_stale_seconds: Age of an OHLCV task's lock, in seconds of the database's clock, after which another run
+            takes the lock over.
+        auto_disable_hard_fails: Permanent errors in a row after which an OHLCV task is ``disabled``, or ``hard_failed``
+            if it is mandatory.
+        agg_derivation_version: Stored with each bar. Raise it when the derivation of bars changes, then rebuild.
+        log_level: Level of OHLCV's log.
+        ohlcv_symbols_per_shard: Symbols whose bars one transaction builds. A task instance has two transactions open.
+        candle_retention_days: Candles of months that ended longer ago are dropped after they are aggregated. Their bars
+            are kept.
+        candle_max_age_hours: Age of a symbol's newest candle, in hours, above which its feed counts as dead. The
+            default covers a long weekend. Use 1 for markets that never close.
+        ohlcv_max_behind_percent: Share of symbols, in percent, that may be behind before ``ohlcv.bars`` (candles are
+            not built) or ``ohlcv.candles`` (no candle for ``CANDLE_MAX_AGE_HOURS``) is stale. With fewer than 20
+            symbols, the default reports the first symbol that is behind.
+        ops_runlog_keep: Number of rows that are kept in ``ops.ops_runlog``; the default is a week of runs.
     """
 
     env_name: Annotated[Literal["DEV", "TEST", "STAGE", "PROD"], _UPPER] = "DEV"

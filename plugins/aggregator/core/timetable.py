@@ -1,4 +1,4 @@
-"""The one timetable of this repository (spec: time; the reasons are in ``docs/adr/0002-time.md``)."""
+"""The timetable of all DAGs with a data interval (spec: time; decisions: ``docs/adr/0002-time.md``)."""
 
 from __future__ import annotations
 
@@ -20,35 +20,34 @@ _SUMMARIES: Final = {
     "0 0 1 * *": "Monthly on day {0.day} at {0:%H:%M} UTC, for the UTC month before",
 }
 _SAMPLE_BOUNDARY: Final = pendulum.datetime(2024, 1, 1)
-"""Every cron expression of ``_SUMMARIES`` has a boundary here."""
-
+"""A boundary of every cron expression in ``_SUMMARIES``."""
 
 _FORM_OPEN: Final = timedelta(hours=1)
-"""How long the trigger form may be open before it is submitted."""
+"""Longest time between opening and submitting the trigger form."""
 
 _CLOCK_DIFFERENCE: Final = timedelta(minutes=1)
-"""By how much a browser's clock may be ahead."""
+"""Largest time by which a browser's clock may be ahead."""
 
 
 class OffsetCronTimetable(CronDataIntervalTimetable):
-    """Data intervals from a cron expression in UTC; a run fires ``offset`` after the end of its interval.
+    """Data intervals from a cron expression in UTC; a run is due ``offset`` after the end of its interval.
 
-    The logical date of a run is the start of its interval, whoever starts the run. Without a start date, a DAG that
-    declares ``catchup=True`` begins with the latest interval, or with ``start``, and leaves none out from there on; for
-    Airflow to accept the two together, its ``default_args`` have to say ``{"start_date": None}``.
+    The logical date of a run is the start of its interval, also for manual runs. A DAG with ``catchup=True`` starts
+    with the latest interval, or with ``start``, and then runs every interval. Its ``default_args`` must contain
+    ``{"start_date": None}``, because Airflow rejects ``catchup=True`` without a start date.
     """
 
     def __init__(
         self, cron: str, *, offset: timedelta, start: datetime | None = None, start_error: str | None = None
     ) -> None:
-        """Describe the schedule; ``validate`` judges it.
+        """Create the schedule; Airflow calls ``validate`` later.
 
         Args:
-            cron: Where intervals begin and end: five fields or a preset such as ``@daily``, read in UTC.
+            cron: Boundaries of the intervals, in UTC: five fields, or a preset such as ``@daily``.
             offset: Time from the end of an interval to its run; not negative.
-            start: The scheduler makes no run of an interval that starts earlier; backfills and manual runs may.
-            start_error: Why the start is not known. The scheduler makes no first run then, so that no interval is left
-                out; a DAG that has runs continues.
+            start: Start of the first interval that the scheduler runs. Backfills and manual runs can be earlier.
+            start_error: Why the start is not known. The scheduler then creates no first run, so that no interval is
+                left out. A DAG that has runs continues.
         """
         super().__init__(cron, "UTC")
         self._offset = offset
@@ -74,7 +73,7 @@ class OffsetCronTimetable(CronDataIntervalTimetable):
 
     @property
     def summary(self) -> str:
-        """The schedule as the UI's list of DAGs shows it; ``description`` is its tooltip."""
+        """The schedule in the UI's list of DAGs; ``description`` is the tooltip."""
         return f"{self._summary} (start date unknown: see the tooltip)" if self._start_error else self._summary
 
     @property
@@ -87,28 +86,28 @@ class OffsetCronTimetable(CronDataIntervalTimetable):
         return f"{self._cron_in_words}, at the interval's end"
 
     def __eq__(self, other: object) -> bool:
-        """Equal in all arguments."""
+        """Whether all arguments are equal."""
         if not isinstance(other, OffsetCronTimetable):
             return NotImplemented
         return self.serialize() == other.serialize()
 
     def __hash__(self) -> int:
-        """Of cron expression and offset."""
+        """Hash of the cron expression and the offset."""
         return hash((self._expression, self._offset))
 
     def validate(self) -> None:
         """Check the schedule when its DAG is loaded.
 
         Raises:
-            AirflowTimetableInvalid: The cron expression cannot be read, or the offset is negative.
+            AirflowTimetableInvalid: The cron expression is invalid, or the offset is negative.
         """
         super().validate()
         if self._offset < timedelta():
-            msg = f"offset is {self._offset}: a run cannot be due before the end of its interval; use 0 or more."
+            msg = f"offset is {self._offset}: a run cannot be due before the end of its interval. Use 0 or more."
             raise AirflowTimetableInvalid(msg)
 
     def serialize(self) -> dict[str, Any]:
-        """The arguments of this timetable, for the serialized DAG; the offset in seconds."""
+        """The arguments of this timetable for the serialized DAG; the offset in seconds."""
         start = self._start and self._start.isoformat()
         return {"expression": self._expression, "offset": self._offset.total_seconds(), "start": start} | (
             {"start_error": self._start_error} if self._start_error else {}
@@ -116,7 +115,7 @@ class OffsetCronTimetable(CronDataIntervalTimetable):
 
     @classmethod
     def deserialize(cls, data: dict[str, Any]) -> Self:
-        """The timetable that ``serialize`` described."""
+        """The timetable whose arguments ``serialize`` returned."""
         start = data["start"] and datetime.fromisoformat(data["start"])
         return cls(
             data["expression"],
@@ -126,48 +125,48 @@ class OffsetCronTimetable(CronDataIntervalTimetable):
         )
 
     def interval_from(self, logical_date: datetime) -> DataInterval | None:
-        """The interval that a logical date names (spec: time).
+        """The interval that starts at a logical date (spec: time).
 
         Args:
-            logical_date: A moment; a naive one is read as UTC.
+            logical_date: A timestamp; UTC if it is naive.
 
         Returns:
-            The interval that starts exactly there, over or not; None between two boundaries.
+            The interval, also if it is not over; None if the logical date is between two boundaries.
         """
         start = _utc(logical_date)
         return DataInterval(start, self._get_next(start)) if self._align_to_prev(start) == start else None
 
-    def latest_interval(self, moment: datetime) -> DataInterval:
-        """The latest interval that is over and past its offset at a moment; the clock has no part in it.
+    def latest_interval(self, at: datetime) -> DataInterval:
+        """The latest interval that is over and past its offset at a given time.
 
         Args:
-            moment: A moment; a naive one is read as UTC.
+            at: A timestamp; UTC if it is naive.
 
         Returns:
-            The interval whose run was the last to become due, at ``moment`` or before.
+            The interval whose run was the last to become due, at that time or earlier.
         """
-        end = self._align_to_prev(_utc(moment) - self._offset)
+        end = self._align_to_prev(_utc(at) - self._offset)
         return DataInterval(self._get_prev(end), end)
 
     def next_dagrun_info(
         self, *, last_automated_data_interval: DataInterval | None, restriction: TimeRestriction
     ) -> DagRunInfo | None:
-        """The run that follows the last one; Airflow's scheduler and backfills call this.
+        """The next run; Airflow's scheduler and backfills call this.
 
         Args:
-            last_automated_data_interval: Interval of the last scheduled or backfilled run, if there was one.
-            restriction: Start and end date of the DAG and its ``catchup``.
+            last_automated_data_interval: Interval of the last scheduled or backfilled run; None if there is none.
+            restriction: Start date, end date and ``catchup`` of the DAG.
 
         Returns:
-            The next run, due ``offset`` after its interval's end; None after the end date, or while the start
-            date is not known.
+            The next run, due ``offset`` after the end of its interval; None after the end date, or while the start date
+            is not known.
         """
-        if restriction.earliest is None:  # a backfill says where it begins
+        if restriction.earliest is None:  # a backfill has its own start
             if last_automated_data_interval is None and self._start_error:
                 return None
             restriction = restriction._replace(earliest=self._start)
         if last_automated_data_interval is None and restriction.earliest is None:
-            # Airflow would never start such a DAG (an interval needs a start); without catch-up it takes the latest.
+            # With catchup but no start date, Airflow creates no run. Without catchup, it runs the latest interval.
             restriction = restriction._replace(catchup=False)
         info = super().next_dagrun_info(
             last_automated_data_interval=last_automated_data_interval, restriction=restriction
@@ -179,23 +178,22 @@ class OffsetCronTimetable(CronDataIntervalTimetable):
         return latest if earliest is None else max(latest, self._align_to_next(earliest))
 
     def infer_manual_data_interval(self, *, run_after: DateTime) -> DataInterval:
-        """The interval of a run that somebody starts by hand, with a logical date or "now".
+        """The interval of a manual run.
 
-        The trigger form, the REST API and ``airflow dags test`` pass the logical date here; ``airflow dags trigger``
-        and ``TriggerDagRunOperator`` pass the time of the call, whatever the logical date
-        (``aggregator.core.data_interval`` corrects that).
+        The trigger form, the REST API and ``airflow dags test`` pass the logical date. ``airflow dags trigger`` and
+        ``TriggerDagRunOperator`` pass the time of the call; ``aggregator.core.data_interval`` corrects their interval.
 
         Args:
-            run_after: A timestamp; a naive one is read as UTC.
+            run_after: A timestamp; UTC if it is naive.
 
         Returns:
-            On a boundary, the interval that starts there, even before its offset has passed. For a timestamp that
-            counts as "now" (:meth:`is_now`), the latest interval that is over and past its offset.
+            On a boundary, the interval that starts there, also before its offset has passed. For a timestamp that means
+            "now" (:meth:`is_now`), the latest interval that is over and past its offset.
 
         Raises:
-            ValueError: The timestamp starts no interval, or one that is not over. A run with that date and an earlier
-                window would process another window than the one that was picked, or take the place of the scheduled
-                run, and that interval would never be processed. Airflow's API returns 400 with this text.
+            ValueError: No interval starts at the timestamp, or the interval is not over. With an earlier interval, the
+                run would not process the date that the user entered, or it would replace a scheduled run whose interval
+                would then be left out. Airflow's API returns 400 with this text.
         """
         now = pendulum.now("UTC")
         interval = self.interval_from(run_after)
@@ -205,29 +203,29 @@ class OffsetCronTimetable(CronDataIntervalTimetable):
             raise ValueError(f"{self.why_refused(run_after, now)} No run was created.")
         return interval
 
-    def is_now(self, moment: datetime, now: datetime) -> bool:
-        """Whether a logical date means "now".
+    def is_now(self, logical_date: datetime, now: datetime) -> bool:
+        """Whether the logical date of a manual run means "now".
 
-        The trigger form submits the time at which it was opened, by the clock of the browser.
+        The trigger form submits the time at which it was opened, from the browser's clock.
 
         Args:
-            moment: The logical date of a manual run.
-            now: When the run is created.
+            logical_date: The logical date.
+            now: Time at which the run is created.
         """
-        return -_FORM_OPEN <= _utc(moment) - _utc(now) <= _CLOCK_DIFFERENCE
+        return -_FORM_OPEN <= _utc(logical_date) - _utc(now) <= _CLOCK_DIFFERENCE
 
     def why_refused(self, logical_date: datetime, now: datetime) -> str:
         """Why a manual run cannot have a logical date, and which dates it can have.
 
         Args:
-            logical_date: A timestamp that starts no interval, or one that is not over.
-            now: When the run is created.
+            logical_date: A timestamp at which no interval starts, or the start of an interval that is not over.
+            now: Time at which the run is created.
         """
         start = self._align_to_prev(_utc(logical_date))
-        named = self.interval_from(logical_date)
+        interval = self.interval_from(logical_date)
         problem = (
-            f"starts the data interval up to {_short(named.end)}, which is not over."
-            if named
+            f"starts the data interval up to {_short(interval.end)}, which is not over."
+            if interval
             else "does not start a data interval."
         )
         latest = self._get_prev(self._align_to_prev(_utc(now)))
@@ -238,15 +236,15 @@ class OffsetCronTimetable(CronDataIntervalTimetable):
         )
 
     def run_info_from_dag_run(self, *, dag_run: DagRun) -> DagRunInfo:
-        """What the schedule goes on from when it meets an existing run.
+        """The interval of an existing run, after which the schedule continues.
 
         Args:
-            dag_run: The last automated run, or any run that already has the logical date of the next one.
+            dag_run: The last automated run, or any run that already has the logical date of the next run.
 
         Returns:
-            The run's own interval; for a run without one, the latest that was over and past its offset when the run was
-            created. If the interval lies before the logical date (``airflow dags trigger --logical-date`` makes such
-            runs), the interval that the logical date names, because the scheduler would otherwise return to the same
+            The run's own interval. For a run without one, the latest that was over and past its offset when the run was
+            created. If the interval is before the logical date (``airflow dags trigger --logical-date`` creates such
+            runs), the interval that starts at the logical date: otherwise the scheduler would return to the same
             logical date indefinitely.
         """
         if dag_run.data_interval_start is None or dag_run.data_interval_end is None:
@@ -258,11 +256,11 @@ class OffsetCronTimetable(CronDataIntervalTimetable):
         return info
 
 
-def _utc(moment: datetime) -> DateTime:
-    return pendulum.instance(moment, tz="UTC").in_timezone("UTC")
+def _utc(timestamp: datetime) -> DateTime:
+    return pendulum.instance(timestamp, tz="UTC").in_timezone("UTC")
 
 
-def _short(moment: DateTime) -> str:
-    """A timestamp in UTC, without the parts of its time of day that are zero."""
-    text = moment.format("YYYY-MM-DD[T]HH:mm:ss.SSSSSS").removesuffix(".000000")
+def _short(timestamp: DateTime) -> str:
+    """A timestamp in UTC, without trailing zero parts of its time of day."""
+    text = timestamp.format("YYYY-MM-DD[T]HH:mm:ss.SSSSSS").removesuffix(".000000")
     return text.removesuffix("T00:00:00").removesuffix(":00") if "." not in text else text
