@@ -59,7 +59,7 @@ def test_both_upserting_operators_touch_no_column_by_default() -> None:
 
 
 def test_rows_are_isolated_by_a_column_of_the_key_only() -> None:
-    with pytest.raises(ValueError, match="by a column of `key` only"):
+    with pytest.raises(ValueError, match="to a column of `key`"):
         AnalyticsEngineToPostgresOperator(
             task_id="t",
             postgres_conn_id="bench_db",

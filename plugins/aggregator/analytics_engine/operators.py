@@ -1,4 +1,4 @@
-"""Queries on Workers Analytics Engine whose results are small enough for XCom (spec: shared parts)."""
+"""Operator for queries on Workers Analytics Engine whose results fit into XCom."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     from aggregator.analytics_engine.types import Value
 
 MAX_ROWS = 1000
-"""Rows that XCom is asked to hold; it is a table of Airflow's metadata database."""
+"""Maximum number of rows of a result. XCom is a table of Airflow's metadata database."""
 
 
 def window_parameters(sql: str, start: datetime, end: datetime) -> dict[str, Parameter]:
-    """The window's bounds, as far as ``sql`` has placeholders for them.
+    """The bounds of the window for which ``sql`` has placeholders.
 
     Args:
         sql: Text with placeholders.
-        start: When the window begins.
-        end: When it is over.
+        start: Start of the window, inclusive.
+        end: End of the window, exclusive.
 
     Returns:
-        Values of ``data_interval_start`` and ``data_interval_end``.
+        Values of ``data_interval_start`` and ``data_interval_end``, each if it is used.
     """
     from aggregator.analytics_engine.dialect import placeholders
 
@@ -41,10 +41,11 @@ def window_parameters(sql: str, start: datetime, end: datetime) -> dict[str, Par
 
 
 class AnalyticsEngineOperator(BaseOperator):
-    """Runs a query on Analytics Engine for the run's window, and returns its rows.
+    """Query Analytics Engine for the run's window and return the rows.
 
-    ``%(data_interval_start)s`` and ``%(data_interval_end)s`` in the query are the window's bounds. For results of more
-    than `MAX_ROWS` rows there is ``AnalyticsEngineToPostgresOperator``.
+    The query can use ``%(data_interval_start)s`` and ``%(data_interval_end)s``, the bounds of the window. For more than
+    `MAX_ROWS` rows use ``AnalyticsEngineToPostgresOperator``. No DAG of this repository uses this operator; it is for
+    your own.
     """
 
     template_fields: Sequence[str] = ("sql", "parameters", "conn_id")
@@ -60,12 +61,12 @@ class AnalyticsEngineOperator(BaseOperator):
         conn_id: str = "analytics_engine",
         **kwargs: Any,
     ) -> None:
-        """Remember the query; it is sent when the task runs.
+        """Set the query. It is sent when the task runs.
 
         Args:
-            sql: One statement that ends with ``FORMAT JSON``, or the name of a ``.sql`` file that holds it.
-            parameters: Values of its other placeholders, as `dialect.bind` has them.
-            conn_id: Airflow connection, as `AnalyticsEngineHook` has it.
+            sql: One statement that ends with ``FORMAT JSON``, or the name of its ``.sql`` file.
+            parameters: Values of its other placeholders, as in `dialect.bind`.
+            conn_id: Airflow connection, as `AnalyticsEngineHook` describes it.
             kwargs: Arguments of every operator.
         """
         super().__init__(**kwargs)
@@ -83,7 +84,7 @@ class AnalyticsEngineOperator(BaseOperator):
             The rows, each by column name.
 
         Raises:
-            PermanentError: The window begins before Analytics Engine's retention, or the result has more than
+            PermanentError: The window starts before Analytics Engine's retention, or the result has more than
                 `MAX_ROWS` rows.
             AggregatorError: As `AnalyticsEngineHook.stream` raises it.
         """
@@ -98,9 +99,9 @@ class AnalyticsEngineOperator(BaseOperator):
             names = [column.name for column in result.columns]
         if len(rows) > MAX_ROWS:
             msg = (
-                f"The query has more than {MAX_ROWS} rows, too many for XCom; none was returned. Aggregate more, or "
-                "use AnalyticsEngineToPostgresOperator, which writes them into a table."
+                f"The result has more than {MAX_ROWS} rows, too many for XCom. Nothing was returned. Aggregate more, or "
+                "use AnalyticsEngineToPostgresOperator, which writes the rows into a table."
             )
             raise PermanentError(msg)
-        self.log.info("%d rows", len(rows))
+        self.log.info("Queried Analytics Engine: requests=%d rows=%d", hook.requests_sent, len(rows))
         return [dict(zip(names, row, strict=True)) for row in rows]

@@ -1,4 +1,4 @@
-"""Carries the answer of an Analytics Engine query into a PostgreSQL table."""
+"""Operator that copies the result of an Analytics Engine query into a PostgreSQL table."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from airflow.sdk import BaseOperator
 
 from aggregator.analytics_engine.operators import window_parameters
 from aggregator.core.data_interval import data_interval
+from aggregator.core.text import listed
 from aggregator.postgres.operators import refuse_incomplete
 
 if TYPE_CHECKING:
@@ -19,37 +20,38 @@ if TYPE_CHECKING:
     from psycopg.rows import TupleRow
 
 NAMED_AT_MOST = 20
-"""Skipped rows that the log names."""
+"""Maximum number of skipped rows that the log names."""
 
 LONGEST_NAME = 80
-"""Characters of each that it shows."""
+"""Maximum number of characters that it shows of each."""
 
 
 class AnalyticsEngineToPostgresOperator(BaseOperator):
-    """Upsert what Analytics Engine answers, however large, in constant memory and one transaction (spec: shared parts).
+    """Upsert the result of an Analytics Engine query of any size, in constant memory and one transaction.
 
-    The answer is streamed through COPY into the temporary table ``pg_temp.analytics_engine_answer``, whose columns are
-    those of the query. ``select`` makes the target's rows of it, and
-    :func:`aggregator.postgres.upsert.upsert` writes them: all of a window's rows are stored, or none, unless
-    ``isolate_by`` says otherwise. An answer without rows never erases what is stored: where ``stored`` finds rows, the
-    window is reported as suspicious and left alone.
+    1. The result is streamed with COPY into the temporary table ``pg_temp.analytics_engine_answer``. Its columns are
+       those of the query.
+    2. ``select`` computes the target's rows from it, and `aggregator.postgres.upsert.upsert` writes them. All
+       rows of a window are stored or none, unless ``isolate_by`` is set.
 
-    Every query may use ``%(data_interval_start)s`` and ``%(data_interval_end)s``, the run's window.
+    An empty result never deletes stored rows. If ``stored`` counts rows for the window, the result is
+    ``suspicious``, and a warning names the window.
+
+    Every query can use ``%(data_interval_start)s`` and ``%(data_interval_end)s``, the bounds of the run's window.
 
     Args:
         sql: The query for Analytics Engine, one statement that ends with ``FORMAT JSON`` in any case, or its file.
         select: SELECT from ``pg_temp.analytics_engine_answer`` whose columns are the target's, or its file.
-        stored: SELECT of one number, how many rows the target has for the window, or its file.
+        stored: SELECT of one number, the target's rows for the window, or its file.
         table: Target, as ``schema.table``.
         key: Columns of a unique index of the target.
-        skipped: SELECT of the rows of the answer that ``select`` leaves out, or its file; the first column names them
-            in the log.
-        touch: Columns of the target set to the transaction's time in rows that are new or really change, such as
-            ``updated_at``; none by default, as for ``SqlUpsertOperator``.
-        isolate_by: A column of the key whose values divide the rows of ``select`` into groups. A group that a trigger,
-            a constraint or a value makes PostgreSQL refuse does not stop the others: they are stored and committed, and
-            then the task fails with a permanent error that names the refused ones. Leave casts to the target's types
-            out of ``select``: a value that cannot be cast there fails the whole query.
+        skipped: SELECT of the result's rows that ``select`` omits, or its file. The log shows its first column.
+        touch: Columns of the target, such as ``updated_at``, that are set to the transaction's time in new and changed
+            rows; none by default, as for ``SqlUpsertOperator``.
+        isolate_by: A column of the key whose values divide the rows of ``select`` into groups. If a trigger, a
+            constraint or a value makes PostgreSQL refuse a group, the other groups are committed. Then the task fails
+            with a permanent error that names the refused groups. Do not cast to the target's types in ``select``: a
+            value that cannot be cast there fails the whole query.
         analytics_engine_conn_id: Connection of Analytics Engine.
         postgres_conn_id: Connection of the target's database.
     """
@@ -76,7 +78,7 @@ class AnalyticsEngineToPostgresOperator(BaseOperator):
     ) -> None:
         super().__init__(**kwargs)
         if isolate_by is not None and isolate_by not in key:
-            msg = f"Task {self.task_id} can isolate rows by a column of `key` only."
+            msg = f"Task {self.task_id} cannot isolate rows by {isolate_by!r}. Set `isolate_by` to a column of `key`."
             raise ValueError(msg)
         self.sql = sql
         self.select = select
@@ -90,15 +92,17 @@ class AnalyticsEngineToPostgresOperator(BaseOperator):
         self.analytics_engine_conn_id = analytics_engine_conn_id
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Read the run's window and store it.
+        """Query the run's window and store the result.
+
+        Args:
+            context: The task's context.
 
         Returns:
-            How many ``requests`` were sent, how many rows were ``read`` and ``skipped``, what became of the others
-            (``inserted``, ``updated``, ``unchanged``, ``duplicates``), and whether the window is ``suspicious``.
+            The number of ``requests``, of rows ``read`` and ``skipped``, of rows ``inserted``, ``updated``,
+            ``unchanged`` and ``duplicates``, and whether the window is ``suspicious``.
 
         Raises:
-            AggregatorError: Nothing of the window was stored, or, with ``isolate_by``, everything but the groups that
-                the text names; transient or permanent as its class says.
+            AggregatorError: No row was stored. With ``isolate_by`` all groups but those in the text may be stored.
         """
         from aggregator.analytics_engine.copy import copy_result
         from aggregator.analytics_engine.hook import AnalyticsEngineHook
@@ -110,7 +114,7 @@ class AnalyticsEngineToPostgresOperator(BaseOperator):
         analytics_engine = AnalyticsEngineHook(self.analytics_engine_conn_id)
         analytics_engine.require_retained(window.start)
         postgres = PostgresTransactionHook(self.postgres_conn_id)
-        # The query first: no transaction is open while it is being computed.
+        # The query first: no transaction is open while Analytics Engine computes it.
         with (
             analytics_engine.stream(self.sql, window_parameters(self.sql, *window)) as result,
             postgres.task_transaction(context) as cursor,
@@ -129,7 +133,8 @@ class AnalyticsEngineToPostgresOperator(BaseOperator):
             **asdict(outcome.counts),
             "suspicious": False,
         }
-        self.log.info("Stored %s – %s in %s: %s", window.start, window.end, self.table, counts)
+        shown = " ".join(f"{name}={count}" for name, count in counts.items())
+        self.log.info("Stored %s – %s in %s: %s", window.start, window.end, self.table, shown)
         if self.isolate_by is not None:
             refuse_incomplete(self.table, self.isolate_by, outcome)
         return counts
@@ -147,8 +152,7 @@ class AnalyticsEngineToPostgresOperator(BaseOperator):
         skipped, first = count_and_first(cursor, self.skipped, parameters, limit=NAMED_AT_MOST)
         if not skipped:
             return 0
-        # As literals: a name may hold whatever a caller of the product's API put there, line ends included.
-        names = ", ".join(repr(str(name)[:LONGEST_NAME]) for name in first)
-        more = f" and {skipped - len(first)} more" if skipped > len(first) else ""
-        self.log.warning("Skipped %d rows of the answer: %s%s", skipped, names, more)
+        # As literals: a name may contain line ends and other text of a client of the product's API.
+        names = (repr(str(name)[:LONGEST_NAME]) for name in first)
+        self.log.warning("Skipped %d rows of the result: %s", skipped, listed(names, NAMED_AT_MOST, of=skipped))
         return skipped
