@@ -1,22 +1,21 @@
 """
 ### What
-Clicks per hire of one UTC day, from the Analytics Engine dataset `clicks` into `public.click_rollups`, for billing.
-Valid and invalid clicks are sums of `_sample_interval`, the number of clicks that a stored one stands for.
-Clicks of hires that are not in `public.hires` are left out; the log says how many hires, and names them.
+Counts the clicks of each hire in one UTC day, for billing: from the Analytics Engine dataset `clicks` into
+`public.click_rollups`. Valid and invalid clicks are sums of `_sample_interval`, the number of clicks that one stored click
+represents. Hires that are not in `public.hires` are skipped. The task's log counts and names them.
 
 ### Window
-The UTC day of the run's logical date: the run of 2026-11-15 fires on 2026-11-16 at 01:00 and covers 2026-11-15.
+The UTC day of the run's logical date: the run of 2026-11-15 starts on 2026-11-16 at 01:00.
 
 ### Re-run
-Safe at any time: clear the run, or backfill days of the last three months (Analytics Engine keeps no more; older days
-are refused). A day is written in one transaction. Equal rows are not rewritten, and a day for which Analytics Engine
-answers with nothing keeps the rows it has.
+Safe at any time. Clear the run, or backfill days of the last three months. Analytics Engine keeps no more, so a run for
+an earlier day fails. One transaction writes a day. Equal rows are not rewritten. A day without clicks in Analytics Engine
+keeps its stored rows.
 
-A hire whose counts do not fit the columns (more than 2,147,483,647 clicks) is named in the error, and all others are
-stored.
+A re-run can store less exact counts, because Analytics Engine samples. `docs/products/clicks.md` explains when.
 
-A re-run can replace a count by a coarser estimate, unless `index1` of the dataset is the hire. Analytics Engine samples
-on write and on read, per `index1`. How much it samples on read depends on the amount of data at that time.
+If a hire has more clicks than the columns hold (2,147,483,647), all other hires are stored. Then the task fails and
+names that hire.
 
 ### Deadline
 02:00, when billing reads the table.

@@ -99,8 +99,8 @@ class AnalyticsEngineOperator(BaseOperator):
             names = [column.name for column in result.columns]
         if len(rows) > MAX_ROWS:
             msg = (
-                f"The result has more than {MAX_ROWS} rows, too many for XCom. Nothing was returned. Aggregate more, or "
-                "use AnalyticsEngineToPostgresOperator, which writes the rows into a table."
+                f"The result has more than {MAX_ROWS} rows, too many for XCom. Nothing was returned. Aggregate more, "
+                "or use AnalyticsEngineToPostgresOperator, which writes the rows into a table."
             )
             raise PermanentError(msg)
         self.log.info("Queried Analytics Engine: requests=%d rows=%d", hook.requests_sent, len(rows))

@@ -1,4 +1,4 @@
--- Called by click_rollups. The hires of Analytics Engine's answer that are not in public.hires.
+-- Called by click_rollups. Hires of Analytics Engine's result that are not in public.hires.
 select answer.hire_id
 from pg_temp.analytics_engine_answer as answer
 left join public.hires on answer.hire_id = hires.id

@@ -1,5 +1,5 @@
--- Called by click_rollups. Answers with one row per hire that was clicked in the window. Analytics Engine's dialect.
--- A stored click stands for _sample_interval clicks; double2 is 1 if it was invalid, else 0; blob4 is the hire's id.
+-- Called by click_rollups, in the dialect of Analytics Engine. One row for each hire with clicks in the window.
+-- A stored click represents _sample_interval clicks. double2 is 1 for an invalid click, else 0; blob4 is the hire's id.
 select
     blob4 as hire_id,
     sum(_sample_interval * (1 - double2)) as valid_clicks,
