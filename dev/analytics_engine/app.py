@@ -1,4 +1,4 @@
-"""The stand-in's HTTP side."""
+"""HTTP interface of the stand-in."""
 
 from __future__ import annotations
 
@@ -34,25 +34,24 @@ STATEMENTS = {
     dialect.SHOW_TIMEZONES: TIME_ZONES,
     dialect.SHOW_TIMEZONE: "SELECT 'Etc/UTC' AS timezone",
 }
-"""Query for each statement that is no query."""
+"""The query for each statement that is not a SELECT."""
 
 _LOOPBACK = frozenset({"127.0.0.1", "::1"})
-_REMEMBERED_REQUESTS = 1000
+_RECENT_REQUESTS = 1000
 
 
-class Behaviour(BaseModel):
-    """How to answer where the real one is known to answer in more than one way.
+class EmptyRanges(BaseModel):
+    """How a query of a range without rows ends. Analytics Engine is known to do both.
 
     Attributes:
-        empty_range_fails: Whether a query that names columns, over a range without rows, answers 422 ``unable to find
-            type of column`` instead of no rows.
+        fail: Whether it returns 422 ``unable to find type of column`` (if it names columns), or no rows.
     """
 
-    empty_range_fails: bool = False
+    fail: bool = False
 
 
 class AnalyticsEngine:
-    """Datasets behind the one thread that may touch them, and what was asked of them.
+    """Datasets, the one thread that may use them, and the requests so far.
 
     Args:
         data: Folder of the datasets.
@@ -61,30 +60,37 @@ class AnalyticsEngine:
     def __init__(self, data: Path) -> None:
         self.store: Store
         self._data = data
-        self.forget()
+        self.reset()
         self._thread = ThreadPoolExecutor(1, "chdb")
 
-    def forget(self) -> None:
-        """Start anew, but for the datasets."""
-        self.behaviour = Behaviour()
+    def reset(self) -> None:
+        """Remove faults, settings and recorded requests. Datasets stay."""
+        self.empty_ranges = EmptyRanges()
         self.faults = Faults()
         self.requests = 0
-        self.recent: deque[str] = deque(maxlen=_REMEMBERED_REQUESTS)
+        self.recent: deque[str] = deque(maxlen=_RECENT_REQUESTS)
 
     @asynccontextmanager
     async def opened(self, _: FastAPI) -> AsyncIterator[None]:
-        """Hold the folder open."""
+        """Open the folder while the application runs."""
         self.store = await self.run(lambda: Store(self._data))
         yield
         await self.run(self.store.close)
         self._thread.shutdown()
 
     async def run(self, work: Callable[[], Result]) -> Result:
-        """Do ``work`` in the thread, after what waits there already."""
+        """Call ``work`` in the thread, after the calls that are queued."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
-    async def answer(self, sql: str) -> Response:
-        """What the SQL API answers to ``sql``."""
+    async def query(self, sql: str) -> Response:
+        """Run a query.
+
+        Args:
+            sql: The statement.
+
+        Returns:
+            The response of the SQL API.
+        """
         try:
             query = dialect.parse(sql)
             file = await self.run(lambda: self._execute(query))
@@ -95,23 +101,24 @@ class AnalyticsEngine:
 
     def _execute(self, query: dialect.Query) -> Path:
         if query.text in STATEMENTS:
-            return self.store.answer(STATEMENTS[query.text], query.format)
+            return self.store.run(STATEMENTS[query.text], query.format)
+        no_type = QueryError(f"unable to find type of column: {query.columns[0]}") if query.columns else None
         if query.dataset and query.dataset not in self.store.datasets():
-            raise _no_type(query) or QueryError(f"unknown table: {query.dataset}")
-        if self.behaviour.empty_range_fails and query.probes and (refusal := _no_type(query)):
-            probe = query.probes[0].removesuffix("FORMAT JSON")
-            if self.store.first_row(probe) == ["0"]:
-                raise refusal
-        return self.store.answer(query.text, query.format)
+            raise no_type or QueryError(f"unknown table: {query.dataset}")
+        if self.empty_ranges.fail and query.probes and no_type:
+            count = query.probes[0].removesuffix("FORMAT JSON")
+            if self.store.first_row(count) == ["0"]:
+                raise no_type
+        return self.store.run(query.text, query.format)
 
 
 def create_app(data: Path, *, token: str | None = None, account: str | None = None) -> ASGIApp:
-    """Make the stand-in.
+    """Create the stand-in.
 
     Args:
-        data: Folder of the datasets, made if missing; only one process may have it open.
-        token: The bearer token that is right; None takes any.
-        account: The account id that exists; None takes any.
+        data: Folder of the datasets, created if missing. Only one process can have it open.
+        token: The accepted bearer token; None accepts any.
+        account: The accepted account id; None accepts any.
 
     Returns:
         The ASGI application, for one process and one event loop.
@@ -132,7 +139,7 @@ def create_app(data: Path, *, token: str | None = None, account: str | None = No
             response = PlainTextResponse(fault.body, fault.status, fault.headers)
         else:
             authorization = request.headers.get("authorization")
-            response = _refused(authorization, account_id, token, account) or await engine.answer(sql)
+            response = _refused(authorization, account_id, token, account) or await engine.query(sql)
         response.headers["cf-ray"] = f"{secrets.token_hex(8)}-LOC"
         return response if fault.truncate_after_bytes is None else Cut(response, fault.truncate_after_bytes)
 
@@ -149,7 +156,7 @@ def _control(engine: AnalyticsEngine) -> APIRouter:
 
     @router.delete("/__control__")
     async def reset() -> None:
-        engine.forget()
+        engine.reset()
         for dataset in await engine.run(engine.store.datasets):
             await engine.run(partial(engine.store.drop, dataset))
 
@@ -161,9 +168,9 @@ def _control(engine: AnalyticsEngine) -> APIRouter:
     async def clear_faults() -> None:
         engine.faults.replace([])
 
-    @router.put("/__control__/behaviour")
-    async def behave(behaviour: Behaviour) -> None:
-        engine.behaviour = behaviour
+    @router.put("/__control__/empty_ranges")
+    async def set_empty_ranges(empty_ranges: EmptyRanges) -> None:
+        engine.empty_ranges = empty_ranges
 
     @router.get("/__control__/requests")
     async def requests() -> dict[str, Any]:
@@ -206,15 +213,11 @@ async def _loopback_only(request: Request) -> None:
 
 def _checked(dataset: str) -> None:
     if not DATASET_NAME.fullmatch(dataset):
-        raise HTTPException(HTTPStatus.BAD_REQUEST, "A dataset is named by up to 64 ASCII letters, digits and _.")
-
-
-def _no_type(query: dialect.Query) -> QueryError | None:
-    return QueryError(f"unable to find type of column: {query.columns[0]}") if query.columns else None
+        raise HTTPException(HTTPStatus.BAD_REQUEST, "The name of a dataset has at most 64 ASCII letters, digits and _.")
 
 
 def _refused(authorization: str | None, account_id: str, token: str | None, account: str | None) -> Response | None:
-    """Cloudflare's refusals, as JSON from its edge or as plain text from the API behind it (spec: shared parts)."""
+    """Cloudflare's error for wrong credentials: JSON from its edge, plain text from the API; None if they are right."""
     if not authorization:
         return _envelope(HTTPStatus.BAD_REQUEST, 9106, "Missing X-Auth-Key, X-Auth-Email or Authorization headers")
     scheme, _, given = authorization.partition(" ")

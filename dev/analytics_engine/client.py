@@ -1,4 +1,4 @@
-"""Start the stand-in, fill it, and tell it to fail."""
+"""Start the stand-in, write events, and make queries fail."""
 
 from __future__ import annotations
 
@@ -19,47 +19,47 @@ if TYPE_CHECKING:
 _LINES_A_CHUNK = 1000
 
 TOKEN = "ANALYTICS_ENGINE_TOKEN"  # noqa: S105 - the name of a variable
-"""Environment variable with the stand-in's token: an argument would show in the list of processes."""
+"""Environment variable with the stand-in's token. An argument would be visible in the list of processes."""
 
 
 @dataclass(frozen=True)
 class AnalyticsEngineControl(Control):
-    """The control side of a running stand-in."""
+    """Controls a running stand-in."""
 
     def write(self, dataset: str, events: Iterable[Mapping[str, Any]], *, sample_above: int | None = None) -> int:
         """Add events to a dataset.
 
         Args:
-            dataset: Its name; made if missing.
-            events: Rows by column name. ``timestamp`` as ``YYYY-MM-DD hh:mm:ss``; what is left out is empty, and
+            dataset: Its name; created if missing.
+            events: Rows by column name. ``timestamp`` is ``YYYY-MM-DD hh:mm:ss``. A missing column is empty, and
                 ``_sample_interval`` 1.
             sample_above: Store about this many events per index and minute; None stores all.
 
         Returns:
-            How many rows were stored.
+            The number of stored rows.
         """
         params = {} if sample_above is None else {"sample_above": sample_above}
         stored = self._call("POST", f"/__control__/datasets/{dataset}/events", content=_lines(events), params=params)
         return int(stored.json()["stored"])
 
     def delete(self, dataset: str) -> None:
-        """Forget a dataset, as if it had never been written."""
+        """Delete a dataset. It is then like one that was never written."""
         self._call("DELETE", f"/__control__/datasets/{dataset}")
 
     def faults(self, faults: Iterable[Fault]) -> None:
-        """Meet the next queries with these, in order; what still waited is forgotten."""
+        """Apply these faults to the next queries, in order. They replace the faults that are still queued."""
         self._call("PUT", "/__control__/faults", json=[fault.model_dump() for fault in faults])
 
     def clear_faults(self) -> None:
-        """Tell the truth again."""
+        """Remove all queued faults."""
         self._call("DELETE", "/__control__/faults")
 
-    def behave(self, *, empty_range_fails: bool) -> None:
-        """Choose how an empty range is answered: with 422 ``unable to find type of column``, or with no rows."""
-        self._call("PUT", "/__control__/behaviour", json={"empty_range_fails": empty_range_fails})
+    def fail_empty_ranges(self, *, enabled: bool = True) -> None:
+        """Return 422 ``unable to find type of column`` for a range without rows, in place of no rows."""
+        self._call("PUT", "/__control__/empty_ranges", json={"fail": enabled})
 
     def requests(self) -> list[str]:
-        """The SQL of the latest queries (at most 1,000), oldest first, those that met a fault included."""
+        """The SQL of the latest queries, at most 1,000 and oldest first. It includes queries with a fault."""
         return [str(sql) for sql in self._call("GET", "/__control__/requests").json()["recent"]]
 
 
@@ -70,16 +70,16 @@ def running(
     """Run a stand-in in a process of its own, in the `with` block.
 
     Args:
-        data: Folder of its datasets, made if missing; what the process says goes to ``log`` in it.
-        port: Where to listen; None takes a free one.
-        token: The bearer token that is right; None takes any.
-        account: The account id that exists; None takes any.
+        data: Folder of its datasets, created if missing. The process writes its output to ``log`` in it.
+        port: Port to listen on; None chooses a free one.
+        token: The accepted bearer token; None accepts any.
+        account: The accepted account id; None accepts any.
 
     Yields:
-        Its control side, ready.
+        Its control, when it is ready.
 
     Raises:
-        RuntimeError: It ended instead of listening; the text has the end of its log.
+        RuntimeError: It did not start. The text has the end of its log.
     """
     data.mkdir(parents=True, exist_ok=True)
     arguments = ["--data", str(data), "--port", str(port or 0)]

@@ -1,4 +1,4 @@
-"""The stand-in as a pytest fixture: ``from dev.analytics_engine.fixtures import analytics_engine`` in a conftest."""
+"""The stand-in as a pytest fixture. Import both in a ``conftest.py``."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def analytics_engine_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AnalyticsEngineControl]:
-    """A stand-in for the whole session, in a process of its own; it takes any token and account."""
+    """One stand-in for the session, in a process of its own. It accepts any token and account."""
     with running(tmp_path_factory.mktemp("analytics_engine")) as control:
         yield control
 
 
 @pytest.fixture
 def analytics_engine(analytics_engine_process: AnalyticsEngineControl) -> Iterator[AnalyticsEngineControl]:
-    """The session's stand-in, telling the truth and without a dataset."""
+    """The session's stand-in, without faults and datasets."""
     yield analytics_engine_process
     analytics_engine_process.reset()

@@ -1,6 +1,6 @@
-"""Events of the stand-in, in an embedded ClickHouse."""
+"""Events of the stand-in, in an embedded ClickHouse (chDB)."""
 
-# ruff: noqa: S608 - the gate has judged the queries, and the names of datasets are checked
+# ruff: noqa: S608 - the dialect of queries and the names of datasets are checked by the caller
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from aggregator.analytics_engine.types import DATASET_COLUMNS
 _Session: Any = session.Session  # chDB has no annotations
 
 DATASET_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
-"""What a dataset may be called here."""
+"""Valid names of datasets."""
 
 _COLUMNS = ", ".join(f"{name} {type_}" for name, type_ in DATASET_COLUMNS.items()).replace("UInt32", "UInt32 DEFAULT 1")
 """Columns of a dataset's table."""
@@ -44,7 +44,7 @@ _SETTINGS = {
 
 
 class QueryError(Exception):
-    """ClickHouse refused or failed; the text is its own, shortened."""
+    """ClickHouse refused the query or failed. The text is the beginning of its own."""
 
 
 class StoreError(Exception):
@@ -54,14 +54,14 @@ class StoreError(Exception):
 class Store:
     """A folder of datasets.
 
-    One process may open a folder, chDB does not survive a fork, and a session is for one thread at a time: the caller
-    serialises the calls.
+    Only one process can open a folder, chDB does not survive a fork, and a session is for one thread at a time. The
+    caller must serialize the calls.
 
     Args:
-        folder: Where the datasets are kept, made if missing.
+        folder: Folder of the datasets, created if missing.
 
     Raises:
-        StoreError: Another process has the folder open. chDB itself would wait for it without a word.
+        StoreError: Another process has the folder open. chDB itself would wait for it without a message.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -77,13 +77,13 @@ class Store:
         for abandoned in self._spool.iterdir():
             abandoned.unlink()
         self._session = _Session(str(folder / "clickhouse"))
-        self._run("CREATE DATABASE IF NOT EXISTS datasets")
-        self._run("USE datasets")
+        self._execute("CREATE DATABASE IF NOT EXISTS datasets")
+        self._execute("USE datasets")
         for name, value in _SETTINGS.items():
-            self._run(f"SET {name} = {value}")
+            self._execute(f"SET {name} = {value}")
 
     def __enter__(self) -> Self:
-        """Return itself, to be closed at the end of the block."""
+        """Return the store."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -100,83 +100,85 @@ class Store:
         return [str(row["name"]) for row in self._rows(DATASETS)]
 
     def first_row(self, sql: str) -> list[Any]:
-        """The values of the first row that ``sql`` (without ``FORMAT``) returns; 64-bit integers come as text."""
+        """The values of the first row of ``sql`` (without ``FORMAT``). 64-bit integers are text."""
         return list(self._rows(sql)[0].values())
 
-    def answer(self, sql: str, result_format: str) -> Path:
-        """Run a ``SELECT`` completely, into a file: whatever its size, memory stays constant and errors come first.
+    def run(self, sql: str, result_format: str) -> Path:
+        """Run a ``SELECT`` into a file. Memory stays constant, and errors are raised before the first byte is sent.
 
         Args:
             sql: The statement without its ``FORMAT`` clause.
             result_format: A ClickHouse output format.
 
         Returns:
-            The file, which the caller deletes.
+            The file. The caller deletes it.
 
         Raises:
-            QueryError: ClickHouse refused or failed.
+            QueryError: ClickHouse refused the query or failed.
         """
         file = self.new_file()
         try:
-            self._run(f"INSERT INTO FUNCTION file('{file}', '{result_format}') {sql}")
+            self._execute(f"INSERT INTO FUNCTION file('{file}', '{result_format}') {sql}")
         except QueryError:
             file.unlink(missing_ok=True)
             raise
         return file
 
     def write(self, dataset: str, events: Path, sample_above: int | None = None) -> int:
-        """Add events to a dataset, made if missing.
+        """Add events to a dataset, created if missing.
 
         Args:
             dataset: A `DATASET_NAME`.
-            events: File of one JSON object a line; left-out blobs are ``''``, doubles 0, ``_sample_interval`` 1.
-            sample_above: Store about this many events per index and minute of these events: every *n*-th in order of
-                time, its ``_sample_interval`` multiplied by *n*. Equal events give equal samples. None stores all.
+            events: File with one JSON object per line. Missing blobs are ``''``, doubles 0, ``_sample_interval`` 1.
+            sample_above: Store about this many of these events per index and minute: every *n*-th in order of time,
+                its ``_sample_interval`` multiplied by *n*. Equal events give equal samples. None stores all.
 
         Returns:
-            How many rows were stored.
+            The number of stored rows.
 
         Raises:
             QueryError: A line is not an event.
         """
-        self._run(f"CREATE TABLE IF NOT EXISTS {dataset} ({_COLUMNS}) ENGINE = MergeTree ORDER BY (index1, timestamp)")
+        self._execute(
+            f"CREATE TABLE IF NOT EXISTS {dataset} ({_COLUMNS}) ENGINE = MergeTree ORDER BY (index1, timestamp)"
+        )
         file = f"file('{events}', 'JSONEachRow', '{_COLUMNS}')"
         source = f"(SELECT * REPLACE ('{dataset}' AS dataset) FROM {file})"
         if sample_above is not None:
             group = "PARTITION BY index1, toStartOfMinute(timestamp)"
             source = f"""(
-                SELECT * EXCEPT (_place, _step) REPLACE (toUInt32(_sample_interval * _step) AS _sample_interval)
+                SELECT * EXCEPT (_number, _step) REPLACE (toUInt32(_sample_interval * _step) AS _sample_interval)
                 FROM (
                     SELECT *,
-                        row_number() OVER ({group} ORDER BY timestamp, cityHash64(*)) AS _place,
+                        row_number() OVER ({group} ORDER BY timestamp, cityHash64(*)) AS _number,
                         intDiv(count() OVER ({group}) + {sample_above - 1}, {sample_above}) AS _step
                     FROM {source}
                 )
-                WHERE (_place - 1) % _step = 0
+                WHERE (_number - 1) % _step = 0
             )"""
         before = self._count(dataset)
-        self._run(f"INSERT INTO {dataset} SELECT * FROM {source}")
+        self._execute(f"INSERT INTO {dataset} SELECT * FROM {source}")
         return self._count(dataset) - before
 
     def drop(self, dataset: str) -> None:
-        """Forget a dataset, as if it had never been written."""
-        self._run(f"DROP TABLE IF EXISTS {dataset}")  # not SYNC: in chDB it never returns
+        """Delete a dataset."""
+        self._execute(f"DROP TABLE IF EXISTS {dataset}")  # chDB never returns from SYNC
 
     def new_file(self) -> Path:
-        """An empty file of its own, which the caller deletes."""
+        """A new empty file. The caller deletes it."""
         with NamedTemporaryFile(dir=self._spool, delete=False) as file:
             return Path(file.name)
 
     def _rows(self, sql: str) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = json.loads(self._run(sql, "JSON"))["data"]
+        rows: list[dict[str, Any]] = json.loads(self._execute(sql, "JSON"))["data"]
         return rows
 
     def _count(self, dataset: str) -> int:
         return int(self.first_row(f"SELECT count() FROM {dataset}")[0])
 
-    def _run(self, sql: str, result_format: str = "CSV") -> bytes:
+    def _execute(self, sql: str, result_format: str = "CSV") -> bytes:
         try:
             result = self._session.query(sql, result_format)
-        except RuntimeError as error:  # the one class chDB raises
+        except RuntimeError as error:  # the only class that chDB raises
             raise QueryError(str(error).splitlines()[0][:500]) from None
         return bytes(result.bytes()) if result is not None else b""

@@ -32,7 +32,7 @@ GROUP BY hire_id
 FORMAT JSON
 """
 
-GOOD = [
+ACCEPTED = [
     CLICKS,
     "SHOW TABLES FORMAT JSON",
     "show tables\nformat JSONEachRow ",
@@ -73,7 +73,7 @@ GOOD = [
     "SELECT blob1 FROM t WHERE dataset = 't' AND index1 = '🦊' FORMAT JSON -- the end; of it",
 ]
 
-BAD = {
+REFUSED = {
     # statements
     "SELECT 1 AS a FORMAT JSON; DROP TABLE clicks": "`;` in line 1: send one statement",
     "SELECT 1 AS a FORMAT JSON;": "`;` in line 1: send one statement",
@@ -219,27 +219,27 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("sql", GOOD)
-def test_the_documented_dialect_passes(sql: str) -> None:
+@pytest.mark.parametrize("sql", ACCEPTED)
+def test_documented_dialect_is_accepted(sql: str) -> None:
     parse(sql)
 
 
-@pytest.mark.parametrize(("sql", "reason"), BAD.items(), ids=[sql[:60] for sql in BAD])
-def test_everything_else_is_refused_for_its_own_reason(sql: str, reason: str) -> None:
+@pytest.mark.parametrize(("sql", "reason"), REFUSED.items(), ids=[sql[:60] for sql in REFUSED])
+def test_other_sql_is_refused_with_its_reason(sql: str, reason: str) -> None:
     with pytest.raises(DialectError) as refused:
         parse(sql)
-    words = str(refused.value)
-    assert any(part in words or _matches(part, words) for part in reason.split("|"))
-    assert len(words) < 300
+    text = str(refused.value)
+    assert any(part in text or _matches(part, text) for part in reason.split("|"))
+    assert len(text) < 300
 
 
-def _matches(pattern: str, words: str) -> bool:
+def _matches(pattern: str, text: str) -> bool:
     before, star, after = pattern.partition(".*")
-    return bool(star) and before in words and after in words
+    return bool(star) and before in text and after in text
 
 
 @pytest.mark.parametrize("function", sorted(FUNCTIONS))
-def test_every_function_of_the_reference_passes_as_itself(function: str) -> None:
+def test_function_of_the_reference_is_accepted(function: str) -> None:
     call = CALLS.get(function, f"{function}(blob1, double1)")
     parse(f"SELECT {call} AS x FROM t FORMAT JSON")
 
@@ -266,13 +266,13 @@ CALLS = {
 }
 
 
-_ORDINARY = """all any array date day desktop end every final first format index json key last left name rank right row
+_KEYWORDS = """all any array date day desktop end every final first format index json key last left name rank right row
 rows set source table text time top total type using values window year"""
-ORDINARY = _ORDINARY.split()
+KEYWORDS = _KEYWORDS.split()
 
 
-@pytest.mark.parametrize("word", ORDINARY)
-def test_ordinary_word_is_an_alias_wherever_one_may_stand(word: str) -> None:
+@pytest.mark.parametrize("word", KEYWORDS)
+def test_clickhouse_keyword_is_accepted_as_alias_and_dataset(word: str) -> None:
     parse(f"SELECT blob1 AS {word} FROM t FORMAT JSON")
     parse(
         f"SELECT blob1 AS {word}, count() AS n FROM t GROUP BY {word} HAVING {word} != 'x' AND n > 1 "
@@ -282,7 +282,7 @@ def test_ordinary_word_is_an_alias_wherever_one_may_stand(word: str) -> None:
     assert parse(f"SELECT count() AS n FROM {word} FORMAT JSON").dataset == word
 
 
-def test_answer_that_cannot_be_read_is_known_before() -> None:
+def test_result_kind_that_cannot_be_read_is_reported() -> None:
     for expression, what in {
         "topK(3)(blob1)": "an array",
         "topKWeighted(double1, _sample_interval)": "an array",
@@ -297,7 +297,7 @@ def test_answer_that_cannot_be_read_is_known_before() -> None:
         assert parse(f"SELECT x FROM (SELECT {expression} AS x FROM t) FORMAT JSON").unreadable == what
 
 
-def test_query_with_a_sub_query_is_probed_by_what_reads_the_dataset() -> None:
+def test_probes_of_a_sub_query_use_its_dataset_and_conditions() -> None:
     query = parse(
         "SELECT avg(n) AS mean FROM (SELECT blob1 AS a, count() AS n FROM t WHERE double1 > 1 GROUP BY a) WHERE n > 2 "
         "LIMIT ALL FORMAT json"
@@ -310,7 +310,7 @@ def test_query_with_a_sub_query_is_probed_by_what_reads_the_dataset() -> None:
     assert query.text.rstrip().endswith("WHERE n > 2")
 
 
-def test_a_refusal_is_a_hard_error_and_never_quotes_a_literal() -> None:
+def test_refusal_is_permanent_and_quotes_no_literal() -> None:
     with pytest.raises(PermanentError) as refused:
         parse("SELECT 'secret' AS a, 'sec\\ret' AS b, * FORMAT JSON")
     assert "sec" not in str(refused.value)
@@ -334,7 +334,7 @@ WORDS = st.sampled_from([*_WORDS.split(), "\n"])
 @pytest.mark.slow
 @settings(max_examples=600, suppress_health_check=[HealthCheck.too_slow])
 @given(st.one_of(st.lists(WORDS, max_size=30).map(" ".join), st.lists(WORDS, max_size=12).map("".join), st.text()))
-def test_any_text_passes_or_is_refused_and_nothing_else(sql: str) -> None:
+def test_any_text_is_accepted_or_raises_dialect_error(sql: str) -> None:
     for text in (sql, f"SELECT {sql} FORMAT JSON", f"SELECT count() AS n FROM t WHERE {sql} FORMAT JSON"):
         try:
             parse(text)
@@ -343,7 +343,7 @@ def test_any_text_passes_or_is_refused_and_nothing_else(sql: str) -> None:
         assert len(sqlglot.parse(text, read="clickhouse")) == 1
 
 
-def test_a_query_is_taken_apart_as_written() -> None:
+def test_parts_of_a_query_are_as_written() -> None:
     query = parse(CLICKS)
     assert (query.dataset, query.format) == ("clicks", "JSON")
     assert query.columns == ("blob4", "_sample_interval", "double2")
@@ -357,8 +357,8 @@ def test_a_query_is_taken_apart_as_written() -> None:
     assert parse("SELECT 1 AS a FORMAT JSON").probes == ()
 
 
-@pytest.mark.parametrize("sql", GOOD)
-def test_every_probe_passes_the_gate_itself(sql: str) -> None:
+@pytest.mark.parametrize("sql", ACCEPTED)
+def test_probes_are_accepted_by_the_dialect(sql: str) -> None:
     for probe in parse(sql).probes:
         assert parse(probe).probes[0] == probe
 
@@ -384,7 +384,7 @@ def test_every_probe_passes_the_gate_itself(sql: str) -> None:
         (False, "false"),
     ],
 )
-def test_a_value_becomes_a_literal(value: Parameter, literal: str) -> None:
+def test_value_is_bound_as_literal(value: Parameter, literal: str) -> None:
     assert bind("%(a)s", {"a": value}) == literal
 
 
@@ -411,7 +411,7 @@ def test_a_value_becomes_a_literal(value: Parameter, literal: str) -> None:
         (["secret"], "list has no literal"),
     ],
 )
-def test_a_value_without_a_literal_is_refused_and_not_quoted(value: Parameter, reason: str) -> None:
+def test_value_without_literal_is_refused_and_not_quoted(value: Parameter, reason: str) -> None:
     with pytest.raises(DialectError, match=reason) as refused:
         bind("%(a)s", {"a": value})
     assert "secret" not in str(refused.value)
@@ -431,22 +431,22 @@ def test_a_value_without_a_literal_is_refused_and_not_quoted(value: Parameter, r
         ("'" * 1_000_001, {}, "a quote is not closed"),
     ],
 )
-def test_a_template_that_cannot_be_bound_is_refused(sql: str, parameters: dict[str, Parameter], reason: str) -> None:
+def test_template_that_cannot_be_bound_is_refused(sql: str, parameters: dict[str, Parameter], reason: str) -> None:
     with pytest.raises(DialectError, match=reason):
         bind(sql, parameters)
 
 
-def test_percent_signs_are_doubled_in_templates_and_comments_are_left_alone() -> None:
+def test_double_percent_is_bound_as_one_and_comments_are_unchanged() -> None:
     bound = bind("SELECT 5 %% 2 AS x -- 50 % of it's %(a)s\nFROM t WHERE blob1 LIKE 'a%%' FORMAT JSON", {})
     assert bound == "SELECT 5 % 2 AS x -- 50 % of it's %(a)s\nFROM t WHERE blob1 LIKE 'a%' FORMAT JSON"
     parse(bound)
 
 
-def test_placeholders_are_those_that_bind_replaces() -> None:
+def test_placeholders_in_comments_and_strings_are_not_listed() -> None:
     assert placeholders("%(a)s -- %(b)s\n 'x%%(c)s' %%(d)s %(e)s %(a)s") == {"a", "e"}
 
 
-def test_a_negative_number_after_a_minus_is_not_a_comment() -> None:
+def test_negative_number_after_a_minus_is_no_comment() -> None:
     bound = bind("SELECT double1 -%(a)s AS x FROM t FORMAT JSON", {"a": -7})
     assert bound == "SELECT double1 -(-7) AS x FROM t FORMAT JSON"
     parse(bound)
@@ -454,15 +454,15 @@ def test_a_negative_number_after_a_minus_is_not_a_comment() -> None:
 
 @pytest.fixture(scope="module")
 def clickhouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Any]]:
-    """Evaluates an expression behind the gate, in a real ClickHouse."""
+    """Evaluates an expression of the dialect in ClickHouse."""
     with running(tmp_path_factory.mktemp("literals")) as control, requests.Session() as session:
         session.headers["Authorization"] = "Bearer any"
         url = f"{control.url}/client/v4/accounts/any/analytics_engine/sql"
 
         def evaluate(expression: str) -> Any:
-            answer = session.post(url, f"SELECT {expression} AS value FORMAT JSON".encode(), timeout=60)
-            assert answer.ok, answer.text
-            return answer.json()["data"][0]["value"]
+            response = session.post(url, f"SELECT {expression} AS value FORMAT JSON".encode(), timeout=60)
+            assert response.ok, response.text
+            return response.json()["data"][0]["value"]
 
         yield evaluate
 
@@ -476,9 +476,7 @@ hostile = st.text(
 @pytest.mark.slow
 @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=texts | hostile)
-def test_a_bound_text_is_that_text_to_the_parser_the_gate_and_clickhouse(
-    text: str, clickhouse: Callable[[str], Any]
-) -> None:
+def test_bound_text_is_read_unchanged_by_parser_and_clickhouse(text: str, clickhouse: Callable[[str], Any]) -> None:
     literal = bind("%(text)s", {"text": text})
     assert sqlglot.parse_one(literal, read="clickhouse") == sqlglot.exp.Literal.string(text)
     assert literal[1:-1].replace("''", "").count("'") == 0  # ends there in standard SQL too
@@ -489,7 +487,7 @@ def test_a_bound_text_is_that_text_to_the_parser_the_gate_and_clickhouse(
 @pytest.mark.slow
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(number=st.integers(-(2**63), 2**63 - 1) | st.floats(1e-15, 1e15) | st.floats(-1e15, -1e-15))
-def test_a_bound_number_is_that_number_to_clickhouse(number: float, clickhouse: Callable[[str], Any]) -> None:
+def test_bound_number_is_read_unchanged_by_clickhouse(number: float, clickhouse: Callable[[str], Any]) -> None:
     literal = bind("%(number)s", {"number": number})
     parse(f"SELECT {literal} AS value FORMAT JSON")
     assert type(number)(clickhouse(literal)) == number
@@ -497,13 +495,13 @@ def test_a_bound_number_is_that_number_to_clickhouse(number: float, clickhouse: 
 
 @pytest.mark.slow
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(moment=st.datetimes(datetime(1970, 1, 1), datetime(2106, 2, 7), timezones=st.just(UTC)))
-def test_a_bound_time_is_that_time_to_clickhouse(moment: datetime, clickhouse: Callable[[str], Any]) -> None:
-    moment = moment.replace(microsecond=0)
-    literal = bind("%(moment)s", {"moment": moment})
+@given(time=st.datetimes(datetime(1970, 1, 1), datetime(2106, 2, 7), timezones=st.just(UTC)))
+def test_bound_time_is_read_unchanged_by_clickhouse(time: datetime, clickhouse: Callable[[str], Any]) -> None:
+    time = time.replace(microsecond=0)
+    literal = bind("%(time)s", {"time": time})
     parse(f"SELECT {literal} AS value FORMAT JSON")
-    assert clickhouse(f"toUnixTimestamp({literal})") == int(moment.timestamp())
+    assert clickhouse(f"toUnixTimestamp({literal})") == int(time.timestamp())
 
 
-def test_the_columns_are_those_of_the_documented_table() -> None:
+def test_dataset_has_the_documented_number_of_columns() -> None:
     assert len(DATASET_COLUMNS) == 44

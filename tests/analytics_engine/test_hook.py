@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from aggregator.analytics_engine.dialect import Parameter
     from aggregator.analytics_engine.types import Value
 
-    Answer = Response | Callable[[Request], Response]
+    Given = Response | Callable[[Request], Response]
 
 TOKEN = "t0ken-That_must.not.be.seen"
 ACCOUNT = "0123456789abcdef"
@@ -73,25 +73,25 @@ ROW = {"hire_id": "a", "n": "2"}
 
 
 class Api:
-    """The other side: gives the answers in their order, and keeps what it was asked."""
+    """A server that returns the given responses in order, and keeps the requests."""
 
     def __init__(self, server: HTTPServer) -> None:
-        self.answers: list[Answer] = []
+        self.responses: list[Given] = []
         self.requests: list[Request] = []
         self.url = server.url_for("").rstrip("/")
         server.expect_request(
             "/client/v4/accounts/0123456789abcdef/analytics_engine/sql", method="POST"
-        ).respond_with_handler(self._answer)
+        ).respond_with_handler(self._respond)
 
     @property
     def queries(self) -> list[str]:
         return [request.get_data(as_text=True) for request in self.requests]
 
-    def _answer(self, request: Request) -> Response:
+    def _respond(self, request: Request) -> Response:
         request.get_data()
         self.requests.append(request)
-        answer = self.answers.pop(0)
-        return answer(request) if callable(answer) and not isinstance(answer, Response) else answer
+        response = self.responses.pop(0)
+        return response if isinstance(response, Response) else response(request)
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def api(httpserver: HTTPServer, connect: Callable[..., None]) -> Api:
 
 @pytest.fixture
 def logged(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> Callable[[], str]:
-    """Everything that was logged: Airflow's loggers write to the output, libraries to Python's logging."""
+    """All logged text: Airflow's loggers write to standard output, libraries to Python's logging."""
     caplog.set_level(logging.DEBUG)
     return lambda: "".join([*capfd.readouterr(), caplog.text])
 
@@ -139,9 +139,9 @@ def shown(error: BaseException) -> str:
     return "".join(traceback.format_exception(error)) + repr(error) + repr(vars(error))
 
 
-class TestAnswers:
-    def test_a_query_is_sent_as_the_api_wants_it(self, api: Api, hook: AnalyticsEngineHook) -> None:
-        api.answers = [result(ROW)]
+class TestResults:
+    def test_query_is_sent_as_plain_text_with_bearer_token(self, api: Api, hook: AnalyticsEngineHook) -> None:
+        api.responses = [result(ROW)]
         query(hook, QUERY, DAY)
         (request,) = api.requests
         assert request.headers["Authorization"] == f"Bearer {TOKEN}"
@@ -152,11 +152,11 @@ class TestAnswers:
             "AND blob4 != '' GROUP BY hire_id FORMAT JSON"
         )
 
-    def test_rows_by_column_name(self, api: Api, hook: AnalyticsEngineHook) -> None:
-        api.answers = [result({"hire_id": "a'\"🌞", "n": "18446744073709551615"}, {"hire_id": "b", "n": 3})]
+    def test_rows_have_the_values_of_their_columns(self, api: Api, hook: AnalyticsEngineHook) -> None:
+        api.responses = [result({"hire_id": "a'\"🌞", "n": "18446744073709551615"}, {"hire_id": "b", "n": 3})]
         assert query(hook, QUERY, DAY) == [{"hire_id": "a'\"🌞", "n": 2**64 - 1}, {"hire_id": "b", "n": 3}]
 
-    def test_rows_as_they_arrive(self, api: Api, hook: AnalyticsEngineHook) -> None:
+    def test_first_row_is_returned_before_the_last_arrives(self, api: Api, hook: AnalyticsEngineHook) -> None:
         taken = threading.Event()
 
         def slowly() -> Iterator[bytes]:
@@ -165,20 +165,20 @@ class TestAnswers:
             assert taken.wait(10)
             yield whole[-1000:]
 
-        api.answers = [Response(slowly(), content_type="application/json")]
+        api.responses = [Response(slowly(), content_type="application/json")]
         with hook.stream(QUERY, DAY) as rows:
             assert [column.name for column in rows.columns] == ["hire_id", "n"]
             assert next(rows) == ("a", 2)
             taken.set()
             assert sum(1 for _ in rows) == 9_999
 
-    def test_an_answer_may_be_left_early(self, api: Api, hook: AnalyticsEngineHook) -> None:
-        api.answers = [result(*[ROW] * 100_000)]
+    def test_stream_can_be_closed_after_the_first_row(self, api: Api, hook: AnalyticsEngineHook) -> None:
+        api.responses = [result(*[ROW] * 100_000)]
         with hook.stream(QUERY, DAY) as rows:
             assert next(rows) == ("a", 2)
 
     @pytest.mark.slow
-    def test_memory_does_not_grow_with_the_answer(self, api: Api, hook: AnalyticsEngineHook) -> None:
+    def test_memory_does_not_grow_with_the_result(self, api: Api, hook: AnalyticsEngineHook) -> None:
         def body(rows: int) -> Iterator[bytes]:
             yield b'{"meta": %b, "data": [{"hire_id": "first", "n": 0}' % json.dumps(META).encode()
             for number in range(1, rows):
@@ -186,7 +186,7 @@ class TestAnswers:
             yield b'], "rows": %d}' % rows
 
         def peak(rows: int) -> int:
-            api.answers = [Response(body(rows))]
+            api.responses = [Response(body(rows))]
             tracemalloc.start()
             try:
                 with hook.stream(QUERY, DAY) as result:
@@ -198,26 +198,26 @@ class TestAnswers:
         peak(1_000)  # what is allocated once
         assert peak(100_000) < 3 * peak(1_000)
 
-    def test_netrc_does_not_take_the_place_of_the_token(
+    def test_netrc_does_not_replace_the_token(
         self, api: Api, hook: AnalyticsEngineHook, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         netrc = tmp_path / "netrc"
         netrc.write_text("default login someone password else\n")
         monkeypatch.setenv("NETRC", str(netrc))
-        api.answers = [result(ROW)]
+        api.responses = [result(ROW)]
         query(hook, QUERY, DAY)
         assert api.requests[0].headers["Authorization"] == f"Bearer {TOKEN}"
 
     @pytest.mark.parametrize(
         "row", [{"hire_id": 1, "n": "2"}, {"hire_id": "a", "n": "2.5"}, {"hire_id": "a", "n": None}, {"hire_id": "a"}]
     )
-    def test_wrong_types_are_hard(self, api: Api, hook: AnalyticsEngineHook, row: dict[str, Any]) -> None:
-        api.answers = [result(row)]
+    def test_value_of_another_type_is_permanent(self, api: Api, hook: AnalyticsEngineHook, row: dict[str, Any]) -> None:
+        api.responses = [result(row)]
         with pytest.raises(PermanentError):
             query(hook, QUERY, DAY)
 
 
-class TestGate:
+class TestDialect:
     @pytest.mark.parametrize(
         "sql",
         [
@@ -226,12 +226,12 @@ class TestGate:
             "SELECT blob4 AS a FROM clicks",
         ],
     )
-    def test_what_it_refuses_is_not_sent(self, api: Api, hook: AnalyticsEngineHook, sql: str) -> None:
+    def test_query_outside_the_dialect_is_not_sent(self, api: Api, hook: AnalyticsEngineHook, sql: str) -> None:
         with pytest.raises(DialectError):
             query(hook, sql)
         assert api.requests == []
 
-    def test_another_format_is_not_sent(self, api: Api, hook: AnalyticsEngineHook) -> None:
+    def test_query_with_another_format_is_not_sent(self, api: Api, hook: AnalyticsEngineHook) -> None:
         with pytest.raises(PermanentError, match="FORMAT JSON"):
             query(hook, "SELECT blob4 AS a FROM clicks FORMAT TabSeparated")
         assert api.requests == []
@@ -249,7 +249,9 @@ class TestGate:
         ],
     )
     @pytest.mark.parametrize("dataset", ["clicks", "values", "index"])
-    def test_it_accepts_the_probes(self, dataset: str, condition: str, kept: str) -> None:
+    def test_probes_are_accepted_and_the_last_has_time_conditions_only(
+        self, dataset: str, condition: str, kept: str
+    ) -> None:
         probes = dialect.parse(f"SELECT blob4 AS a FROM {dataset}{condition} FORMAT JSON").probes
         assert [dialect.parse(probe).dataset for probe in probes] == [dataset] * len(probes)
         narrowed = probes[-1]
@@ -258,22 +260,24 @@ class TestGate:
         assert parse_one(narrowed, read="clickhouse") == parse_one(expected, read="clickhouse")
 
     @pytest.mark.parametrize("expression", ["topK(3)(blob1)", "toDateTime(blob1, 'America/New_York')"])
-    def test_a_query_whose_answer_cannot_be_read_is_not_sent(
+    def test_query_with_unreadable_result_is_not_sent(
         self, api: Api, hook: AnalyticsEngineHook, expression: str
     ) -> None:
         with pytest.raises(PermanentError, match=r"cannot read .* Nothing was sent"):
             query(hook, f"SELECT {expression} AS x FROM clicks FORMAT JSON")
         assert api.requests == []
 
-    def test_the_format_may_be_written_in_small_letters(self, api: Api, hook: AnalyticsEngineHook) -> None:
-        api.answers = [counted(1)]
+    def test_lower_case_format_is_accepted(self, api: Api, hook: AnalyticsEngineHook) -> None:
+        api.responses = [counted(1)]
         assert query(hook, "select count() as n from clicks format json") == [{"n": 1}]
         assert api.queries == ["select count() as n from clicks FORMAT JSON"]
 
 
 class TestNoRows:
-    def test_a_range_without_rows(self, api: Api, hook: AnalyticsEngineHook, logged: Callable[[], str]) -> None:
-        api.answers = [fault(422, NO_TYPE), counted(0)]
+    def test_range_without_rows_has_an_empty_result(
+        self, api: Api, hook: AnalyticsEngineHook, logged: Callable[[], str]
+    ) -> None:
+        api.responses = [fault(422, NO_TYPE), counted(0)]
         with hook.stream(QUERY, DAY) as rows:
             assert rows.columns == ()
             assert list(rows) == []
@@ -283,48 +287,48 @@ class TestNoRows:
         )
         assert "The result has no rows" in logged()
 
-    def test_a_condition_on_a_column_without_type_is_left_out_of_the_second_probe(
-        self, api: Api, hook: AnalyticsEngineHook
-    ) -> None:
-        api.answers = [fault(422, NO_TYPE), fault(422, NO_TYPE), counted(0)]
+    def test_second_probe_has_time_conditions_only(self, api: Api, hook: AnalyticsEngineHook) -> None:
+        api.responses = [fault(422, NO_TYPE), fault(422, NO_TYPE), counted(0)]
         assert query(hook, QUERY, DAY) == []
         assert "blob4" not in api.queries[2]
         assert "timestamp" in api.queries[2]
 
-    def test_a_probe_without_a_row(self, api: Api, hook: AnalyticsEngineHook) -> None:
-        api.answers = [fault(422, NO_TYPE), result(meta=[{"name": "n", "type": "UInt64"}])]
+    def test_probe_without_a_row_counts_as_zero(self, api: Api, hook: AnalyticsEngineHook) -> None:
+        api.responses = [fault(422, NO_TYPE), result(meta=[{"name": "n", "type": "UInt64"}])]
         assert query(hook, QUERY, DAY) == []
 
     @pytest.mark.parametrize("body", ["Input was invalid: unknown table: clicks", NO_TYPE])
-    def test_a_dataset_never_written(self, api: Api, hook: AnalyticsEngineHook, body: str) -> None:
-        api.answers = [fault(422, body), fault(422, body), fault(422, body)]
+    def test_dataset_never_written_has_an_empty_result(self, api: Api, hook: AnalyticsEngineHook, body: str) -> None:
+        api.responses = [fault(422, body), fault(422, body), fault(422, body)]
         assert query(hook, QUERY, DAY) == []
 
     @pytest.mark.parametrize("probes", [[counted(3)], [fault(422, NO_TYPE), counted(3)]])
-    def test_a_mistake_stays_an_error(self, api: Api, hook: AnalyticsEngineHook, probes: list[Answer]) -> None:
-        api.answers = [fault(422, NO_TYPE), *probes]
+    def test_missing_type_with_rows_is_permanent(
+        self, api: Api, hook: AnalyticsEngineHook, probes: list[Given]
+    ) -> None:
+        api.responses = [fault(422, NO_TYPE), *probes]
         with pytest.raises(AnalyticsEngineRefusedError, match="unable to find type of column") as refused:
             query(hook, QUERY, DAY)
         assert refused.value.status == 422
-        assert api.answers == []
+        assert api.responses == []
 
-    def test_another_422_is_not_probed(self, api: Api, hook: AnalyticsEngineHook) -> None:
-        api.answers = [fault(422, "Input was invalid: function sam not found")]
+    def test_other_422_is_not_probed(self, api: Api, hook: AnalyticsEngineHook) -> None:
+        api.responses = [fault(422, "Input was invalid: function sam not found")]
         with pytest.raises(AnalyticsEngineRefusedError):
             query(hook, QUERY, DAY)
         assert len(api.requests) == 1
 
-    def test_a_probe_that_is_refused_otherwise_proves_nothing(self, api: Api, hook: AnalyticsEngineHook) -> None:
-        api.answers = [fault(422, NO_TYPE), fault(403, "Authorization error")]
+    def test_probe_refused_for_another_reason_is_an_error(self, api: Api, hook: AnalyticsEngineHook) -> None:
+        api.responses = [fault(422, NO_TYPE), fault(403, "Authorization error")]
         with pytest.raises(AnalyticsEngineRefusedError):
             query(hook, QUERY, DAY)
 
-    def test_a_probe_is_tried_again(self, api: Api, hook: AnalyticsEngineHook) -> None:
-        api.answers = [fault(422, NO_TYPE), fault(503), counted(0)]
+    def test_probe_is_retried(self, api: Api, hook: AnalyticsEngineHook) -> None:
+        api.responses = [fault(422, NO_TYPE), fault(503), counted(0)]
         assert query(hook, QUERY, DAY) == []
 
 
-class TestPermanentFaults:
+class TestPermanentErrors:
     @pytest.mark.parametrize(
         ("status", "body"),
         [
@@ -345,8 +349,8 @@ class TestPermanentFaults:
             (204, ""),
         ],
     )
-    def test_asked_once(self, api: Api, hook: AnalyticsEngineHook, status: int, body: str) -> None:
-        api.answers = [fault(status, body, Retry_After="1")]
+    def test_permanent_status_is_not_retried(self, api: Api, hook: AnalyticsEngineHook, status: int, body: str) -> None:
+        api.responses = [fault(status, body, Retry_After="1")]
         with pytest.raises(AnalyticsEngineRefusedError, match=str(status)) as refused:
             query(hook, QUERY, DAY)
         assert len(api.requests) == 1
@@ -362,31 +366,31 @@ class TestPermanentFaults:
             ("Internal error", {"x_clickhouse_query_id": "3f1c9f1e-8f6b-4c1d"}),
         ],
     )
-    def test_the_id_of_the_query_is_kept(
+    def test_query_id_is_kept_in_the_error(
         self, api: Api, hook: AnalyticsEngineHook, body: str, headers: dict[str, str]
     ) -> None:
-        api.answers = [fault(400, body, **headers)]
+        api.responses = [fault(400, body, **headers)]
         with pytest.raises(AnalyticsEngineRefusedError, match="query 3f1c9f1e-8f6b-4c1d") as refused:
             query(hook, QUERY, DAY)
         assert refused.value.query_id == "3f1c9f1e-8f6b-4c1d"
 
-    def test_a_redirect_is_not_followed(self, api: Api, hook: AnalyticsEngineHook, httpserver: HTTPServer) -> None:
-        api.answers = [fault(307, Location=httpserver.url_for("/elsewhere"))]
+    def test_redirect_is_not_followed(self, api: Api, hook: AnalyticsEngineHook, httpserver: HTTPServer) -> None:
+        api.responses = [fault(307, Location=httpserver.url_for("/elsewhere"))]
         with pytest.raises(AnalyticsEngineRefusedError, match="not followed"):
             query(hook, QUERY, DAY)
         assert [request.path for request, _ in httpserver.log] == [api.requests[0].path]
 
-    def test_a_long_body_is_trimmed(self, api: Api, hook: AnalyticsEngineHook) -> None:
-        api.answers = [fault(400, "x" * 1_000_000)]
+    def test_long_body_is_trimmed(self, api: Api, hook: AnalyticsEngineHook) -> None:
+        api.responses = [fault(400, "x" * 1_000_000)]
         with pytest.raises(AnalyticsEngineRefusedError) as refused:
             query(hook, QUERY, DAY)
         assert 0 < len(refused.value.body) < 1000
         assert len(str(refused.value)) < 2000
 
 
-class TestTransientFaults:
+class TestTransientErrors:
     @pytest.mark.parametrize(
-        "answer",
+        "response",
         [
             fault(408),
             fault(429, "rate limit exceeded: too many requests"),
@@ -396,14 +400,14 @@ class TestTransientFaults:
             fault(503),
             fault(504),
         ],
-        ids=lambda answer: answer.status,
+        ids=lambda response: response.status,
     )
-    def test_answered_later(self, api: Api, hook: AnalyticsEngineHook, answer: Response) -> None:
-        api.answers = [answer, result(ROW)]
+    def test_transient_status_is_retried(self, api: Api, hook: AnalyticsEngineHook, response: Response) -> None:
+        api.responses = [response, result(ROW)]
         assert query(hook, QUERY, DAY) == [{"hire_id": "a", "n": 2}]
 
-    def test_given_up_after_some_attempts(self, api: Api, hook: AnalyticsEngineHook, slept: list[float]) -> None:
-        api.answers = [fault(503, "busy") for _ in range(3)]
+    def test_last_attempt_raises_transient_error(self, api: Api, hook: AnalyticsEngineHook, slept: list[float]) -> None:
+        api.responses = [fault(503, "busy") for _ in range(3)]
         with pytest.raises(AnalyticsEngineUnavailableError, match="503") as unavailable:
             query(hook, QUERY, DAY)
         assert isinstance(unavailable.value, TransientError)
@@ -411,14 +415,14 @@ class TestTransientFaults:
         assert len(slept) == 2
         assert hook.requests_sent == 3
 
-    def test_504_is_tried_again_once(self, api: Api, hook: AnalyticsEngineHook) -> None:
-        api.answers = [fault(504), fault(504)]
+    def test_second_504_is_permanent(self, api: Api, hook: AnalyticsEngineHook) -> None:
+        api.responses = [fault(504), fault(504)]
         with pytest.raises(AnalyticsEngineRefusedError, match="exceeds a limit") as refused:
             query(hook, QUERY, DAY)
         assert refused.value.status == 504
 
     @pytest.mark.parametrize(("header", "seconds"), [("7", 7), ("Sun, 15 Nov 2026 12:00:40 GMT", 40)])
-    def test_retry_after_is_obeyed(
+    def test_retry_after_is_the_wait(
         self,
         api: Api,
         hook: AnalyticsEngineHook,
@@ -428,48 +432,48 @@ class TestTransientFaults:
         seconds: int,
     ) -> None:
         time_machine.move_to("2026-11-15T12:00:00+00:00", tick=False)
-        api.answers = [fault(429, Retry_After=header), result(ROW)]
+        api.responses = [fault(429, Retry_After=header), result(ROW)]
         query(hook, QUERY, DAY)
         assert slept == [seconds]
 
-    def test_a_long_retry_after_is_left_to_the_task(
+    def test_long_retry_after_is_raised_for_the_task(
         self, api: Api, hook: AnalyticsEngineHook, slept: list[float]
     ) -> None:
-        asked = LONGEST_WAIT + timedelta(seconds=1)
-        api.answers = [fault(429, Retry_After=f"{asked.total_seconds():.0f}")]
+        requested = LONGEST_WAIT + timedelta(seconds=1)
+        api.responses = [fault(429, Retry_After=f"{requested.total_seconds():.0f}")]
         with pytest.raises(AnalyticsEngineUnavailableError) as unavailable:
             query(hook, QUERY, DAY)
-        assert unavailable.value.retry_after == asked
+        assert unavailable.value.retry_after == requested
         assert slept == []
 
-    def test_own_back_off_grows(self, api: Api, slept: list[float]) -> None:
+    def test_backoff_doubles(self, api: Api, slept: list[float]) -> None:
         hook = AnalyticsEngineHook(attempts=4, sleep=slept.append)
-        api.answers = [fault(503), fault(503, Retry_After="0"), fault(503), result(ROW)]
+        api.responses = [fault(503), fault(503, Retry_After="0"), fault(503), result(ROW)]
         query(hook, QUERY, DAY)
         assert [1 <= slept[0] <= 2, 2 <= slept[1] <= 3, 4 <= slept[2] <= 5] == [True] * 3
 
-    def test_a_hang_ends(self, api: Api) -> None:
+    def test_hanging_request_times_out(self, api: Api) -> None:
         over = threading.Event()
 
         def hang(_: Request) -> Response:
             over.wait(10)
             return result(ROW)
 
-        api.answers = [hang]
+        api.responses = [hang]
         try:
             with pytest.raises(AnalyticsEngineUnavailableError, match="ReadTimeout"):
                 query(AnalyticsEngineHook(attempts=1, timeouts=(5, 0.2)), QUERY, DAY)
         finally:
             over.set()
 
-    def test_a_hang_within_the_answer_ends(self, api: Api) -> None:
+    def test_hanging_body_times_out(self, api: Api) -> None:
         over = threading.Event()
 
         def hang() -> Iterator[bytes]:
             yield result(*[ROW] * 10_000).get_data()[:-30]
             over.wait(10)
 
-        api.answers = [Response(hang())]
+        api.responses = [Response(hang())]
         try:
             with AnalyticsEngineHook(attempts=1, timeouts=(5, 0.5)).stream(QUERY, DAY) as rows:
                 assert next(rows) == ("a", 2)
@@ -478,7 +482,9 @@ class TestTransientFaults:
         finally:
             over.set()
 
-    def test_nobody_listens(self, connect: Callable[..., None], hook: AnalyticsEngineHook, slept: list[float]) -> None:
+    def test_refused_connection_is_transient(
+        self, connect: Callable[..., None], hook: AnalyticsEngineHook, slept: list[float]
+    ) -> None:
         connect(host="http://127.0.0.1", port=1)
         with pytest.raises(AnalyticsEngineUnavailableError, match="ConnectionError") as unavailable:
             query(hook, QUERY, DAY)
@@ -486,17 +492,15 @@ class TestTransientFaults:
         assert len(slept) == 2
 
     @pytest.mark.parametrize("length", [0, 20, 60, 100])
-    def test_half_a_body_before_the_first_row_is_tried_again(
-        self, api: Api, hook: AnalyticsEngineHook, length: int
-    ) -> None:
+    def test_body_cut_before_the_first_row_is_retried(self, api: Api, hook: AnalyticsEngineHook, length: int) -> None:
         whole = result(ROW).get_data()
         half = Response(whole[:length], headers={"Content-Length": str(len(whole))})
         half.automatically_set_content_length = False
-        api.answers = [half, Response(whole[:length]), result(ROW)]
+        api.responses = [half, Response(whole[:length]), result(ROW)]
         assert query(hook, QUERY, DAY) == [{"hire_id": "a", "n": 2}]
 
     @pytest.mark.parametrize("declared", [True, False])
-    def test_half_a_body_after_the_first_row_is_left_to_the_task(
+    def test_body_cut_after_the_first_row_is_raised_for_the_task(
         self, api: Api, hook: AnalyticsEngineHook, declared: bool
     ) -> None:
         whole = result(*[ROW] * 10_000).get_data()
@@ -504,32 +508,32 @@ class TestTransientFaults:
         if declared:
             half.headers["Content-Length"] = str(len(whole))
             half.automatically_set_content_length = False
-        api.answers = [half]
+        api.responses = [half]
         with hook.stream(QUERY, DAY) as rows:
             assert next(rows) == ("a", 2)
             with pytest.raises(TransientError):
                 list(rows)
         assert len(api.requests) == 1
 
-    def test_fewer_rows_than_stated(self, api: Api, hook: AnalyticsEngineHook) -> None:
-        api.answers = [Response(json.dumps({"meta": META, "data": [ROW], "rows": 2}))]
+    def test_fewer_rows_than_announced_is_transient(self, api: Api, hook: AnalyticsEngineHook) -> None:
+        api.responses = [Response(json.dumps({"meta": META, "data": [ROW], "rows": 2}))]
         with pytest.raises(TransientError, match="has 1 rows and announces 2"):
             query(hook, QUERY, DAY)
 
-    def test_invalid_json_is_tried_again(self, api: Api, hook: AnalyticsEngineHook) -> None:
-        api.answers = [Response("<html>sorry</html>"), result(ROW)]
+    def test_invalid_json_is_retried(self, api: Api, hook: AnalyticsEngineHook) -> None:
+        api.responses = [Response("<html>sorry</html>"), result(ROW)]
         assert query(hook, QUERY, DAY) == [{"hire_id": "a", "n": 2}]
 
-    def test_the_execution_timeout_of_the_task_is_no_fault(self, api: Api, hook: AnalyticsEngineHook) -> None:
+    def test_execution_timeout_of_the_task_is_not_retried(self, api: Api, hook: AnalyticsEngineHook) -> None:
         over = threading.Event()
 
         def hang(_: Request) -> Response:
             over.wait(10)
             return result(ROW)
 
-        api.answers = [hang, result(ROW)]
+        api.responses = [hang, result(ROW)]
         try:
-            with pytest.raises(AirflowTaskTimeout), TimeoutPosix(0.5):
+            with pytest.raises(AirflowTaskTimeout), TimeoutPosix(0.5):  # type: ignore[no-untyped-call]
                 query(hook, QUERY, DAY)
         finally:
             over.set()
@@ -538,17 +542,17 @@ class TestTransientFaults:
 
 class TestSecrecy:
     @pytest.mark.parametrize("status", [200, 400, 403, 422, 429, 503])
-    def test_a_body_that_echoes_the_token(
+    def test_token_in_a_body_is_not_shown(
         self, api: Api, hook: AnalyticsEngineHook, logged: Callable[[], str], status: int
     ) -> None:
-        api.answers = [fault(status, f"bad header 'Bearer {TOKEN}' {'x' * 5000} {TOKEN}") for _ in range(3)]
+        api.responses = [fault(status, f"bad header 'Bearer {TOKEN}' {'x' * 5000} {TOKEN}") for _ in range(3)]
         with pytest.raises((AnalyticsEngineError, TransientError)) as error:
             query(hook, QUERY, DAY)
         assert TOKEN not in shown(error.value)
         assert TOKEN not in logged()
         assert TOKEN not in repr(hook._account)
 
-    def test_an_error_of_the_http_client(
+    def test_token_in_a_client_error_is_not_shown(
         self, connect: Callable[..., None], hook: AnalyticsEngineHook, logged: Callable[[], str]
     ) -> None:
         connect(host=f"http://127.0.0.1:1/{TOKEN}")
@@ -563,12 +567,12 @@ class TestSecrecy:
         self, api: Api, connect: Callable[..., None], hook: AnalyticsEngineHook, token: str
     ) -> None:
         connect(host=api.url, password=token)
-        api.answers = [result(ROW)]
+        api.responses = [result(ROW)]
         query(hook, QUERY, DAY)
         assert api.requests[0].headers["Authorization"] == f"Bearer {TOKEN}"
 
     @pytest.mark.parametrize("token", [f"{TOKEN}\r\nX-Evil: 1", f"{TOKEN}é", f"{TOKEN} {TOKEN}"])
-    def test_a_token_that_cannot_be_sent(
+    def test_token_with_invalid_characters_is_refused_and_not_shown(
         self, connect: Callable[..., None], hook: AnalyticsEngineHook, token: str
     ) -> None:
         connect(password=token)
@@ -587,14 +591,14 @@ class TestConnection:
             ({"extra": {"account_id": ""}}, "account_id"),
         ],
     )
-    def test_what_is_missing_is_named(
+    def test_missing_field_is_named(
         self, connect: Callable[..., None], hook: AnalyticsEngineHook, fields: dict[str, Any], missing: str
     ) -> None:
         connect(**fields)
         with pytest.raises(PermanentError, match=missing):
             query(hook, QUERY, DAY)
 
-    def test_an_unknown_connection(self, hook: AnalyticsEngineHook) -> None:
+    def test_unknown_connection_is_permanent(self, hook: AnalyticsEngineHook) -> None:
         with pytest.raises(PermanentError, match="AIRFLOW_CONN_ANALYTICS_ENGINE"):
             query(hook, QUERY, DAY)
 
@@ -608,24 +612,24 @@ class TestConnection:
             ({"host": "http://ae.example:8123"}, "http://ae.example:8123"),
         ],
     )
-    def test_the_address(
+    def test_url_is_built_from_the_connection(
         self, connect: Callable[..., None], hook: AnalyticsEngineHook, fields: dict[str, Any], base: str
     ) -> None:
         connect(**fields)
         assert hook._account.url == f"{base}/client/v4/accounts/{ACCOUNT}/analytics_engine/sql"
 
-    def test_an_account_cannot_lead_elsewhere(self, connect: Callable[..., None], hook: AnalyticsEngineHook) -> None:
+    def test_account_id_is_quoted_in_the_url(self, connect: Callable[..., None], hook: AnalyticsEngineHook) -> None:
         connect(extra={"account_id": "../../x?y"})
         assert hook._account.url.endswith("/accounts/..%2F..%2Fx%3Fy/analytics_engine/sql")
 
-    def test_an_address_that_is_none(self, connect: Callable[..., None], hook: AnalyticsEngineHook) -> None:
+    def test_invalid_host_is_permanent(self, connect: Callable[..., None], hook: AnalyticsEngineHook) -> None:
         connect(host="http://[")
         with pytest.raises(AnalyticsEngineRefusedError, match="connection's host"):
             query(hook, QUERY, DAY)
 
 
 class TestRetention:
-    def test_a_window_that_may_have_lost_rows_is_refused(
+    def test_window_past_retention_is_refused(
         self, hook: AnalyticsEngineHook, time_machine: TimeMachineFixture
     ) -> None:
         # Three calendar months before 1 May 2027 is 1 February: 89 days, the shortest there is.

@@ -37,7 +37,7 @@ def today(time_machine: TimeMachineFixture) -> None:
     time_machine.move_to("2026-11-20T12:00:00+00:00")
 
 
-def answer(httpserver: HTTPServer, rows: int) -> None:
+def respond(httpserver: HTTPServer, rows: int) -> None:
     body = {"meta": [{"name": "n", "type": "UInt64"}], "data": [{"n": str(n)} for n in range(rows)], "rows": rows}
     httpserver.expect_request(PATH, method="POST").respond_with_json(body)
 
@@ -67,8 +67,8 @@ def operator(sql: str = QUERY, **arguments: Any) -> AnalyticsEngineOperator:
         return AnalyticsEngineOperator(task_id="count", sql=sql, **arguments)
 
 
-def test_rows_of_the_window(httpserver: HTTPServer) -> None:
-    answer(httpserver, 2)
+def test_query_of_the_window_returns_its_rows(httpserver: HTTPServer) -> None:
+    respond(httpserver, 2)
     assert run(operator(parameters={"bucket": "it's"})) == [{"n": 0}, {"n": 1}]
     (query,) = sent(httpserver)
     assert query == (
@@ -77,43 +77,43 @@ def test_rows_of_the_window(httpserver: HTTPServer) -> None:
     )
 
 
-def test_a_file_and_templates(httpserver: HTTPServer, tmp_path: Path) -> None:
+def test_query_file_and_parameters_are_rendered(httpserver: HTTPServer, tmp_path: Path) -> None:
     (tmp_path / "count.sql").write_text(QUERY)
-    answer(httpserver, 1)
+    respond(httpserver, 1)
     task = operator("count.sql", parameters={"bucket": "{{ params.bucket }}"}, searchpath=[str(tmp_path)])
     assert run(task) == [{"n": 0}]
     assert "blob7 = 'valid'" in sent(httpserver)[0]
 
 
-def test_a_query_that_does_not_name_the_window(httpserver: HTTPServer) -> None:
-    answer(httpserver, 1)
+def test_query_without_window_placeholders_is_run(httpserver: HTTPServer) -> None:
+    respond(httpserver, 1)
     assert run(operator("SELECT count() AS n FROM clicks FORMAT JSON")) == [{"n": 0}]
 
 
-def test_as_many_rows_as_xcom_may_hold(httpserver: HTTPServer) -> None:
-    answer(httpserver, MAX_ROWS)
+def test_maximum_number_of_rows_is_returned(httpserver: HTTPServer) -> None:
+    respond(httpserver, MAX_ROWS)
     assert len(run(operator(parameters={"bucket": "valid"}))) == MAX_ROWS
 
 
-def test_more_rows_are_refused(httpserver: HTTPServer) -> None:
-    answer(httpserver, MAX_ROWS + 1)
+def test_more_rows_than_the_maximum_are_refused(httpserver: HTTPServer) -> None:
+    respond(httpserver, MAX_ROWS + 1)
     with pytest.raises(PermanentError, match="AnalyticsEngineToPostgresOperator"):
         run(operator(parameters={"bucket": "valid"}))
 
 
-def test_a_window_beyond_retention_is_refused_before_anything_is_sent(httpserver: HTTPServer) -> None:
+def test_window_past_retention_is_refused_before_a_request(httpserver: HTTPServer) -> None:
     with pytest.raises(PermanentError, match="three months"):
         run(operator(parameters={"bucket": "valid"}), day=datetime(2026, 8, 20, tzinfo=UTC))
     assert sent(httpserver) == []
 
 
-def test_what_the_gate_refuses_is_not_sent(httpserver: HTTPServer) -> None:
+def test_query_outside_the_dialect_is_not_sent(httpserver: HTTPServer) -> None:
     with pytest.raises(PermanentError):
         run(operator("SELECT count(*) AS n FROM clicks FORMAT JSON"))
     assert sent(httpserver) == []
 
 
-def test_making_it_reads_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_operator_reads_no_connection_when_created(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AIRFLOW_CONN_ANALYTICS_ENGINE")
     task = operator(conn_id="another")
     assert {name: getattr(task, name) for name in task.template_fields} == {

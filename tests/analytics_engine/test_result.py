@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def answer(meta: dict[str, str], *rows: dict[str, Any], stated: int | None = None) -> bytes:
+def body_of(meta: dict[str, str], *rows: dict[str, Any], announced: int | None = None) -> bytes:
     columns = [{"name": name, "type": type_} for name, type_ in meta.items()]
-    return json.dumps({"meta": columns, "data": rows, "rows": len(rows) if stated is None else stated}).encode()
+    return json.dumps({"meta": columns, "data": rows, "rows": len(rows) if announced is None else announced}).encode()
 
 
 def read(*body: bytes) -> list[tuple[Any, ...]]:
@@ -53,7 +53,7 @@ def read(*body: bytes) -> list[tuple[Any, ...]]:
         ("LowCardinality(Nullable(String))", None, None),
     ],
 )
-def test_values_are_converted_by_type(type_: str, value: Any, converted: Any) -> None:
+def test_value_is_read_by_its_type(type_: str, value: Any, converted: Any) -> None:
     result = Column.of("c", type_).read(value)
     assert result == converted
     assert type(result) is type(converted)
@@ -97,7 +97,7 @@ def test_values_are_converted_by_type(type_: str, value: Any, converted: Any) ->
         ("Nullable(UInt64)", "seven"),
     ],
 )
-def test_a_value_of_another_type_is_refused_and_not_repeated(type_: str, value: Any) -> None:
+def test_value_of_another_type_is_refused_and_not_shown(type_: str, value: Any) -> None:
     with pytest.raises(PermanentError, match="column 'c'") as refused:
         Column.of("c", type_).read(value)
     if isinstance(value, str) and value.strip():
@@ -109,25 +109,25 @@ def test_a_value_of_another_type_is_refused_and_not_repeated(type_: str, value: 
     "type_",
     ["", "Array(String)", "DateTime64(3)", "DateTime('Europe/Berlin')", "UInt7", "Nullable(Map(String, String))"],
 )
-def test_an_unknown_type_is_refused(type_: str) -> None:
+def test_unknown_type_is_refused(type_: str) -> None:
     with pytest.raises(PermanentError, match="cannot be read"):
-        read(answer({"c": type_}))
+        read(body_of({"c": type_}))
 
 
-def test_rows_have_the_order_of_the_columns() -> None:
-    result = AnalyticsEngineResult([answer({"a": "String", "n": "UInt64"}, {"n": "2", "a": "x"}, {"a": "y", "n": 3})])
+def test_values_are_in_the_order_of_the_columns() -> None:
+    result = AnalyticsEngineResult([body_of({"a": "String", "n": "UInt64"}, {"n": "2", "a": "x"}, {"a": "y", "n": 3})])
     assert [(column.name, column.type_name) for column in result.columns] == [("a", "String"), ("n", "UInt64")]
     assert list(result) == [("x", 2), ("y", 3)]
     assert list(result) == []
 
 
 def test_columns_are_known_without_rows() -> None:
-    result = AnalyticsEngineResult([answer({"a": "String"})])
+    result = AnalyticsEngineResult([body_of({"a": "String"})])
     assert [column.name for column in result.columns] == ["a"]
     assert list(result) == []
 
 
-def test_no_rows_and_no_columns() -> None:
+def test_empty_result_has_no_rows_and_no_columns() -> None:
     assert AnalyticsEngineResult.empty().columns == ()
     assert list(AnalyticsEngineResult.empty()) == []
 
@@ -140,23 +140,23 @@ def test_other_keys_are_ignored() -> None:
 
 
 @given(st.data())
-def test_where_the_body_is_divided_does_not_matter(data: st.DataObject) -> None:
-    body = answer({"a": "String", "n": "UInt64"}, {"a": "é'\n", "n": "2"}, {"a": "🌞", "n": 3})
+def test_body_in_any_pieces_gives_the_same_rows(data: st.DataObject) -> None:
+    body = body_of({"a": "String", "n": "UInt64"}, {"a": "é'\n", "n": "2"}, {"a": "🌞", "n": 3})
     cuts = sorted(data.draw(st.lists(st.integers(0, len(body)))))
     pieces = [body[start:end] for start, end in zip([0, *cuts], [*cuts, len(body)], strict=True)]
     assert read(*pieces) == [("é'\n", 2), ("🌞", 3)]
 
 
 @given(st.integers(min_value=0, max_value=10_000))
-def test_a_body_cut_anywhere_is_transient(cut: int) -> None:
-    body = answer({"a": "String"}, {"a": "x"}, {"a": "y"})
+def test_body_cut_anywhere_is_transient(cut: int) -> None:
+    body = body_of({"a": "String"}, {"a": "x"}, {"a": "y"})
     with pytest.raises(TransientError, match="incomplete"):
         read(body[: cut % len(body)])
 
 
-@pytest.mark.parametrize("stated", [0, 1, 3, "2"])
-def test_a_stated_count_that_differs_is_transient(stated: Any) -> None:
-    body = answer({"a": "String"}, {"a": "x"}, {"a": "y"}, stated=stated)
+@pytest.mark.parametrize("announced", [0, 1, 3, "2"])
+def test_announced_count_that_differs_is_transient(announced: Any) -> None:
+    body = body_of({"a": "String"}, {"a": "x"}, {"a": "y"}, announced=announced)
     result = AnalyticsEngineResult([body])
     assert [next(result), next(result)] == [("x",), ("y",)]
     with pytest.raises(TransientError, match="2 rows"):
@@ -166,7 +166,7 @@ def test_a_stated_count_that_differs_is_transient(stated: Any) -> None:
 @pytest.mark.parametrize(
     "body", [b"", b"<html>secret</html>", b'{"meta": []} secret', b'{"rows": NaN}', b'{"a": "\xff secret"}']
 )
-def test_what_is_not_json_is_transient_and_not_quoted(body: bytes) -> None:
+def test_invalid_json_is_transient_and_not_shown(body: bytes) -> None:
     with pytest.raises(TransientError) as cut:
         read(body)
     assert "secret" not in str(cut.value)
@@ -192,7 +192,7 @@ def test_what_is_not_json_is_transient_and_not_quoted(body: bytes) -> None:
         b'{"meta": [{"name": "a", "type": "UInt8"}, {"name": "a", "type": "UInt8"}], "data": [{"a": 1}], "rows": 1}',
     ],
 )
-def test_json_that_is_no_result_is_refused(body: bytes) -> None:
+def test_json_without_a_result_is_refused(body: bytes) -> None:
     with pytest.raises(PermanentError, match="not the result of a query"):
         read(body)
 
@@ -202,7 +202,7 @@ LONG = b"9" * 5000
 
 @pytest.mark.parametrize("type_", ["Int64", "Float64"])
 @pytest.mark.parametrize("number", [LONG, b"-" + LONG, LONG + b".5", b"1e99999999999999999999"])
-def test_number_that_no_column_holds_is_refused(type_: str, number: bytes) -> None:
+def test_number_too_large_for_any_column_is_refused(type_: str, number: bytes) -> None:
     head = b'{"meta": [{"name": "n", "type": "%s"}], "data": [{"n": 1}, {"n": ' % type_.encode()
     with pytest.raises(PermanentError) as refused:
         read(head + number + b'}], "rows": 2}')
@@ -210,18 +210,18 @@ def test_number_that_no_column_holds_is_refused(type_: str, number: bytes) -> No
     assert refused.value.__suppress_context__
 
 
-def test_stated_count_that_is_too_long_is_refused() -> None:
+def test_announced_count_that_is_too_long_is_refused() -> None:
     with pytest.raises(PermanentError, match="too large to read"):
         read(b'{"meta": [{"name": "n", "type": "UInt8"}], "data": [{"n": 1}], "rows": ' + LONG + b"}")
 
 
-def test_type_that_is_nested_without_end_is_refused() -> None:
+def test_deeply_nested_type_is_refused() -> None:
     with pytest.raises(PermanentError, match="cannot be read") as refused:
-        read(answer({"c": "Nullable(" * 50_000 + "String" + ")" * 50_000}))
+        read(body_of({"c": "Nullable(" * 50_000 + "String" + ")" * 50_000}))
     assert len(str(refused.value)) < 400
 
 
-def test_the_rest_of_the_body_is_read_as_rows_are_taken() -> None:
+def test_body_is_read_as_rows_are_taken() -> None:
     read_so_far = []
 
     def body() -> Iterator[bytes]:

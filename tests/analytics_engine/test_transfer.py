@@ -1,6 +1,6 @@
-"""The transfer: constant memory, types of every kind, one transaction.
+"""The transfer from Analytics Engine to PostgreSQL: constant memory, every type, one transaction.
 
-What click rollups ask of it is in ``tests/dags/test_click_rollups.py``.
+``tests/dags/test_click_rollups.py`` tests it with a DAG.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ YESTERDAY = datetime.combine(datetime.now(UTC).date() - timedelta(days=1), datet
 
 
 @pytest.fixture(autouse=True)
-def connections(monkeypatch, database_url: str, analytics_engine: AnalyticsEngineControl) -> None:
+def connections(monkeypatch: pytest.MonkeyPatch, database_url: str, analytics_engine: AnalyticsEngineControl) -> None:
     host, port = analytics_engine.url.rsplit(":", 1)
     account = {"conn_type": "http", "host": host, "port": int(port), "password": "t", "extra": {"account_id": "a"}}
     monkeypatch.setenv("AIRFLOW_CONN_ANALYTICS_ENGINE", json.dumps(account))
@@ -47,10 +47,11 @@ def run(**different: Any) -> dict[str, Any]:
         task = AnalyticsEngineToPostgresOperator(
             task_id="transfer", postgres_conn_id="bench_db", **{**OPERATOR, **different}
         )
-    return task.execute(context(task, YESTERDAY, YESTERDAY + timedelta(days=1)))
+    counts: dict[str, Any] = task.execute(context(task, YESTERDAY, YESTERDAY + timedelta(days=1)))
+    return counts
 
 
-def test_both_upserting_operators_touch_no_column_by_default() -> None:
+def test_upserting_operators_touch_no_column_by_default() -> None:
     defaults = [
         signature(operator).parameters["touch"].default
         for operator in (SqlUpsertOperator, AnalyticsEngineToPostgresOperator)
@@ -58,7 +59,7 @@ def test_both_upserting_operators_touch_no_column_by_default() -> None:
     assert defaults == [(), ()]
 
 
-def test_rows_are_isolated_by_a_column_of_the_key_only() -> None:
+def test_isolate_by_outside_the_key_is_refused() -> None:
     with pytest.raises(ValueError, match="to a column of `key`"):
         AnalyticsEngineToPostgresOperator(
             task_id="t",
@@ -68,10 +69,10 @@ def test_rows_are_isolated_by_a_column_of_the_key_only() -> None:
         )
 
 
-def test_memory_does_not_grow_with_the_answer(postgres: Postgres, analytics_engine) -> None:
+def test_memory_does_not_grow_with_the_result(postgres: Postgres, analytics_engine: AnalyticsEngineControl) -> None:
     small, large = (measure(postgres, analytics_engine, size) for size in (1_000, 200_000))
     assert (small["inserted"], large["inserted"]) == (1_000, 200_000)
-    # 200,000 rows of this answer are 30 MB of JSON, and more than 100 MB as Python objects.
+    # 200,000 rows of this result are 30 MB of JSON, and more than 100 MB as Python objects.
     assert large["after"] - small["after"] < GROWTH_ALLOWED_KIB
 
 
@@ -93,16 +94,18 @@ TYPES = {
 }
 
 
-@pytest.mark.parametrize(("type_", "given", "expected"), [(name, *pair) for name, pair in TYPES.items()], ids=TYPES)
-def test_every_type_arrives_as_it_was(connection, analytics_engine, type_: str, given: Any, expected: Any) -> None:
+@pytest.mark.parametrize(("type_", "sent", "expected"), [(name, *pair) for name, pair in TYPES.items()], ids=TYPES)
+def test_value_of_every_type_is_stored_unchanged(
+    connection: psycopg.Connection, analytics_engine: AnalyticsEngineControl, type_: str, sent: Any, expected: Any
+) -> None:
     connection.execute("set timezone = 'UTC'")
     connection.execute("create table public.seen (id int primary key, value jsonb)")
-    answer = {
+    result = {
         "meta": [{"name": "value", "type": type_}, {"name": "n", "type": "UInt8"}],
-        "data": [{"value": given, "n": 1}],
+        "data": [{"value": sent, "n": 1}],
         "rows": 1,
     }
-    analytics_engine.faults([Fault(status=200, body=json.dumps(answer))])
+    analytics_engine.faults([Fault(status=200, body=json.dumps(result))])
     run(
         table="public.seen",
         key=["id"],
@@ -110,20 +113,24 @@ def test_every_type_arrives_as_it_was(connection, analytics_engine, type_: str, 
         select="select 1 as id, jsonb_build_object('v', value, 'type', pg_typeof(value)) as value "
         "from pg_temp.analytics_engine_answer",
     )
-    type_of_value = connection.execute("select value ->> 'type' from seen").fetchone()[0]
-    value = connection.execute(f"select (value ->> 'v')::{type_of_value} from seen").fetchone()[0]
+    ((type_of_value,),) = connection.execute("select value ->> 'type' from seen").fetchall()
+    ((value,),) = connection.execute(f"select (value ->> 'v')::{type_of_value} from seen").fetchall()
     assert value == expected
 
 
-def test_column_names_are_data(connection, analytics_engine) -> None:
+def test_column_name_with_sql_is_quoted(
+    connection: psycopg.Connection, analytics_engine: AnalyticsEngineControl
+) -> None:
     connection.execute("create table public.totals (name text primary key, n bigint)")
     odd = 'n"; drop table public.totals; --'
-    answer = {"meta": [{"name": odd, "type": "UInt8"}], "data": [{odd: 1}], "rows": 1}
-    analytics_engine.faults([Fault(status=200, body=json.dumps(answer))])
+    result = {"meta": [{"name": odd, "type": "UInt8"}], "data": [{odd: 1}], "rows": 1}
+    analytics_engine.faults([Fault(status=200, body=json.dumps(result))])
     assert run(select="select 'a' as name, 1 as n from pg_temp.analytics_engine_answer")["inserted"] == 1
 
 
-def test_failing_select_stores_nothing_and_shows_no_value(connection, analytics_engine) -> None:
+def test_failing_select_stores_nothing_and_shows_no_value(
+    connection: psycopg.Connection, analytics_engine: AnalyticsEngineControl
+) -> None:
     connection.execute("create table public.totals (name text primary key, n bigint)")
     analytics_engine.write("bench", [{"timestamp": f"{YESTERDAY:%Y-%m-%d} 12:00:00", "blob1": "private-value"}])
     with pytest.raises(PermanentError) as caught:
@@ -133,13 +140,15 @@ def test_failing_select_stores_nothing_and_shows_no_value(connection, analytics_
     assert connection.execute("select count(*) from public.totals").fetchone() == (0,)
 
 
-def test_query_that_the_gate_refuses_is_never_sent(connection: psycopg.Connection, analytics_engine) -> None:
-    asked = len(analytics_engine.requests())
+def test_query_outside_the_dialect_is_not_sent(
+    connection: psycopg.Connection, analytics_engine: AnalyticsEngineControl
+) -> None:
+    before = len(analytics_engine.requests())
     with pytest.raises(PermanentError):
         run(sql="select count(*) from bench format JSON")
-    assert len(analytics_engine.requests()) == asked
+    assert len(analytics_engine.requests()) == before
 
 
-def test_queries_are_the_only_templates() -> None:
+def test_only_queries_are_templates() -> None:
     assert set(AnalyticsEngineToPostgresOperator.template_fields) == {"sql", "select", "stored", "skipped"}
     assert set(AnalyticsEngineToPostgresOperator.template_ext) == {".sql"}

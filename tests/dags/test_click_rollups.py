@@ -1,4 +1,4 @@
-"""Click rollups from a real SQL engine into a real PostgreSQL: right, whole or not at all, whatever goes wrong."""
+"""Click rollups, from a SQL engine into PostgreSQL: counts, re-runs, and the stored rows after each failure."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from tests.airflow_context import context
 from tests.oracles import rollups_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from airflow.dag_processing.dagbag import DagBag
@@ -47,7 +48,12 @@ def task(dag_bag: DagBag) -> Any:
 
 
 @pytest.fixture(autouse=True)
-def connections(monkeypatch, migrated, analytics_engine: AnalyticsEngineControl, without_waiting) -> None:
+def connections(
+    monkeypatch: pytest.MonkeyPatch,
+    migrated: Callable[..., psycopg.Connection],
+    analytics_engine: AnalyticsEngineControl,
+    without_waiting: Callable[..., None],
+) -> None:
     migrated("clicks")
     without_waiting(AnalyticsEngineHook)
     host, port = analytics_engine.url.rsplit(":", 1)
@@ -56,9 +62,10 @@ def connections(monkeypatch, migrated, analytics_engine: AnalyticsEngineControl,
 
 
 def run(task: Any, day: date = DAY) -> dict[str, Any]:
-    """One try of the task, for one day."""
+    """Run the task once, for one day."""
     start = datetime(day.year, day.month, day.day, tzinfo=UTC)
-    return task.execute(context(task, start, start + timedelta(days=1)))
+    counts: dict[str, Any] = task.execute(context(task, start, start + timedelta(days=1)))
+    return counts
 
 
 def hire(connection: psycopg.Connection, *ids: str) -> None:
@@ -71,11 +78,13 @@ def stored(
     return connection.execute(f'select {columns} from click_rollups order by hire_id collate "C"').fetchall()
 
 
-def click(hire_id: str, moment: str = "12:00:00", **other: Any) -> dict[str, Any]:
-    return {"timestamp": f"{DAY} {moment}", "index1": hire_id, "blob4": hire_id, "double1": 1, "double2": 0, **other}
+def click(hire_id: str, time: str = "12:00:00", **other: Any) -> dict[str, Any]:
+    return {"timestamp": f"{DAY} {time}", "index1": hire_id, "blob4": hire_id, "double1": 1, "double2": 0, **other}
 
 
-def test_day_is_that_of_an_independent_engine(task, connection, analytics_engine) -> None:
+def test_sample_day_equals_an_independent_computation(
+    task: Any, connection: psycopg.Connection, analytics_engine: AnalyticsEngineControl
+) -> None:
     events = [*clicks.events(DAY)]
     for age in (-1, 0, 1):
         analytics_engine.write("clicks", clicks.events(DAY + timedelta(days=age)))
@@ -109,7 +118,12 @@ def test_day_is_that_of_an_independent_engine(task, connection, analytics_engine
         max_size=30,
     )
 )
-def test_any_day_is_that_of_an_independent_engine(task, connection, analytics_engine, clicked) -> None:
+def test_random_day_equals_an_independent_computation(
+    task: Any,
+    connection: psycopg.Connection,
+    analytics_engine: AnalyticsEngineControl,
+    clicked: list[tuple[int, str, int, int]],
+) -> None:
     midnight = datetime(DAY.year, DAY.month, DAY.day, tzinfo=UTC)
     events = [
         click(id_, double2=invalid, _sample_interval=interval)
@@ -129,7 +143,9 @@ def test_any_day_is_that_of_an_independent_engine(task, connection, analytics_en
     assert (again.get("inserted", 0), again.get("updated", 0)) == (0, 0)
 
 
-def test_hostile_hire_ids_are_data(task, connection, analytics_engine) -> None:
+def test_hostile_hire_ids_are_stored_unchanged(
+    task: Any, connection: psycopg.Connection, analytics_engine: AnalyticsEngineControl
+) -> None:
     analytics_engine.write("clicks", [click(id_) for id_ in HOSTILE])
     hire(connection, *(id_ for id_ in HOSTILE if "\0" not in id_))
 
@@ -139,7 +155,12 @@ def test_hostile_hire_ids_are_data(task, connection, analytics_engine) -> None:
     assert (result["inserted"], result["skipped"]) == (len(HOSTILE) - 1, 1)
 
 
-def test_unknown_hires_are_named_in_the_log_and_cannot_forge_a_line(task, connection, analytics_engine, capfd) -> None:
+def test_unknown_hires_are_logged_on_one_line(
+    task: Any,
+    connection: psycopg.Connection,
+    analytics_engine: AnalyticsEngineControl,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     hire(connection, "known")
     ids = ["known", "gone", "for\nged", "long" * 100, *(f"many-{number:02}" for number in range(30))]
     analytics_engine.write("clicks", [click(id_) for id_ in ids])
@@ -153,14 +174,18 @@ def test_unknown_hires_are_named_in_the_log_and_cannot_forge_a_line(task, connec
     assert f"and {len(ids) - 1 - 20} more" in line
 
 
-def test_counts_are_rounded_to_the_nearest_integer(task, connection, analytics_engine) -> None:
+def test_counts_are_rounded_to_the_nearest_integer(
+    task: Any, connection: psycopg.Connection, analytics_engine: AnalyticsEngineControl
+) -> None:
     hire(connection, "half")
     analytics_engine.write("clicks", [click("half", double2=0.5, _sample_interval=5)])
     run(task)
     assert stored(connection) == [("half", 3, 3)]
 
 
-def test_second_run_rewrites_nothing_and_late_clicks_are_added(task, connection, analytics_engine) -> None:
+def test_re_run_writes_changed_rows_only(
+    task: Any, connection: psycopg.Connection, analytics_engine: AnalyticsEngineControl
+) -> None:
     hire(connection, "a", "b")
     analytics_engine.write("clicks", [click("a"), click("b")])
     run(task)
@@ -175,20 +200,25 @@ def test_second_run_rewrites_nothing_and_late_clicks_are_added(task, connection,
     assert (result["updated"], result["unchanged"]) == (1, 1)
     a, b = stored(connection, everything)
     assert a == first[0]
-    assert (b[1], b[5]) == (2, first[1][5]), "created_at stays"
-    assert b[6] > first[1][6], "updated_at does not"
+    assert (b[1], b[5]) == (2, first[1][5]), "created_at is kept"
+    assert b[6] > first[1][6], "updated_at is set"
 
 
 @pytest.mark.parametrize("empty_range_fails", [False, True])
 @pytest.mark.parametrize("dataset", ["never written", "without the day"])
-def test_empty_source_never_erases_what_is_stored(
-    task, connection, analytics_engine, capfd, dataset: str, empty_range_fails: bool
+def test_empty_result_keeps_stored_rows(
+    task: Any,
+    connection: psycopg.Connection,
+    analytics_engine: AnalyticsEngineControl,
+    capfd: pytest.CaptureFixture[str],
+    dataset: str,
+    empty_range_fails: bool,
 ) -> None:
-    analytics_engine.behave(empty_range_fails=empty_range_fails)
+    analytics_engine.fail_empty_ranges(enabled=empty_range_fails)
     if dataset == "without the day":
         analytics_engine.write("clicks", clicks.events(DAY + timedelta(days=1)))
     hire(connection, "a")
-    # What cannot be typed is probed: by the query's conditions, then by its range alone.
+    # A query without types is followed by counts: under its conditions, then under its range alone.
     requests = 3 if dataset == "never written" else 2 if empty_range_fails else 1
 
     assert run(task) == {"requests": requests, "read": 0, "suspicious": False}
@@ -200,35 +230,39 @@ def test_empty_source_never_erases_what_is_stored(
     assert "SUSPICIOUS" in capfd.readouterr().out
 
 
-def test_window_older_than_retention_is_refused_before_anything_is_asked(task, connection, analytics_engine) -> None:
-    asked = len(analytics_engine.requests())
+def test_window_past_retention_is_refused_before_a_request(
+    task: Any, connection: psycopg.Connection, analytics_engine: AnalyticsEngineControl
+) -> None:
+    before = len(analytics_engine.requests())
     with pytest.raises(PermanentError, match="keeps three months"):
         run(task, date(2024, 2, 29))
-    assert len(analytics_engine.requests()) == asked
+    assert len(analytics_engine.requests()) == before
 
 
-ALWAYS = {"times": None}
+def lasting(**fault: Any) -> Fault:
+    return Fault(times=None, **fault)
+
+
 FAULTS = {
-    "400": (Fault(status=400, body="Bad Request", **ALWAYS), PermanentError),
-    "403 plain": (Fault(status=403, body="Authorization error", **ALWAYS), PermanentError),
-    "403 JSON": (Fault(status=403, body='{"success":false,"errors":[{"code":10000}]}', **ALWAYS), PermanentError),
-    "422": (Fault(status=422, body="Input was invalid: no such column", **ALWAYS), PermanentError),
-    "429 seconds": (Fault(status=429, headers={"Retry-After": "1"}, body="slow down", **ALWAYS), TransientError),
-    "429 too heavy": (Fault(status=429, body="query used too much memory", **ALWAYS), PermanentError),
-    "500": (Fault(status=500, body="oops", **ALWAYS), TransientError),
-    "503": (Fault(status=503, body="oops", **ALWAYS), TransientError),
-    "504 for ever": (Fault(status=504, body="oops", **ALWAYS), PermanentError),
-    "half a body": (Fault(truncate_after_bytes=700, **ALWAYS), TransientError),
-    "no answer": (Fault(truncate_after_bytes=0, **ALWAYS), TransientError),
-    "not JSON": (Fault(status=200, body="<html>", **ALWAYS), TransientError),
+    "400": (lasting(status=400, body="Bad Request"), PermanentError),
+    "403 plain": (lasting(status=403, body="Authorization error"), PermanentError),
+    "403 JSON": (lasting(status=403, body='{"success":false,"errors":[{"code":10000}]}'), PermanentError),
+    "422": (lasting(status=422, body="Input was invalid: no such column"), PermanentError),
+    "429 seconds": (lasting(status=429, headers={"Retry-After": "1"}, body="slow down"), TransientError),
+    "429 too heavy": (lasting(status=429, body="query used too much memory"), PermanentError),
+    "500": (lasting(status=500, body="oops"), TransientError),
+    "503": (lasting(status=503, body="oops"), TransientError),
+    "504 twice": (lasting(status=504, body="oops"), PermanentError),
+    "half a body": (lasting(truncate_after_bytes=700), TransientError),
+    "no response": (lasting(truncate_after_bytes=0), TransientError),
+    "not JSON": (lasting(status=200, body="<html>"), TransientError),
     "wrong types": (
-        Fault(
+        lasting(
             status=200,
             body='{"meta":[{"name":"hire_id","type":"String"},{"name":"valid_clicks","type":"Float64"},'
             '{"name":"invalid_clicks","type":"Float64"}],"data":'
             '[{"hire_id":"hire-001","valid_clicks":5,"invalid_clicks":1},'
             '{"hire_id":"hire-002","valid_clicks":"many","invalid_clicks":1}],"rows":2}',
-            **ALWAYS,
         ),
         PermanentError,
     ),
@@ -236,8 +270,13 @@ FAULTS = {
 
 
 @pytest.mark.parametrize(("fault", "error"), FAULTS.values(), ids=FAULTS)
-def test_fault_leaves_the_day_as_it_was_and_shows_no_token(
-    task, connection, analytics_engine, capfd, fault: Fault, error: type[AggregatorError]
+def test_failed_request_keeps_stored_rows_and_shows_no_token(
+    task: Any,
+    connection: psycopg.Connection,
+    analytics_engine: AnalyticsEngineControl,
+    capfd: pytest.CaptureFixture[str],
+    fault: Fault,
+    error: type[AggregatorError],
 ) -> None:
     analytics_engine.write("clicks", clicks.events(DAY))
     hire(connection, *(row["id"] for row in clicks.hires()))
@@ -252,11 +291,13 @@ def test_fault_leaves_the_day_as_it_was_and_shows_no_token(
     assert TOKEN not in f"{caught.value!r}{printed.out}{printed.err}"
 
     analytics_engine.clear_faults()
-    assert run(task)["read"] > 0, "the next try heals it"
+    assert run(task)["read"] > 0, "the next run reads the day"
     assert stored(connection) == rollups_of(clicks.events(DAY), [row["id"] for row in clicks.hires()])
 
 
-def test_numbers_may_come_as_strings(task, connection, analytics_engine) -> None:
+def test_numbers_sent_as_strings_are_stored(
+    task: Any, connection: psycopg.Connection, analytics_engine: AnalyticsEngineControl
+) -> None:
     hire(connection, "a")
     body = {
         "meta": [
@@ -272,8 +313,8 @@ def test_numbers_may_come_as_strings(task, connection, analytics_engine) -> None
     assert stored(connection) == [("a", 2147483647, 12)]
 
 
-def test_hire_with_more_clicks_than_the_column_holds_is_named_after_the_others_are_stored(
-    task, connection, analytics_engine
+def test_hire_with_too_many_clicks_is_isolated_and_named(
+    task: Any, connection: psycopg.Connection, analytics_engine: AnalyticsEngineControl
 ) -> None:
     hire(connection, "a", "huge", "z")
     analytics_engine.write("clicks", [click("a"), click("z")])
@@ -290,13 +331,15 @@ def test_hire_with_more_clicks_than_the_column_holds_is_named_after_the_others_a
     assert stored(connection) == [("a", 1, 0), ("huge", 2**31, 0), ("z", 1, 0)]
 
 
-def test_token_missing(task, monkeypatch) -> None:
+def test_missing_token_names_the_connection(task: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_ANALYTICS_ENGINE", json.dumps({"conn_type": "http", "extra": {"account_id": "a"}}))
     with pytest.raises(PermanentError, match="analytics_engine"):
         run(task)
 
 
-def test_postgres_is_down(task, connection, analytics_engine, monkeypatch) -> None:
+def test_unreachable_postgres_is_transient_and_shows_no_password(
+    task: Any, connection: psycopg.Connection, analytics_engine: AnalyticsEngineControl, monkeypatch: pytest.MonkeyPatch
+) -> None:
     analytics_engine.write("clicks", clicks.events(DAY))
     monkeypatch.setenv("AIRFLOW_CONN_CLICKS_DB", "postgresql://someone:secret-word@127.0.0.1:1/clicks")
     with pytest.raises(TransientError, match="clicks_db") as caught:
@@ -304,7 +347,9 @@ def test_postgres_is_down(task, connection, analytics_engine, monkeypatch) -> No
     assert "secret-word" not in repr(caught.value)
 
 
-def test_postgres_restarts_in_the_middle(task, analytics_engine, monkeypatch, own_postgres: Postgres) -> None:
+def test_postgres_restart_during_the_write_stores_nothing_and_a_retry_succeeds(
+    task: Any, analytics_engine: AnalyticsEngineControl, monkeypatch: pytest.MonkeyPatch, own_postgres: Postgres
+) -> None:
     url = own_postgres.ensure_database("clicks")
     migrate(lambda: psycopg.connect(url), "clicks")
     monkeypatch.setenv("AIRFLOW_CONN_CLICKS_DB", url)
@@ -333,7 +378,9 @@ def waits_for_a_lock(url: str) -> None:
             raise NotYetError(msg)
 
 
-def test_same_day_twice_at_once(task, connection, analytics_engine) -> None:
+def test_concurrent_runs_of_a_day_insert_each_row_once(
+    task: Any, connection: psycopg.Connection, analytics_engine: AnalyticsEngineControl
+) -> None:
     analytics_engine.write("clicks", clicks.events(DAY))
     known = [row["id"] for row in clicks.hires()]
     hire(connection, *known)
@@ -355,8 +402,12 @@ task.execute(context(task, start, start + timedelta(days=1)))
 """
 
 
-def test_killed_between_load_and_commit_then_tried_again(
-    task, connection, database_url, analytics_engine, repository: Path
+def test_process_killed_before_commit_stores_nothing_and_a_retry_succeeds(
+    task: Any,
+    connection: psycopg.Connection,
+    database_url: str,
+    analytics_engine: AnalyticsEngineControl,
+    repository: Path,
 ) -> None:
     analytics_engine.write("clicks", clicks.events(DAY))
     known = [row["id"] for row in clicks.hires()]
