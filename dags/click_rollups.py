@@ -1,16 +1,16 @@
 """
 ### What
 Counts the clicks of each hire in one UTC day, for billing: from the Analytics Engine dataset `clicks` into
-`public.click_rollups`. Valid and invalid clicks are sums of `_sample_interval`, the number of clicks that one stored click
-represents. Hires that are not in `public.hires` are skipped. The task's log counts and names them.
+`public.click_rollups`. Valid and invalid clicks are sums of `_sample_interval`, the number of clicks that one stored
+click represents. Hires that are not in `public.hires` are skipped. The task's log counts and names them.
 
 ### Window
 The UTC day of the run's logical date: the run of 2026-11-15 starts on 2026-11-16 at 01:00.
 
 ### Re-run
 Safe at any time. Clear the run, or backfill days of the last three months. Analytics Engine keeps no more, so a run for
-an earlier day fails. One transaction writes a day. Equal rows are not rewritten. A day without clicks in Analytics Engine
-keeps its stored rows.
+an earlier day fails. One transaction writes a day. Equal rows are not rewritten. A day without clicks in Analytics
+Engine keeps its stored rows.
 
 A re-run can store less exact counts, because Analytics Engine samples. `docs/products/clicks.md` explains when.
 

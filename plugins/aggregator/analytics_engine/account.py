@@ -44,7 +44,7 @@ class Account(AuthBase):
             PermanentError: The connection does not exist, or has no usable token or no account.
         """
         connection = connections.get(conn_id)
-        token = (connection.password or "").strip()
+        token = connection.password or ""
         if not _TOKEN.fullmatch(token):
             msg = (
                 f"Connection {conn_id!r} has no valid API token as its password. Nothing was sent. Set it to a "
