@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
 
-from aggregator.postgres.copy_format import NUL
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -23,6 +21,8 @@ with given as (
 )
 select (select count(*) from given), given.* from given limit {limit}
 """
+
+_NUL = "\x00"
 
 _TABLE = sql.Identifier("pg_temp", "analytics_engine_answer")
 
@@ -76,4 +76,4 @@ def count_and_first(
 
 def _storable(row: tuple[Value, ...]) -> list[Value]:
     # PostgreSQL cannot store NUL in a text, so such a value equals no stored one, and it does not without NUL either.
-    return [value.replace(NUL, "\N{REPLACEMENT CHARACTER}") if isinstance(value, str) else value for value in row]
+    return [value.replace(_NUL, "\N{REPLACEMENT CHARACTER}") if isinstance(value, str) else value for value in row]

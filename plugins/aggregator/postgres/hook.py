@@ -20,7 +20,7 @@ from aggregator.core.errors import (
 )
 from aggregator.core.paths import SQL
 from aggregator.postgres import session
-from aggregator.postgres.copy_format import json_text
+from aggregator.postgres.values import json_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 from itertools import chain, count
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import psycopg
-from more_itertools import chunked
 from psycopg import sql
 
 from aggregator.core.errors import PermanentError
-from aggregator.postgres.copy_format import NUL
+from aggregator.postgres.hook import describe
 from aggregator.postgres.upsert.spec import Query, UpsertCounts
 from aggregator.postgres.upsert.target import Target
+from aggregator.postgres.values import converter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -34,11 +35,14 @@ ORDINAL = sql.Identifier("_ordinal")
 _STAGE = sql.Identifier("pg_temp", "upsert_stage")
 _IS_NEW = sql.Identifier("_is_new")
 
-_CHUNK = 1000
-"""Rows that are converted together and held in memory."""
-
 _ATTEMPTS = 10
 """How often the rows are written at most. After the first time, each is due to a row of another transaction."""
+
+_UNSENDABLE = (TypeError, ValueError, ArithmeticError, psycopg.DataError, psycopg.ProgrammingError)
+"""What a converter or psycopg raises for a value that has no form for its column."""
+
+_COPY_CONTEXT = re.compile(r"^COPY upsert_stage, \D*(?P<row>\d+)(?:, \w+ (?P<column>[^:]+))?", re.MULTILINE)
+"""A line in the context of an error in COPY, in any language of the server."""
 
 _CREATE = """
 create temporary table upsert_stage on commit drop as
@@ -264,41 +268,50 @@ class Stage:
 
     def _copy(self, rows: Rows) -> None:
         self._use_columns(rows.columns)
-        targets = [self._target.columns[column] for column in rows.columns]
-        binary_types = [column.format.binary_type for column in targets]
-        binary = None not in binary_types
-        statement = sql.SQL("copy {} ({}, {}) from stdin (format {})").format(
-            _STAGE, identifiers(rows.columns), ORDINAL, sql.SQL("binary" if binary else "text")
-        )
+        columns = [self._target.columns[column] for column in rows.columns]
+        converters = [
+            (index, convert) for index, column in enumerate(columns) if (convert := converter(column.base_type))
+        ]
+        statement = sql.SQL("copy {} ({}, {}) from stdin").format(_STAGE, identifiers(rows.columns), ORDINAL)
         loaded = 0
-        with self._cursor.copy(statement) as copy:
-            if binary:
-                copy.set_types([*filter(None, binary_types), "int8"])
-            for chunk in chunked(rows.values, _CHUNK):
-                ordinals = range(loaded + 1, loaded + 1 + len(chunk))
-                try:
-                    values = [
-                        column.format.convert_all(values)
-                        for column, values in zip(targets, zip(*chunk, strict=True), strict=True)
-                    ]
-                    for row in zip(*values, ordinals, strict=True):
-                        copy.write_row(row)
-                except (TypeError, ValueError, ArithmeticError, psycopg.DataError, psycopg.ProgrammingError) as error:
-                    self._refuse_row(chunk, ordinals, targets, error)
-                loaded += len(chunk)
+        try:
+            with self._cursor.copy(statement) as copy:
+                for row in rows.values:
+                    loaded += 1
+                    values = [*row, loaded]
+                    try:
+                        if len(row) != len(columns):
+                            self._refuse_row(loaded, f"it has {len(row)} values for {len(columns)} columns")
+                        for index, convert in converters:
+                            if values[index] is not None:
+                                values[index] = convert(values[index])
+                        copy.write_row(values)
+                    except _UNSENDABLE:
+                        self._refuse_row(loaded, self._problem(row, columns))
+        except psycopg.DataError as error:
+            # The context quotes the value after the number of the row and the name of the column.
+            where = _COPY_CONTEXT.search(error.diag.context or "")
+            if where is None:
+                raise
+            column = self._target.columns.get(where["column"] or "")
+            name = f"column {column.name} is {column.type_name}, which" if column else "its column"
+            self._refuse_row(int(where["row"]), f"{name} cannot hold its value: {describe(error)}")
         self._drop_duplicates(loaded)
 
-    def _refuse_row(
-        self, rows: Sequence[Sequence[Any]], ordinals: range, columns: Sequence[Column], error: Exception
-    ) -> NoReturn:
-        where = f"{ordinals[0]} to {ordinals[-1]}"
-        problem = f"psycopg cannot write one of them ({type(error).__name__})"
-        for ordinal, row in zip(ordinals, rows, strict=True):
-            if found := _problem(row, columns):
-                where, problem = str(ordinal), found
-                break
+    def _problem(self, row: Sequence[Any], columns: Sequence[Column]) -> str:
+        """Find the value that cannot be sent to its column, and describe it without the value."""
+        for column, value in zip(columns, row, strict=True):
+            convert = converter(column.base_type) or (lambda same: same)
+            try:
+                sql.Literal(None if value is None else convert(value)).as_string(self._cursor)
+            except _UNSENDABLE:
+                nul = ": it contains a NUL character" if isinstance(value, str) and "\x00" in value else ""
+                return f"column {column.name} is {column.type_name}, which cannot hold this {type(value).__name__}{nul}"
+        return "psycopg cannot send one of its values"
+
+    def _refuse_row(self, row: int, problem: str) -> NoReturn:
         # From None: the text of the cause quotes the value, and the log would show it.
-        msg = f"Row {where} for {self._spec.table} was refused: {problem}. Nothing was written. Correct the source."
+        msg = f"Row {row} for {self._spec.table} was refused: {problem}. Nothing was written. Correct the source."
         raise PermanentError(msg) from None
 
     def _drop_duplicates(self, loaded: int) -> None:
@@ -371,16 +384,3 @@ def identifiers(columns: Iterable[str], alias: str | None = None) -> sql.Composa
 
 def _join(separator: str, template: str, columns: Iterable[str]) -> sql.Composable:
     return sql.SQL(separator).join(sql.SQL(template).format(sql.Identifier(column)) for column in columns)
-
-
-def _problem(row: Sequence[Any], columns: Sequence[Column]) -> str | None:
-    """Why a row does not fit its columns, without its values; None if it fits."""
-    if len(row) != len(columns):
-        return f"it has {len(row)} values for {len(columns)} columns"
-    for column, value in zip(columns, row, strict=True):
-        try:
-            column.format.convert_all([value])
-        except (TypeError, ValueError, ArithmeticError):
-            nul = ": it contains a NUL character" if isinstance(value, str) and NUL in value else ""
-            return f"column {column.name} is {column.type_name}, which cannot hold this {type(value).__name__}{nul}"
-    return None

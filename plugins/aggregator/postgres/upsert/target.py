@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, NoReturn
 
 from psycopg import sql
 
 from aggregator.core.errors import PermanentError
-from aggregator.postgres.copy_format import Format, format_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -33,11 +31,7 @@ with recursive base (attnum, oid) as (
 )
 select
     attribute.attname,
-    case
-        when type.typtype = 'e' then 'enum'
-        when type.typnamespace = 'pg_catalog'::regnamespace then type.typname
-        else ''
-    end,
+    case when type.typnamespace = 'pg_catalog'::regnamespace then type.typname else '' end,
     format_type(attribute.atttypid, attribute.atttypmod),
     attribute.attnotnull,
     attribute.attgenerated = '' and attribute.attidentity <> 'a',
@@ -71,7 +65,7 @@ class Column:
 
     Attributes:
         name: Its name.
-        base_type: ``pg_type.typname`` of a built-in type, ``enum`` for an enumeration, empty for other types.
+        base_type: ``pg_type.typname`` of a built-in type, empty for other types.
         type_name: Its type as PostgreSQL prints it.
         not_null: Whether it has a NOT NULL constraint.
         writable: Whether it accepts values: PostgreSQL does not generate it.
@@ -85,11 +79,6 @@ class Column:
     not_null: bool
     writable: bool
     compared_as_text: bool
-
-    @cached_property
-    def format(self) -> Format:
-        """How values from Python are sent to it."""
-        return format_of(self.base_type)
 
 
 @dataclass(frozen=True)
