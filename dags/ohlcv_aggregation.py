@@ -10,8 +10,8 @@ and `ops.ops_issues`, and it does not fail the run.
 ### Window
 Five minutes. A run is due one minute after the end of its interval. It claims up to `MAX_TASKS_PER_RUN` tasks, and
 builds their missing windows that ended at least 30 seconds before the run was due. A backlog is built in several
-transactions, each with up to `MAX_WINDOWS_PER_TASK` windows of a task, as many as fit before the run's deadline and the
-next run. `ohlcv.tasks` stores the progress of each task.
+transactions, each with up to `MAX_WINDOWS_PER_TASK` windows of a task. The last one ends before the run's deadline and
+before the next run. `ohlcv.tasks` stores the progress of each task.
 
 ### Re-run
 Safe at any time. Unchanged bars are not rewritten.

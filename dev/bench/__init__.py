@@ -1,1 +1,1 @@
-"""Measurements beside peers: all ways in one run, interleaved, and checked to store the same rows."""
+"""Benchmarks that compare our code with alternatives in one run. Each checks that all alternatives store equal rows."""

@@ -1,4 +1,4 @@
-"""Run the measurements: ``python -m dev.bench [name …] [--quick]``."""
+"""Runs the benches: ``python -m dev.bench [name …] [--quick]``."""
 
 from __future__ import annotations
 
@@ -13,25 +13,20 @@ from rich.console import Console
 from dev import postgres
 
 BENCHES = ("upsert", "transfer", "analytics", "ohlcv", "ohlcv_run", "fan_out")
-"""Modules of this package with a ``run(server, *, quick, console)``."""
-
-LONG_BENCHES = ("fan_out_large",)
-"""Likewise, but run only if they are named."""
+"""Modules of this package with a function ``run(server, *, quick, console)``."""
 
 
 def main() -> None:
-    """Measure against a throw-away PostgreSQL, and print one table for each bench."""
+    """Measure on a temporary PostgreSQL server and print the results as tables."""
     parser = argparse.ArgumentParser(prog="python -m dev.bench", description=main.__doc__)
-    known = (*BENCHES, *LONG_BENCHES)
-    help_ = f"which benches: {', '.join(known)} (default: all but {', '.join(LONG_BENCHES)})"
-    parser.add_argument("names", nargs="*", metavar="name", help=help_)
-    parser.add_argument("--quick", action="store_true", help="small sizes: shows that it works, not how fast")
+    parser.add_argument("names", nargs="*", metavar="name", help=f"benches: {', '.join(BENCHES)} (default: all)")
+    parser.add_argument("--quick", action="store_true", help="use small sizes, to test the benches themselves")
     arguments = parser.parse_args()
-    if unknown := set(arguments.names) - set(known):
+    if unknown := set(arguments.names) - set(BENCHES):
         parser.error(f"no such bench: {', '.join(sorted(unknown))}")
     console = Console()
     with tempfile.TemporaryDirectory(prefix="aggregator-bench-") as folder:
-        # Airflow's hooks are among the peers: configured before the first import, and quiet.
+        # Some peers are hooks of Airflow, which reads its configuration at the first import.
         os.environ["AIRFLOW_HOME"] = folder
         os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
         os.environ["AIRFLOW__LOGGING__LOGGING_LEVEL"] = "WARNING"

@@ -1,4 +1,4 @@
-"""A whole Airflow to measure runs on, in which nothing else runs."""
+"""A local stack for measuring runs of a DAG, in which nothing else runs."""
 
 from __future__ import annotations
 
@@ -21,12 +21,15 @@ if TYPE_CHECKING:
 def running(
     dag_ids: Collection[str], console: Console, configuration: Mapping[str, str] | None = None
 ) -> Iterator[Stack]:
-    """Start a throw-away stack in which all DAGs but these are paused.
+    """Start a temporary stack in which all DAGs except the given ones are paused.
 
     Args:
-        dag_ids: Which are not.
-        console: Where its messages go.
-        configuration: Environment variables of Airflow in addition.
+        dag_ids: DAGs that run.
+        console: Output for messages.
+        configuration: Additional environment variables of Airflow.
+
+    Yields:
+        The stack.
     """
     stack = Stack(Path(tempfile.mkdtemp(prefix="aggregator-bench-airflow-")), configuration=configuration)
     try:
@@ -40,7 +43,7 @@ def running(
 
 
 def cpu_seconds(stack: Stack) -> float:
-    """Of the stack's processes so far, with their children that have ended; PostgreSQL is none of them."""
+    """CPU time of the stack's processes and of their children that have ended, without PostgreSQL."""
     total = 0.0
     for process in stack.supervisor.processes():
         try:

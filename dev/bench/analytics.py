@@ -1,6 +1,6 @@
-"""The analytics rollups over ten million events: each beside the same rollup by DuckDB, reading from PostgreSQL.
+"""The analytics rollups of ten million events, compared with DuckDB reading from PostgreSQL.
 
-DuckDB's own reader of PostgreSQL has to be downloaded; here it gets the columns it needs by COPY as CSV, in a pipe.
+DuckDB's own PostgreSQL extension has to be downloaded. Here it reads the columns it needs from COPY as CSV, in a pipe.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 EVENTS = 10_000_000
 QUICK_EVENTS = 20_000
-"""Rows of ``analytics.contact_activity``, evenly over one month of 30 days."""
+"""Rows of ``analytics.contact_activity``, spread evenly over one month of 30 days."""
 
 MONTH = (datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 12, 1, tzinfo=UTC))
 DAY = (datetime(2026, 11, 15, tzinfo=UTC), datetime(2026, 11, 16, tzinfo=UTC))
@@ -46,10 +46,10 @@ select
 from generate_series(0, %(events)s - 1) as n
 """
 
-# A process of its own, so that the peak is this rollup's alone.
+# Runs in its own process, so that the peak memory is that of one rollup.
 _DUCKDB = """
 import resource, sys, duckdb
-duckdb.execute("set enable_progress_bar = false")  # it goes to standard output, from some seconds on
+duckdb.execute("set enable_progress_bar = false")  # after a few seconds, it is written to standard output
 columns = {"org": "UUID", "contact": "UUID", "type": "VARCHAR", "source": "VARCHAR"}
 given = duckdb.read_csv("/dev/stdin", header=False, sep=",", columns=columns, auto_detect=False)
 duckdb.execute("create table rolled_up as " + sys.argv[1])
@@ -72,12 +72,12 @@ JOBS: dict[str, tuple[str, tuple[str, list[str]], tuple[datetime, datetime], str
 
 
 def run(server: Postgres, *, quick: bool, console: Console) -> None:
-    """Roll up a day and a month both ways, ours twice, and print seconds and peak memory.
+    """Roll up a day and a month in both ways, ours twice, and print seconds and peak memory.
 
     Args:
-        server: Where a database is made for it, and dropped.
-        quick: Few events.
-        console: Where the table goes.
+        server: Server for a temporary database.
+        quick: Roll up few events.
+        console: Output for the table.
     """
     events = QUICK_EVENTS if quick else EVENTS
     table = Table(
@@ -93,7 +93,10 @@ def run(server: Postgres, *, quick: bool, console: Console) -> None:
     url = server.ensure_database("bench_analytics")
     try:
         migrate(partial(psycopg.connect, url), "analytics")
-        with console.status(f"making {events:,} events"), psycopg.connect(url, autocommit=True) as connection:
+        with (
+            console.status(f"analytics: generating {events:,} events"),
+            psycopg.connect(url, autocommit=True) as connection,
+        ):
             psycopg.ClientCursor(connection).execute(_FILL, {"events": events})
             connection.execute("vacuum analyze analytics.contact_activity")
         for name, (query, (written, key), window, peer) in JOBS.items():
@@ -102,10 +105,10 @@ def run(server: Postgres, *, quick: bool, console: Console) -> None:
                 _, again, _ = _ours(url, query, written, key, window)
                 peer_rows, peer_seconds, peer_peak = _duckdb(url, window, peer)
             if rows != peer_rows:
-                msg = f"{name}: DuckDB makes {peer_rows} rows, ours are {rows}, so their times cannot be compared."
+                msg = f"{name}: DuckDB returned {peer_rows} rows, ours {rows}. Their times cannot be compared."
                 raise RuntimeError(msg)
-            figures = [seconds, again, peak, peer_seconds, peer_peak]
-            table.add_row(name, f"{rows:,}", *(f"{figure:.1f}" for figure in figures))
+            measurements = [seconds, again, peak, peer_seconds, peer_peak]
+            table.add_row(name, f"{rows:,}", *(f"{value:.1f}" for value in measurements))
     finally:
         server.drop_database("bench_analytics")
     console.print(table)
@@ -114,15 +117,15 @@ def run(server: Postgres, *, quick: bool, console: Console) -> None:
 def _ours(
     url: str, query: str, table: str, key: list[str], window: tuple[datetime, datetime]
 ) -> tuple[int, float, float]:
-    """Rows, seconds, and the backend's peak memory in MB, which counts the shared buffers that it touched."""
+    """Rows, seconds, and peak memory of the backend in MB, including the shared buffers that it touched."""
     statement = (SQL / "analytics" / "queries" / f"{query}.sql").read_text()
     parameters = {"data_interval_start": window[0], "data_interval_end": window[1], "groups": None}
     with psycopg.connect(url) as connection:
         connection.execute("set local timezone to 'UTC'")
-        began = time.perf_counter()
+        started = time.perf_counter()
         counts = upsert(connection.cursor(), UpsertSpec(table, key), Query(statement, parameters)).counts
         connection.commit()
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - started
         return counts.inserted + counts.unchanged, seconds, _peak_megabytes(connection.info.backend_pid)
 
 
@@ -132,16 +135,16 @@ def _peak_megabytes(pid: int) -> float:
 
 
 def _duckdb(url: str, window: tuple[datetime, datetime], query: str) -> tuple[int, float, float]:
-    """Rows, seconds with the transfer, and DuckDB's peak memory in MB."""
+    """Rows, seconds including the transfer, and DuckDB's peak memory in MB."""
     copy = (
         "copy (select organization_id, contact_id, event_type, event_source from analytics.contact_activity where "  # noqa: S608
         f"created_at >= '{window[0]:%Y-%m-%d}' and created_at < '{window[1]:%Y-%m-%d}') to stdout (format csv)"
     )
-    began = time.perf_counter()
+    started = time.perf_counter()
     with subprocess.Popen([PROGRAMS / "psql", url, "-c", copy], stdout=subprocess.PIPE) as source:
         done = subprocess.run(
             [sys.executable, "-c", _DUCKDB, query], stdin=source.stdout, capture_output=True, text=True, check=True
         )
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - started
     rows, kilobytes = map(int, done.stdout.split())
     return rows, seconds, kilobytes / 1024

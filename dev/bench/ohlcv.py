@@ -1,4 +1,4 @@
-"""OHLCV: the steps of a run as the DAG does them, beside the original's shape and the peers, as ratios in one run."""
+"""OHLCV aggregation: the steps of the DAG compared with the original design and with peers."""
 
 from __future__ import annotations
 
@@ -33,39 +33,39 @@ if TYPE_CHECKING:
 
 BACKLOGS = {"100 × 9 d": (100, 9), "10 × 90 d": (10, 90)}
 QUICK_BACKLOGS = {"4 × 1 d": (4, 1), "2 × 2 d": (2, 2)}
-"""Title → symbols and days of candles of 1m; the first one is replayed."""
+"""Title → symbols and days of 1m candles. The first backlog is replayed."""
 
 TICKS = (100, 1_000, 10_000)
 QUICK_TICKS = (4,)
-"""Symbols."""
+"""Numbers of symbols."""
 
 HISTORIES = (1, 9, 90)
 QUICK_HISTORIES = (1, 2)
-"""Days of candles of 5m before a tick."""
+"""Days of 5m candles before a tick."""
 
-ORIGINAL_AT_MOST = 1_000
-"""Symbols for which the original is timed; its seconds for more of them are multiples of that, and marked with ~."""
+MAX_ORIGINAL = 1_000
+"""Maximum number of symbols for the original. Its seconds for more symbols are extrapolated and marked with ~."""
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 SETTINGS = OhlcvSettings(max_tasks_per_run=1_000_000, max_windows_per_task=100_000, env_name="PROD")
 WORKERS = 2
-"""Shards that are aggregated at once."""
+"""Shards that are aggregated in parallel."""
 
 OURS = "ours"
-FLOOR = "floor: no first and last"
-PER_TASK = "a statement a task"
+FLOOR = "floor: no open and close"
+PER_TASK = "one statement per task"
 ORIGINAL = "original"
 REPLAYED = (OURS, "DuckDB", "Polars", PER_TASK)
 GROWING = (OURS, "DuckDB", "Polars")
 BARS_ALONE = "{}, bars alone"
-"""A peer that is told what is due, and keeps no state."""
+"""Name of a peer that is given the due windows and stores no state."""
 
 INDEXED = "{}, bars alone, index on time"
-"""The same, with an index that ours does without: BRIN on ``ts``, which finds a tick's candles of all symbols."""
+"""The same with a BRIN index on ``ts``, which finds the candles of a tick for all symbols. Ours has no such index."""
 
 LATE = 0.01
-"""Share of the windows of 15m of which a candle is corrected."""
+"""Share of the 15m windows in which a candle is corrected."""
 
 _CANDLES = """
 insert into ohlcv.candles (symbol, timeframe, ts, open, high, low, close, volume, trades)
@@ -105,7 +105,7 @@ _FILL_ORIGINAL = f"""
 insert into original.bars ({_COLUMNS}, quality, vwap, source_timeframe)
 select {_COLUMNS}, quality, vwap, '1m' from ohlcv.bars where symbol < %s
 """
-# The floor has no first and last.
+# The floor has no open and close.
 _FLOOR_FINGERPRINT = _FINGERPRINT.replace("open, ", "").replace("close, ", "")
 _WAL = """
 select coalesce(sum(length), 0) from (
@@ -136,12 +136,12 @@ _numbers = count()
 
 
 def run(server: Postgres, *, quick: bool, console: Console) -> None:
-    """Time backlogs, replays, late candles, ticks, and ticks over longer and longer histories; print a table for each.
+    """Measure backlogs, replays, late candles, and ticks after histories of several lengths; print a table for each.
 
     Args:
-        server: Where databases are made for it, and dropped.
-        quick: Small sizes.
-        console: Where the tables go.
+        server: Server for temporary databases.
+        quick: Use small sizes.
+        console: Output for the tables.
     """
     for bench in (_backlogs, _ticks, _growth):
         bench(server, console, quick=quick)
@@ -152,8 +152,9 @@ class World:
     """A migrated database with candles.
 
     Attributes:
-        url: Of the database.
-        connection: To it, in autocommit.
+        url: URL of the database.
+        connection: Connection to it, in autocommit.
+        ours: Fingerprint query → its rows for our bars.
     """
 
     url: str
@@ -161,7 +162,7 @@ class World:
     ours: dict[str, list[Any]] = field(default_factory=dict)
 
     def add_candles(self, symbols: range, start: datetime, end: datetime, *, base: str = "1m", step: timedelta) -> None:
-        """Store a candle of timeframe `base` at every `step` for some symbols, some of them missing."""
+        """Insert a candle of timeframe `base` at every `step` for some symbols; a few are missing."""
         self.connection.execute("select ohlcv.add_candle_partitions(%s, %s)", [start, end])
         for day in _days(start, end):
             given = {
@@ -176,7 +177,7 @@ class World:
         self.connection.execute("vacuum analyze ohlcv.candles")
 
     def register(self, symbols: int, base: str = "1m") -> None:
-        """Fill the registry."""
+        """Insert the assets."""
         self.connection.execute(
             "insert into ohlcv.assets (symbol, base_timeframe) "
             "select 'S' || lpad(n::text, 5, '0'), %s from generate_series(0, %s - 1) as n",
@@ -184,7 +185,7 @@ class World:
         )
 
     def empty(self, start: datetime, end: datetime) -> None:
-        """Take it back to where the candles of a range were just stored."""
+        """Reset the state to that after the candles of a range were inserted."""
         self.connection.execute(_EMPTY)
         self.connection.execute(_INGESTED, [start, end])
         self.connection.execute(
@@ -194,7 +195,7 @@ class World:
         )
 
     def restore(self, ranges: Ranges, candles_from: datetime) -> None:
-        """Take it back to where the candles from a moment on were just stored, and the bars of some ranges not yet."""
+        """Reset the state to that before the bars of some ranges were built. Candles after a time are new."""
         for timeframe, (start, end) in ranges.items():
             for table in ("ohlcv.bars", "original.bars", "peer.bars"):
                 made = f"delete from {table} where timeframe = %s and ts >= %s and ts < %s"
@@ -207,7 +208,7 @@ class World:
         self.connection.execute("vacuum analyze ohlcv.tasks, ohlcv.bars, ohlcv.candle_changes, original.tasks")
 
     def rebuild(self, start: datetime, end: datetime) -> None:
-        """Build the bars of some days again, by the DAG's params."""
+        """Rebuild the bars of some days, as a run with params does."""
         run = self._run(end + 11 * MINUTE)
         last = end - timedelta(days=1)
         params = RebuildParams.read({"startDate": f"{start:%F}", "endDate": f"{last:%F}", "dryRun": False})
@@ -220,7 +221,7 @@ class World:
         return Run(f"bench {next(_numbers)}", as_of - 6 * MINUTE, as_of - MINUTE, as_of, SETTINGS)
 
     def tick(self, as_of: datetime) -> None:
-        """One run of the DAG, its shards `WORKERS` at a time."""
+        """Execute the steps of one run, `WORKERS` shards in parallel."""
         run = self._run(as_of)
         self._step(prepare_partitions, run)
         shards = self._step(plan, run)
@@ -230,12 +231,12 @@ class World:
             msg = "The run is not complete."
             raise RuntimeError(msg)
 
-    def tick_with(self, engine: Callable[[], object], as_of: datetime) -> None:
-        """One run of the DAG in which another engine makes the bars: what is due, claims, cursors and log are ours."""
+    def tick_with(self, peer: Callable[[], object], as_of: datetime) -> None:
+        """Execute one run in which a peer builds the bars. Due tasks, claims, cursors and run log are ours."""
         run = self._run(as_of)
         self._step(prepare_partitions, run)
         self._step(plan, run)
-        engine()
+        peer()
         self.connection.execute(_RELEASE, run.parameters)
         self._step(finish, run)
 
@@ -249,17 +250,17 @@ class World:
             yield connection.cursor()
 
     def fingerprint(self, table: str, symbols: int, query: str = _FINGERPRINT) -> list[Any]:
-        """What tells whether two tables have the same bars of the first symbols."""
+        """Hashes of the bars of the first symbols, equal for tables with equal bars."""
         return self.connection.execute(query.format(table=table), [f"S{symbols:05}"]).fetchall()
 
     def check(self, name: str, table: str, symbols: int) -> None:
-        """Raise RuntimeError unless a table has the bars that ours had, but for the floor's first and last."""
+        """Raise RuntimeError unless a table has the same bars as ours. Open and close of the floor are ignored."""
         query = _FLOOR_FINGERPRINT if name == FLOOR else _FINGERPRINT
         if name == OURS:
             for each in (_FINGERPRINT, _FLOOR_FINGERPRINT):
                 self.ours[each] = self.fingerprint(table, symbols, each)
         elif self.fingerprint(table, symbols, query) != self.ours[query]:
-            msg = f"{name} does not make the bars that ours does, so their times cannot be compared."
+            msg = f"{name} built other bars than ours. Their times cannot be compared."
             raise RuntimeError(msg)
 
     def wal(self, work: Callable[[], object], table: str) -> int:
@@ -278,7 +279,7 @@ def _backlogs(server: Postgres, console: Console, *, quick: bool) -> None:
     for title, (symbols, days) in sizes.items():
         with _world(server) as world:
             end = START + timedelta(days=days)
-            with console.status(f"ohlcv: making the candles of {title}"):
+            with console.status(f"ohlcv: generating the candles of {title}"):
                 world.register(symbols)
                 world.add_candles(range(symbols), START, end, step=MINUTE)
             ways = _ways(world, symbols, dict.fromkeys(peers.SIZES, (START, end)), end + MINUTE)
@@ -309,7 +310,7 @@ def _backlogs(server: Postgres, console: Console, *, quick: bool) -> None:
 def _again(
     world: World, ways: dict[str, Way], symbols: int, start: datetime, end: datetime
 ) -> dict[str, tuple[float, int, float]]:
-    """Seconds of an identical replay, its WAL, and seconds after corrections; of which, only ours can know."""
+    """Seconds and WAL bytes of an identical replay, and seconds after corrections, which only ours can detect."""
     seconds: dict[str, list[float]] = {}
     wal = {}
     for name in REPLAYED:
@@ -319,7 +320,7 @@ def _again(
         seconds[name] = []
         wal[name] = world.wal(lambda: seconds[name].append(_seconds(run)), ways[name].table)  # noqa: B023 - called at once
     if wal[OURS]:
-        msg = f"An identical replay has written {wal[OURS]:,} bytes for bars."
+        msg = f"An identical replay wrote {wal[OURS]:,} bytes of WAL for bars. It must write none."
         raise RuntimeError(msg)
     world.empty(start, end)
     world.tick(end + MINUTE)
@@ -336,24 +337,24 @@ def _again(
 def _ticks(server: Postgres, console: Console, *, quick: bool) -> None:
     table = Table("symbols", "way", "all close, s", "ratio", "15m closes, s", "ratio", title="OHLCV: a tick")
     for symbols in QUICK_TICKS if quick else TICKS:
-        some = min(symbols, ORIGINAL_AT_MOST)
+        some = min(symbols, MAX_ORIGINAL)
         end = START + timedelta(days=1)
         with _world(server) as world:
-            with console.status(f"ohlcv: making the candles of {symbols:,} symbols"):
+            with console.status(f"ohlcv: generating the candles of {symbols:,} symbols"):
                 world.register(symbols)
                 world.add_candles(range(symbols), START, end, step=MINUTE)
                 world.empty(START, START)
             seconds: list[dict[str, float]] = []
-            # The end of the first day first: what follows is a tick of every day, with bars of all timeframes stored.
-            for moment in (end, end + 15 * MINUTE):
+            # All windows close at the end of the first day. The second tick closes a 15m window only.
+            for closes_at in (end, end + 15 * MINUTE):
                 with console.status(f"ohlcv: a tick of {symbols:,} symbols"):
-                    if moment > end:
-                        world.add_candles(range(symbols), end, moment, step=MINUTE)
-                    world.tick(moment - 14 * MINUTE)
+                    if closes_at > end:
+                        world.add_candles(range(symbols), end, closes_at, step=MINUTE)
+                    world.tick(closes_at - 14 * MINUTE)
                     world.connection.execute(_FILL_PEER.format(source="ohlcv.bars"))
                     world.connection.execute("truncate original.bars")
                     world.connection.execute(_FILL_ORIGINAL, [f"S{some:05}"])
-                    seconds.append(_tick(world, symbols, moment))
+                    seconds.append(_tick(world, symbols, closes_at))
             for name in seconds[0]:
                 mark = "~" if name == ORIGINAL and symbols > some else ""
                 cells = [cell for each in seconds for cell in _cells(each[name], each[OURS], mark)]
@@ -361,15 +362,17 @@ def _ticks(server: Postgres, console: Console, *, quick: bool) -> None:
     console.print(table)
 
 
-def _tick(world: World, symbols: int, moment: datetime) -> dict[str, float]:
-    """Seconds of the tick in which the windows that end at a moment are over, of a day that is full of candles."""
-    ranges = {frame: (moment - size, moment) for frame, size in peers.SIZES.items() if not (moment - START) % size}
-    some = min(symbols, ORIGINAL_AT_MOST)
-    ways = _ways(world, some, ranges, moment + MINUTE)
+def _tick(world: World, symbols: int, closes_at: datetime) -> dict[str, float]:
+    """Seconds of the tick that builds the windows that close at a time."""
+    ranges = {
+        frame: (closes_at - size, closes_at) for frame, size in peers.SIZES.items() if not (closes_at - START) % size
+    }
+    some = min(symbols, MAX_ORIGINAL)
+    ways = _ways(world, some, ranges, closes_at + MINUTE)
     chosen = {OURS: ways[OURS]}
     for name in ("DuckDB", "Polars"):
         alone = ways[name]
-        chosen[name] = replace(alone, run=partial(world.tick_with, alone.run, moment + MINUTE))
+        chosen[name] = replace(alone, run=partial(world.tick_with, alone.run, closes_at + MINUTE))
         chosen[BARS_ALONE.format(name)] = alone
     seconds = _ticked(world, chosen, ranges, some)
     world.connection.execute("create index candles_ts on ohlcv.candles using brin (ts)")
@@ -381,7 +384,7 @@ def _tick(world: World, symbols: int, moment: datetime) -> dict[str, float]:
 
 
 def _ticked(world: World, ways: dict[str, Way], ranges: Ranges, symbols: int) -> dict[str, float]:
-    """Seconds in which each way builds the windows of some ranges; all end at the same moment."""
+    """Seconds in which each way builds the windows of some ranges, all of which end at the same time."""
     (end,) = {end for _, end in ranges.values()}
     seconds = {}
     for name, way in ways.items():
@@ -432,12 +435,12 @@ def _cells(seconds: float, ours: float, mark: str = "", digits: int | None = Non
 
 @dataclass(frozen=True)
 class Way:
-    """A way to make bars.
+    """A way to build bars.
 
     Attributes:
-        run: Makes them.
-        table: Where it stores them.
-        rounds: How often to time it; the median counts.
+        run: Builds them.
+        table: Table in which it stores them.
+        rounds: Number of measurements, of which the median is used.
     """
 
     run: Callable[[], object]

@@ -1,4 +1,4 @@
--- The shape of the Worker's database code: a loop over windows, an upsert for each, three calls for each task.
+-- The design of the original database code: a loop over windows with one upsert each, and three calls per task.
 create schema original;
 
 create table original.bars (

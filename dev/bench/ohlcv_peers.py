@@ -1,7 +1,7 @@
-"""Other ways to the bars of `dev.bench.ohlcv`: the original's, one statement a task, DuckDB, Polars, and the floor.
+"""Peers of `dev.bench.ohlcv`: the original design, one statement per task, DuckDB, Polars, and a floor.
 
-All read the same candles and write the same bars, each into a table of its own. DuckDB's own reader of PostgreSQL has
-to be downloaded; ADBC, which moves Arrow over COPY in binary, is the fastest way that needs no download.
+All read the same candles and write the same bars, each into its own table. DuckDB's own PostgreSQL extension has to be
+downloaded. ADBC, which transfers Arrow over binary COPY, is the fastest way without a download.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SOURCES = {"15m": "1m", "1h": "15m", "4h": "1h", "1d": "4h"}
 COLUMNS = "symbol, timeframe, ts, open, high, low, close, volume, price_volume, trades, candles"
 
 _WHERE = "where timeframe = '{source}' and ts >= '{start}' and ts < '{end}'"
-# Whole numbers, because the engines' decimals are slow and their floats depend on the order of the rows.
+# Integers, because decimals are slow in the engines, and floating-point sums depend on the order of the rows.
 _READ_CANDLES = f"""
 select symbol, ts, open, high, low, close, (volume * 1000)::bigint as volume,
     ((high + low + close) * 100)::bigint * (volume * 1000)::bigint as price_volume, trades::bigint, 1::bigint as candles
@@ -91,18 +91,18 @@ where timeframe = %(source)s and ts >= %(start)s and ts < %(end)s
 group by 1, 3
 """
 
-# As ohlcv.build_bars has it for prices of up to six decimals.
+# The expression of ohlcv.build_bars for prices with up to six decimals.
 _PRICE_VOLUME = "round((high + low + close) * 1e6)::bigint * 0.000001 * volume"
 
 
 def create(connection: psycopg.Connection) -> None:
-    """Make the tables and functions of the other ways, in a database with ours."""
+    """Create the tables and functions of the peers in a migrated database."""
     connection.execute("create schema peer; create table peer.bars (like ohlcv.bars including all)")
     connection.execute(Path(__file__).with_name("ohlcv_original.sql").read_text())
 
 
 def original(url: str, ranges: Ranges, symbols: Sequence[str], as_of: datetime) -> None:
-    """Three calls for each task, each a transaction, as the Worker's requests were."""
+    """Build the bars by three calls per task, each in its own transaction, like the requests of the Worker."""
     with psycopg.connect(url, autocommit=True) as connection:
         for symbol in symbols:
             for timeframe in ranges:
@@ -115,7 +115,7 @@ def original(url: str, ranges: Ranges, symbols: Sequence[str], as_of: datetime) 
 
 
 def per_task(url: str, ranges: Ranges, symbols: Sequence[str]) -> None:
-    """One statement for each task, straight from the candles; first and last by sorted arrays."""
+    """Build the bars by one statement per task, straight from the candles; open and close from sorted arrays."""
     with psycopg.connect(url, autocommit=True) as connection:
         for symbol in symbols:
             for timeframe, (start, end) in ranges.items():
@@ -124,7 +124,7 @@ def per_task(url: str, ranges: Ranges, symbols: Sequence[str]) -> None:
 
 
 def floor(url: str, ranges: Ranges) -> None:
-    """The same scan and insert without first and last, which makes other bars: the least that PostgreSQL can take."""
+    """Run the same scan and insert without open and close: the minimum for PostgreSQL. These columns differ."""
     with psycopg.connect(url) as connection:
         connection.execute("set local work_mem = '64MB'; set local jit = off")
         for timeframe, (start, end) in ranges.items():
@@ -139,7 +139,7 @@ def floor(url: str, ranges: Ranges) -> None:
 
 
 def with_duckdb(url: str, ranges: Ranges, base: str = "1m") -> None:
-    """DuckDB on Arrow tables of candles of timeframe `base`, written back idempotently."""
+    """Build the bars with DuckDB on Arrow tables of candles of timeframe `base`, and upsert them."""
     with duckdb.connect() as engine:
 
         def roll_up(source: pa.Table, size: timedelta) -> pa.Table:
@@ -151,7 +151,7 @@ def with_duckdb(url: str, ranges: Ranges, base: str = "1m") -> None:
 
 
 def with_polars(url: str, ranges: Ranges, base: str = "1m") -> None:
-    """Polars on Arrow tables of candles of timeframe `base`, written back idempotently."""
+    """Build the bars with Polars on Arrow tables of candles of timeframe `base`, and upsert them."""
 
     def roll_up(source: pa.Table, size: timedelta) -> pa.Table:
         frame = pl.DataFrame(pl.from_arrow(source)).lazy()
@@ -168,7 +168,7 @@ def with_polars(url: str, ranges: Ranges, base: str = "1m") -> None:
 
 
 def _through_arrow(url: str, ranges: Ranges, base: str, roll_up: Callable[[pa.Table, timedelta], pa.Table]) -> None:
-    """Roll up each timeframe from the one before it: what is stored of it already, and what was just made."""
+    """Build each timeframe from the one before it: from its stored bars and from those just built."""
     made: list[pa.Table] = []
     with closing(dbapi.connect(url)) as connection, closing(connection.cursor()) as cursor:
         starts = [start for start, _ in ranges.values()]

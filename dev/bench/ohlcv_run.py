@@ -1,4 +1,4 @@
-"""OHLCV: what a whole run of the DAG takes on a real Airflow, of which the SQL is the smallest part."""
+"""``ohlcv_aggregation``: what a whole run costs on a real Airflow, by the number of symbols."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ from newest where timeframe = '15m'
 
 
 def run(server: Postgres, *, quick: bool, console: Console) -> None:  # noqa: ARG001 - the stack has its own
-    """Run the DAG for a window of 15m of more and more symbols, and print what that takes.
+    """Run the DAG for one 15m window of an increasing number of symbols, and print the cost.
 
     Args:
         server: Not used.
-        quick: Few symbols.
-        console: Where the table goes.
+        quick: Use few symbols.
+        console: Output for the table.
     """
     table = Table("symbols", "task instances", "seconds", "CPU seconds of Airflow", title="OHLCV: a run of the DAG")
     with (
@@ -57,20 +57,20 @@ def run(server: Postgres, *, quick: bool, console: Console) -> None:  # noqa: AR
                 now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
                 world.add_candles(range(symbols), now - timedelta(hours=2), now, base="5m", step=5 * MINUTE)
                 _run(stack)
-                rounds = [_measured(stack, connection, symbols) for _ in range(ROUNDS)]
+                rounds = [_measure(stack, connection, symbols) for _ in range(ROUNDS)]
             instances, seconds, cpu = map(statistics.median, zip(*rounds, strict=True))
             table.add_row(f"{symbols:,}", f"{instances}", f"{seconds:.1f}", f"{cpu:.1f}")
     console.print(table)
 
 
-def _measured(stack: Stack, connection: psycopg.Connection, symbols: int) -> tuple[int, float, float]:
+def _measure(stack: Stack, connection: psycopg.Connection, symbols: int) -> tuple[int, float, float]:
     connection.execute(_FORGET_NEWEST)
     connection.execute("vacuum analyze ohlcv.tasks, ohlcv.bars")
-    cpu, began = airflow_stack.cpu_seconds(stack), time.monotonic()
+    cpu, started = airflow_stack.cpu_seconds(stack), time.monotonic()
     run_id, inserted = _run(stack)
-    seconds, cpu = time.monotonic() - began, airflow_stack.cpu_seconds(stack) - cpu
+    seconds, cpu = time.monotonic() - started, airflow_stack.cpu_seconds(stack) - cpu
     if inserted != symbols:
-        msg = f"{inserted} bars of {symbols} symbols were built; perhaps a scheduled run came between."
+        msg = f"{inserted} bars of {symbols} symbols were built. A scheduled run may have built the others."
         raise RuntimeError(msg)
     instances = stack.airflow.get(f"dags/{DAG_ID}/dagRuns/{run_id}/taskInstances")["total_entries"]
     return instances, seconds, cpu
@@ -80,6 +80,6 @@ def _run(stack: Stack) -> tuple[str, int]:
     run_id = stack.airflow.start(DAG_ID)
     state = stack.airflow.wait_for_run(DAG_ID, run_id, seconds=300)["state"]
     if state != "success":
-        msg = f"The run is {state}."
+        msg = f"The run ended as {state}."
         raise RuntimeError(msg)
     return run_id, stack.airflow.result(DAG_ID, run_id, "finish")["inserted"]

@@ -1,4 +1,4 @@
-"""From Analytics Engine into PostgreSQL: peak memory and time by the size of the answer."""
+"""Transfer from Analytics Engine to PostgreSQL: peak memory and time by the size of the result."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from dev.postgres import Postgres
 
 SIZES = (1_000, 100_000, 1_000_000)
-"""Rows of the answer."""
+"""Rows of the result."""
 
 QUICK_SIZES = (1_000, 50_000)
 
-# A process of its own, so that the peak is this transfer's alone.
+# Runs in its own process, so that the peak memory is that of one transfer.
 _TRANSFER = """
 import json, resource, sys, time
 from datetime import datetime, timedelta
@@ -44,9 +44,9 @@ with DAG("bench", schedule=OffsetCronTimetable("0 0 * * *", offset=timedelta(hou
 start = datetime.fromisoformat(sys.argv[1])
 given = context(task, start, start + timedelta(days=1))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-began = time.perf_counter()
+started = time.perf_counter()
 result = task.execute(given)
-seconds = time.perf_counter() - began
+seconds = time.perf_counter() - started
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(json.dumps({"inserted": result["inserted"], "seconds": seconds, "before": before, "after": after}))
 """
@@ -59,21 +59,21 @@ OPERATOR = {
     "table": "public.totals",
     "key": ["name"],
 }
-"""Arguments of the operator that is measured."""
+"""Arguments of the measured operator."""
 
 
 def run(server: Postgres, *, quick: bool, console: Console) -> None:
-    """Transfer answers of several sizes, each into an empty table, and print what each took.
+    """Transfer results of several sizes, each into an empty table, and print seconds and peak memory.
 
     Args:
-        server: Where a database is made for it, and dropped.
-        quick: Small sizes.
-        console: Where the table goes.
+        server: Server for a temporary database.
+        quick: Transfer small results.
+        console: Output for the table.
     """
-    table = Table("rows", "seconds", "peak MB", "of it the transfer's", title="Analytics Engine to PostgreSQL")
+    table = Table("rows", "seconds", "peak MB", "added by the transfer", title="Analytics Engine to PostgreSQL")
     with tempfile.TemporaryDirectory(prefix="aggregator-bench-") as folder, running(Path(folder)) as analytics_engine:
         for size in QUICK_SIZES if quick else SIZES:
-            with console.status(f"transferring {size:,} rows"):
+            with console.status(f"transfer: {size:,} rows"):
                 measured = measure(server, analytics_engine, size)
             table.add_row(
                 f"{measured['inserted']:,}",
@@ -85,10 +85,18 @@ def run(server: Postgres, *, quick: bool, console: Console) -> None:
 
 
 def measure(server: Postgres, analytics_engine: AnalyticsEngineControl, size: int) -> dict[str, float]:
-    """Transfer an answer of ``size`` rows in a process of its own.
+    """Transfer a result of ``size`` rows in a separate process.
+
+    Args:
+        server: Server for a temporary database.
+        analytics_engine: Stand-in that serves the result.
+        size: Number of rows.
 
     Returns:
-        Rows ``inserted``, ``seconds``, and the process's peak memory ``before`` and ``after``, in KiB.
+        Rows ``inserted``, ``seconds``, and the peak memory of the process ``before`` and ``after``, in KiB.
+
+    Raises:
+        RuntimeError: The process failed; the text is its error output.
     """
     yesterday = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=1)
     url = server.ensure_database("bench_transfer")

@@ -1,4 +1,4 @@
-"""Rows from Python into a table with a key: ours beside Airflow's own hook and plain psycopg."""
+"""Upsert of rows from Python: our implementation compared with Airflow's own hook and plain psycopg."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     Row = tuple[str, str, datetime, float, float, float, float, Decimal, int]
 
 SIZES = {100: 21, 100_000: 3, 1_000_000: 1}
-"""Rows, and rounds whose median is shown."""
+"""Number of rows → number of rounds. The table shows the median of the rounds."""
 
 QUICK_SIZES = {100: 3, 1_000: 1}
 
@@ -52,17 +52,17 @@ _FINGERPRINT = "select count(*), sum(hashtextextended(bars::text, 0)) from publi
 
 
 def run(server: Postgres, *, quick: bool, console: Console) -> None:
-    """Time every way, fresh and replayed, and print medians and ratios.
+    """Measure every way, fresh and replayed, and print medians and ratios.
 
     Args:
-        server: Where a database is made for it, and dropped.
-        quick: Small sizes and few rounds.
-        console: Where the table goes.
+        server: Server for a temporary database.
+        quick: Use small sizes and few rounds.
+        console: Output for the table.
     """
     url = server.ensure_database("bench_upsert")
     os.environ[f"AIRFLOW_CONN_{_CONN_ID.upper()}"] = url
     hook = PostgresHook(_CONN_ID)
-    # "insert_rows" is PostgresHook.insert_rows(replace=True), which commits every 1,000 rows.
+    # PostgresHook.insert_rows(replace=True) commits every 1,000 rows.
     ways: dict[str, Callable[[list[Row]], None]] = {
         OURS: lambda rows: _ours(url, rows),
         "psycopg executemany": lambda rows: _executemany(url, rows),
@@ -101,7 +101,7 @@ def _measure(
                 fingerprints.add(connection.execute(_FINGERPRINT).fetchone())
                 connection.execute("drop table public.bars")
     if len(fingerprints) != 1:
-        msg = "The ways do not store the same rows, so their times cannot be compared."
+        msg = "The ways stored different rows. Their times cannot be compared."
         raise RuntimeError(msg)
     return _medians(fresh), _medians(replay)
 
@@ -133,14 +133,14 @@ def _insert_rows(hook: PostgresHook, rows: list[Row], *, executemany: bool) -> N
 
 
 def _rows(size: int) -> list[Row]:
-    randomness = random.Random(size)  # noqa: S311 - the same bars in every run, no secret
+    randomness = random.Random(size)  # noqa: S311 - reproducible bars, not a secret
     start = datetime(2026, 1, 1, tzinfo=UTC)
     rows: list[Row] = []
     for number in range(size):
-        moment, symbol = divmod(number, 100)
+        window, symbol = divmod(number, 100)
         low, open_, close, high = sorted(randomness.uniform(1, 100) for _ in range(4))
         volume = Decimal(randomness.randrange(10**9)).scaleb(-4)
-        ts = start + timedelta(minutes=15 * moment)
+        ts = start + timedelta(minutes=15 * window)
         rows.append((f"SYM{symbol:03}", "15m", ts, open_, high, low, close, volume, randomness.randrange(1000)))
     randomness.shuffle(rows)
     return rows
