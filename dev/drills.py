@@ -1,7 +1,7 @@
-"""What `make drills` proves in real time, on one throw-away stack: whoever is on call is told once, and truthfully.
+"""Drills of ``make drills``: prove in real time, on a temporary stack, that each incident raises one correct alert.
 
-A month is backfilled; the receiver of alerts is down for a minute, in three ways; the scheduler is stopped until data
-is stale, and started again. Meanwhile metrics go to an OpenTelemetry collector.
+A month is backfilled. The receiver of alerts is down for a minute, in three ways. The scheduler is stopped until data
+is stale, and started again. Meanwhile, metrics are sent to an OpenTelemetry collector.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ if TYPE_CHECKING:
 BACKFILLED, BACKFILLED_DAYS = "analytics_daily_reports", 30
 
 FAILING = "analytics_warmup_reset"
-"""A DAG whose run can be made to fail, and to succeed again, in seconds."""
+"""DAG whose run can be made to fail and to succeed within seconds."""
 
-BESIDE = "click_rollups"
-"""A DAG that has nothing to do with the failing one."""
+UNAFFECTED = "click_rollups"
+"""DAG that does not depend on the failing one."""
 
-OUT_OF_ORDER = timedelta(minutes=1)
-"""How long the receiver is."""
+OUTAGE = timedelta(minutes=1)
+"""Duration of an outage of the receiver."""
 
 CANDLES_DAG = "ohlcv_aggregation"
 INTERVAL = timedelta(minutes=5)
-MISSED_AT_LEAST = 2
-"""Intervals that the scheduler is down for."""
+MIN_MISSED_RUNS = 2
+"""Number of runs that the stopped scheduler misses."""
 
 STALE_WITHIN = timedelta(minutes=22)
-"""A bar of 15 minutes is stale five minutes after its end, and the next one may just have begun."""
+"""A 15m bar is stale five minutes after its end, and the next window may just have started."""
 
-NOT_AS_CANDLES = """
+WRONG_BARS = """
 with expected as (
     select
         symbol,
@@ -79,23 +79,23 @@ from (
     (table bars except table expected)
 ) as different
 """
-"""Windows of 15 minutes whose bars are not what their candles give, or not there, or there without candles."""
+"""15m windows whose bar differs from their candles, is missing, or has no candles."""
 
 
 class DrillError(StackError):
-    """What was to be proved is not so; the text says what was seen."""
+    """A drill found a wrong result; the text describes it."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What a drill works with.
+    """Resources of a drill.
 
     Attributes:
         stack: The stack.
-        receiver: Who is told of alerts.
-        collector: Where metrics go.
-        products: An autocommit connection to the products' database.
-        say: Is told each step; one that begins with a space is what was seen.
+        receiver: Receives the alerts.
+        collector: Receives the metrics.
+        products: Autocommit connection to the products' database.
+        say: Prints a step. A text that starts with a space is a result.
     """
 
     stack: Stack
@@ -105,59 +105,59 @@ class Scene:
     say: Callable[[str], object]
 
     def newest(self, table: str) -> int:
-        """The greatest id in a table of ours."""
+        """Return the greatest id of a table."""
         ((newest,),) = self.products.execute(f"select coalesce(max(id), 0) from {table}").fetchall()  # noqa: S608
         return int(newest)
 
     def clear(self, dag_id: str, run_id: str) -> dict[str, Any]:
-        """Clear a run, and return it when it is over again."""
+        """Clear a run, and return it when it has finished."""
         self.stack.airflow.clear(dag_id, run_id)
         return self.stack.airflow.wait_for_run(dag_id, run_id)
 
 
 def run(home: Path, say: Callable[[str], object]) -> None:
-    """Hold every drill, one after the other.
+    """Run all drills in order.
 
     Args:
-        home: Folder of the stack, which is removed.
-        say: Is told each step before it begins.
+        home: Folder of the stack; it is removed.
+        say: Prints each step before it starts.
 
     Raises:
-        DrillError: What was to be proved is not so.
+        DrillError: A drill found a wrong result.
         StackError: The stack does not work.
-        AirflowApiError: Likewise.
+        AirflowApiError: Airflow's API does not work.
     """
-    # The receivers' server narrates every request.
+    # The receivers' server logs every request.
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     with ExitStack() as resources:
         receiver = resources.enter_context(closing(AlertsReceiver()))
         collector = resources.enter_context(closing(OtlpReceiver()))
         stack = Stack(home, configuration={**receiver.environment(), **collector.environment()})
-        stack.remove()  # what one that was killed has left
+        stack.remove()  # files of a killed process
         resources.callback(stack.remove)
         stack.start(Ports.free(), durable=False, say=say)
         products = resources.enter_context(psycopg.connect(stack.products_url, autocommit=True))
         resources.enter_context(_feed(stack))
         scene = Scene(stack, receiver, collector, products, say)
-        say("Waiting for last night's runs")
+        say("Waiting for the runs of last night")
         for dag_id in TRIGGERED:
             stack.airflow.start(dag_id)
         for dag_id in sorted(dag_ids()):
             stack.airflow.wait_for_run(dag_id, seconds=300)
         for drill in (
             every_metric_arrives_over_opentelemetry,
-            backfill_of_a_month_alerts_nobody,
-            receiver_out_of_order_loses_nothing,
-            stopped_scheduler_is_told_and_caught_up,
+            backfill_of_a_month_sends_no_alert,
+            outage_of_the_receiver_loses_no_alert,
+            stopped_scheduler_is_reported_and_catches_up,
         ):
-            began = time.monotonic()
+            started = time.monotonic()
             drill(scene)
-            say(f"  {drill.__name__.replace('_', ' ')}: proved in {time.monotonic() - began:.0f} s")
+            say(f"  {drill.__name__.replace('_', ' ')}: proved in {time.monotonic() - started:.0f} s")
 
 
 def every_metric_arrives_over_opentelemetry(scene: Scene) -> None:
-    """All documented metrics arrive, and say of which DAG they are."""
-    scene.say("Looking at what the OpenTelemetry collector has got")
+    """All documented metrics arrive, with the DAG as a tag."""
+    scene.say("Checking the metrics that the OpenTelemetry collector has received")
     documented = {f"airflow.{name}" for name, _ in COUNTERS.values()} | {f"airflow.{DURATION}"}
 
     def complete() -> None:
@@ -165,17 +165,17 @@ def every_metric_arrives_over_opentelemetry(scene: Scene) -> None:
         missing = documented - arrived.keys()
         silent = dag_ids() - arrived.get(f"airflow.{DURATION}", set())
         if missing or silent:
-            msg = f"these metrics did not arrive: {sorted(missing)}; nor any of {sorted(silent)}"
+            msg = f"Metrics that did not arrive: {sorted(missing)}. DAGs without metrics: {sorted(silent)}."
             raise NotYetError(msg)
 
     wait(complete, seconds=120)
-    scene.say(f"  {len(documented)} metrics, of {len(dag_ids())} DAGs")
+    scene.say(f"  {len(documented)} metrics of {len(dag_ids())} DAGs have arrived")
 
 
-def backfill_of_a_month_alerts_nobody(scene: Scene) -> None:
-    """A backfill of thirty days makes no row, and no message."""
+def backfill_of_a_month_sends_no_alert(scene: Scene) -> None:
+    """A backfill of thirty days creates no alert and sends no message."""
     stack = scene.stack
-    newest_alert, told = scene.newest("ops.alerts"), scene.receiver.told(BACKFILLED)
+    newest_alert, received = scene.newest("ops.alerts"), scene.receiver.told(BACKFILLED)
     today = datetime.now(UTC).date()
     first, last = today - timedelta(days=1 + BACKFILLED_DAYS), today - timedelta(days=2)
     scene.say(f"Backfilling {BACKFILLED} from {first} to {last}")
@@ -186,97 +186,99 @@ def backfill_of_a_month_alerts_nobody(scene: Scene) -> None:
     _prove(states == ["success"] * BACKFILLED_DAYS, f"The runs ended as {states}.")
     query = "select text from ops.alerts where id > %s and subject = %s"
     alerts = scene.products.execute(query, [newest_alert, BACKFILLED]).fetchall()
-    _prove(not alerts and scene.receiver.told(BACKFILLED) == told, f"Somebody was told: {alerts}")
-    scene.say(f"  {len(states)} runs have succeeded; no row in ops.alerts, no message")
+    _prove(not alerts and scene.receiver.told(BACKFILLED) == received, f"The backfill raised alerts: {alerts}")
+    scene.say(f"  {len(states)} runs succeeded; no row in ops.alerts, no message")
 
 
-def receiver_out_of_order_loses_nothing(scene: Scene) -> None:
-    """A receiver that refuses, fails or hangs for a minute is told once, afterwards; no task waits for it."""
-    runs = {dag_id: scene.stack.airflow.runs(dag_id)[0]["dag_run_id"] for dag_id in (FAILING, BESIDE)}
+def outage_of_the_receiver_loses_no_alert(scene: Scene) -> None:
+    """A receiver that refuses, fails or hangs for a minute gets the alert once, afterwards. No task waits for it."""
+    runs = {dag_id: scene.stack.airflow.runs(dag_id)[0]["dag_run_id"] for dag_id in (FAILING, UNAFFECTED)}
     for outage in (scene.receiver.refusing, scene.receiver.failing, scene.receiver.hanging):
         _one_outage(scene, runs, outage)
 
 
 def _one_outage(scene: Scene, runs: dict[str, str], outage: Callable[[], AbstractContextManager[None]]) -> None:
-    what = outage.__name__
-    newest, told = scene.newest("ops.alert_messages"), len(scene.receiver.told(FAILING))
-    scene.say(f"A run fails while the receiver is {what}, for {OUT_OF_ORDER.seconds} s")
+    kind = outage.__name__
+    newest, received = scene.newest("ops.alert_messages"), len(scene.receiver.told(FAILING))
+    scene.say(f"A run fails while the receiver is {kind} for {OUTAGE.seconds} s")
     with outage():
-        end = time.monotonic() + OUT_OF_ORDER.total_seconds()
+        end = time.monotonic() + OUTAGE.total_seconds()
         tasks = _fail(scene, runs)
         created_at, error = wait(lambda: _attempted(scene, newest), seconds=60)
         time.sleep(max(0, end - time.monotonic()))
-        _prove(len(scene.receiver.told(FAILING)) == told, f"A receiver that was {what} has accepted something.")
+        _prove(len(scene.receiver.told(FAILING)) == received, f"A receiver that was {kind} accepted a message.")
     ended_at = datetime.fromisoformat(tasks[FAILING]["end_date"])
-    _prove(ended_at < created_at, f"The task ended at {ended_at}, its alert was there at {created_at} already.")
-    scene.receiver.wait_until_told(FAILING, told + 1, seconds=180)
-    _mend(scene, runs)
-    texts = scene.receiver.told(FAILING)[told:]
+    _prove(ended_at < created_at, f"The task ended at {ended_at}, after its alert was stored at {created_at}.")
+    scene.receiver.wait_until_told(FAILING, received + 1, seconds=180)
+    _fix(scene, runs)
+    texts = scene.receiver.told(FAILING)[received:]
     starts = [text.split(":")[0] for text in texts]
-    _prove(starts == ["FAILED", "RECOVERED"], f"It was told {texts}")
+    _prove(starts == ["FAILED", "RECOVERED"], f"The receiver got {texts}.")
     query = "select count(*), count(sent_at) from ops.alert_messages where id > %s and text like %s"
     ((stored, sent),) = scene.products.execute(query, [newest, f"%{FAILING}%"]).fetchall()
     _prove((stored, sent) == (2, 2), f"{sent} of {stored} messages are marked as sent.")
     took = ", ".join(f"{dag_id} {task['duration']:.1f} s" for dag_id, task in tasks.items())
-    scene.say(f"  the row was first ({error} meanwhile), told once, and once of the recovery; tasks took: {took}")
+    scene.say(
+        f"  stored first (error meanwhile: {error}), then sent once; the recovery was sent once; tasks took: {took}"
+    )
 
 
 def _fail(scene: Scene, runs: dict[str, str]) -> dict[str, dict[str, Any]]:
-    """Clear both runs, of which one fails; the task of each."""
+    """Clear both runs, one of which fails, and return the task of each."""
     scene.products.execute("alter table delivery.sending_domains rename to gone")
     for dag_id, run_id in runs.items():
         scene.stack.airflow.clear(dag_id, run_id)
     states = {dag_id: scene.stack.airflow.wait_for_run(dag_id, run_id)["state"] for dag_id, run_id in runs.items()}
-    _prove(states == {FAILING: "failed", BESIDE: "success"}, f"The runs ended as {states}.")
+    _prove(states == {FAILING: "failed", UNAFFECTED: "success"}, f"The runs ended as {states}.")
     return {
         dag_id: scene.stack.airflow.get(f"dags/{dag_id}/dagRuns/{run_id}/taskInstances")["task_instances"][0]
         for dag_id, run_id in runs.items()
     }
 
 
-def _mend(scene: Scene, runs: dict[str, str]) -> None:
-    """Let the run that failed succeed, and wait until that is told."""
-    told = len(scene.receiver.told(f"RECOVERED: {FAILING}"))
+def _fix(scene: Scene, runs: dict[str, str]) -> None:
+    """Clear the failed run so that it succeeds, and wait for the message of its recovery."""
+    received = len(scene.receiver.told(f"RECOVERED: {FAILING}"))
     scene.products.execute("alter table delivery.gone rename to sending_domains")
     state = scene.clear(FAILING, runs[FAILING])["state"]
-    _prove(state == "success", f"The mended run ended as {state}.")
-    scene.receiver.wait_until_told(f"RECOVERED: {FAILING}", told + 1)
+    _prove(state == "success", f"The cleared run ended as {state}.")
+    scene.receiver.wait_until_told(f"RECOVERED: {FAILING}", received + 1)
 
 
 def _attempted(scene: Scene, newest: int) -> tuple[datetime, str]:
-    """When the message was written that could not be sent yet, and why not."""
+    """Return when the unsent message was stored, and why it could not be sent."""
     query = """
         select created_at, error from ops.alert_messages
         where id > %s and text like %s and sent_at is null and attempts > 0
     """
     rows = scene.products.execute(query, [newest, f"FAILED: {FAILING}%"]).fetchall()
     if len(rows) != 1:
-        msg = f"{len(rows)} messages wait after an attempt"
+        msg = f"{len(rows)} messages are unsent after an attempt"
         raise NotYetError(msg)
     return rows[0][0], rows[0][1]
 
 
-def stopped_scheduler_is_told_and_caught_up(scene: Scene) -> None:
-    """Without a scheduler bars are stale, which is told; with it again no window is missing, which is told, too."""
+def stopped_scheduler_is_reported_and_catches_up(scene: Scene) -> None:
+    """Without a scheduler, stale bars raise an alert. After a restart, no window is missing and the alert recovers."""
     stack, receiver = scene.stack, scene.receiver
-    # A run that was told to stop would be tried again, and that is another story.
+    # A run that is interrupted would be retried, which this drill does not cover.
     stack.airflow.wait_for_run(CANDLES_DAG)
-    before = len(receiver.told())
-    _prove(stack.freshness()[0] == 200, f"Before it began, the data was {stack.freshness()[1]}.")  # noqa: PLR2004
+    received = len(receiver.told())
+    _prove(stack.freshness()[0] == 200, f"Before the drill, the data was {stack.freshness()[1]}.")  # noqa: PLR2004
     stopped = datetime.now(UTC)
-    scene.say("The scheduler is stopped; waiting until bars are stale")
+    scene.say("Stopping the scheduler, and waiting until bars are stale")
     stack.supervisor.stop_program("scheduler")
 
     (alarm,) = receiver.wait_until_told("STALE: ohlcv.bars", 1, seconds=STALE_WITHIN.total_seconds())
-    told_at = datetime.now(UTC)
+    alerted_at = datetime.now(UTC)
     status, states = stack.freshness()
-    _prove((status, states["ohlcv.bars"]) == (503, "stale"), f"/api/freshness answered {status}: {states}")
-    scene.say(f"  after {(told_at - stopped).total_seconds():.0f} s: {alarm}")
-    scene.say(f"  /api/freshness answers {status}: {states}")
+    _prove((status, states["ohlcv.bars"]) == (503, "stale"), f"/api/freshness returned {status}: {states}")
+    scene.say(f"  after {(alerted_at - stopped).total_seconds():.0f} s: {alarm}")
+    scene.say(f"  /api/freshness returns {status}: {states}")
 
-    time.sleep(max(0.0, (stopped + MISSED_AT_LEAST * INTERVAL + INTERVAL / 5 - told_at).total_seconds()))
+    time.sleep(max(0.0, (stopped + MIN_MISSED_RUNS * INTERVAL + INTERVAL / 5 - alerted_at).total_seconds()))
     started = datetime.now(UTC)
-    scene.say(f"The scheduler is started, after {(started - stopped).total_seconds():.0f} s")
+    scene.say(f"Starting the scheduler after {(started - stopped).total_seconds():.0f} s")
     stack.supervisor.start_program("scheduler")
     (recovery,) = receiver.wait_until_told("RECOVERED: ohlcv.bars", 1, seconds=300)
     scene.say(f"  after {(datetime.now(UTC) - started).total_seconds():.0f} s: {recovery}")
@@ -284,54 +286,54 @@ def stopped_scheduler_is_told_and_caught_up(scene: Scene) -> None:
     missed = wait(lambda: _missed_runs(stack, stopped, started), seconds=300, every=2)
     windows = wait(lambda: _compared_windows(scene, stopped, started), seconds=300, every=5)
     status, states = stack.freshness()
-    _prove(status == 200, f"/api/freshness answered {status}: {states}")  # noqa: PLR2004
-    scene.say(f"  {missed} runs were missed, and all were made; {windows} bars are what the candles give")
+    _prove(status == 200, f"/api/freshness returned {status}: {states}")  # noqa: PLR2004
+    scene.say(f"  {missed} missed runs succeeded; {windows} bars are equal to those of the candles")
 
     about = ("ohlcv.bars", CANDLES_DAG)
-    texts = [text for text in receiver.told()[before:] if any(name in text for name in about)]
+    texts = [text for text in receiver.told()[received:] if any(name in text for name in about)]
     starts = [text.split(":")[0] for text in texts]
-    _prove(starts == ["STALE", "RECOVERED"], f"It was told {texts}")
+    _prove(starts == ["STALE", "RECOVERED"], f"The receiver got {texts}.")
 
 
 def _missed_runs(stack: Stack, stopped: datetime, started: datetime) -> int:
-    """How many runs were due meanwhile; all have to have succeeded, none may be left out."""
+    """Return the number of runs that were due meanwhile. All must have succeeded, without a gap."""
     runs = [run for run in stack.airflow.runs(CANDLES_DAG) if run["run_type"] == "scheduled"]
     due = sorted(datetime.fromisoformat(run["run_after"]) for run in runs)
     gaps = [later for earlier, later in pairwise(due) if later - earlier != INTERVAL]
     _prove(not gaps, f"Runs are missing before {gaps}.")
     missed = [run for run in runs if stopped < datetime.fromisoformat(run["run_after"]) <= started]
     states = [run["state"] for run in missed]
-    if due[-1] + INTERVAL <= started or len(missed) < MISSED_AT_LEAST or set(states) != {"success"}:
-        msg = f"missed runs up to {due[-1]} are {states}"
+    if due[-1] + INTERVAL <= started or len(missed) < MIN_MISSED_RUNS or set(states) != {"success"}:
+        msg = f"The states of the missed runs up to {due[-1]} are {states}."
         raise NotYetError(msg)
     return len(missed)
 
 
 def _compared_windows(scene: Scene, stopped: datetime, started: datetime) -> int:
-    """How many windows of 15 minutes, from the hour before on, ended before the scheduler was back; all are right."""
+    """Return the number of 15m windows of the outage and the hour before it. All must have correct bars."""
     quarter = timedelta(minutes=15)
     ends = started - (started - datetime.min.replace(tzinfo=UTC)) % quarter
     since = stopped - (stopped - datetime.min.replace(tzinfo=UTC)) % quarter - 4 * quarter
-    different = scene.products.execute(NOT_AS_CANDLES, {"but": POISONED, "since": since, "until": ends}).fetchall()
+    different = scene.products.execute(WRONG_BARS, {"but": POISONED, "since": since, "until": ends}).fetchall()
     if different:
-        msg = f"bars that are not what the candles give: {different}"
+        msg = f"Bars differ from their candles: {different}"
         raise NotYetError(msg)
     query = "select count(*) from ohlcv.bars where timeframe = '15m' and symbol <> %s and ts >= %s and ts < %s"
     ((windows,),) = scene.products.execute(query, [POISONED, since, ends]).fetchall()
-    _prove(windows > 0, "There was no window to compare.")
+    _prove(windows > 0, "There are no windows to compare.")
     return int(windows)
 
 
 @contextmanager
 def _feed(stack: Stack) -> Iterator[None]:
-    """Candles come in as they do from a market, in the ``with`` block."""
-    over = threading.Event()
+    """Insert new candles continuously in the ``with`` block, as a market feed does."""
+    stopped = threading.Event()
 
     def feed() -> None:
-        # What was loaded ends up to five minutes ago.
+        # The sample data ends up to five minutes ago.
         sent = datetime.now(UTC) - timedelta(minutes=10)
         with psycopg.connect(stack.products_url, autocommit=True) as products:
-            while not over.wait(5):
+            while not stopped.wait(5):
                 now = datetime.now(UTC)
                 with products.transaction():
                     load_new_candles(products, sent, now)
@@ -342,10 +344,10 @@ def _feed(stack: Stack) -> Iterator[None]:
     try:
         yield
     finally:
-        over.set()
+        stopped.set()
         thread.join()
 
 
-def _prove(is_so: bool, seen: str) -> None:  # noqa: FBT001
-    if not is_so:
-        raise DrillError(seen)
+def _prove(condition: bool, problem: str) -> None:  # noqa: FBT001
+    if not condition:
+        raise DrillError(problem)

@@ -1,8 +1,8 @@
-"""What `make scale-out` proves: Celery workers, one of them killed, write what a single machine writes.
+"""Proof of ``make scale-out``: two Celery workers, one of which is killed, write the same rows as a single machine.
 
-Two stacks on the same sample data process the same day, one after the other. The first runs its tasks itself; the
-second gives them to two Celery workers, one of which is killed (``kill -9``, with all that it has started) while it
-holds a task. After that, every table that the runs wrote has to have the same rows.
+Two stacks with the same sample data process the same day, one after the other. The first stack executes its tasks
+itself. The second has two Celery workers; one is killed (``kill -9``, with its child processes) while it executes a
+task. Afterwards, every table that the runs wrote must have the same rows in both stacks.
 """
 
 from __future__ import annotations
@@ -31,27 +31,27 @@ if TYPE_CHECKING:
 
 WORKERS = 2
 
-MOST_RUNS = 12
-"""Runs of one DAG: the day's last ones, of those that fire more often."""
+MAX_RUNS = 12
+"""Maximum number of runs of one DAG: the last ones of the day."""
 
 HELD_DAG, HELD_TABLE = "click_rollups", "public.click_rollups"
-"""A DAG whose task waits for a lock on its table: the worker that is killed surely has a task."""
+"""DAG whose task waits for a lock on its table, so that the killed worker has a running task."""
 
-IN_TURN = "ohlcv_aggregation"
-"""A DAG whose runs leave what another one is at work on to the next one: side by side, the last one would have none."""
+SEQUENTIAL = "ohlcv_aggregation"
+"""DAG whose runs skip the work of other active runs: in parallel, the last run could leave some of it undone."""
 
 SHIPPED = (
     "AIRFLOW__CELERY__WORKER_CONCURRENCY",
     "AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT",
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT",
 )
-"""Of docker-compose.yaml, what decides how workers work and how the death of one is dealt with."""
+"""Settings of docker-compose.yaml that decide how workers run and how the loss of one is handled."""
 
 NO_SCHEDULE = {"AGGREGATOR_START_DATE": "2999-01-01"}
-"""Nothing runs but what is asked for."""
+"""Prevents scheduled runs."""
 
 NOT_COMPARED = r"(^|_)(at|owner)$|^(total_runs|last_error)$"
-"""Columns that say when, by whom and in how many tries something was done."""
+"""Columns that depend on time, owner or number of attempts."""
 
 _COLUMNS = """
 select table_schema, table_name, array_agg(column_name::text order by ordinal_position)
@@ -65,15 +65,15 @@ group by table_schema, table_name
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one stack did.
+    """Outcome of one stack.
 
     Attributes:
-        seconds: From the first run's start to the end of the last one.
-        runs: How many there were.
-        written: Table → number and digest of its rows, of those that the runs changed.
-        lost: The tasks that the killed worker had.
-        retried: The tasks that took more than one try.
-        recovery_seconds: From the worker's death to the next try of the last of the tasks it had.
+        seconds: From the start of the first run to the end of the last one.
+        runs: Number of runs.
+        written: Table that the runs changed → number and digest of its rows.
+        lost: Tasks that the killed worker was executing.
+        retried: Tasks that took more than one attempt.
+        recovery_seconds: From the kill until all lost tasks were retried.
     """
 
     seconds: float
@@ -88,11 +88,11 @@ def run(home: Path, say: Callable[[str], object]) -> tuple[Outcome, Outcome]:
     """Process the day before yesterday on a single machine, and then on workers.
 
     Args:
-        home: Folder of the two stacks, which are removed.
-        say: Is told each step before it begins.
+        home: Folder of the two stacks; they are removed.
+        say: Prints each step before it starts.
 
     Returns:
-        What the single machine did, and what the workers did.
+        The outcome of the single machine, and that of the workers.
 
     Raises:
         StackError: A run failed, or the UTC day ended meanwhile.
@@ -101,53 +101,61 @@ def run(home: Path, say: Callable[[str], object]) -> tuple[Outcome, Outcome]:
     single = _process(Stack(home / "single", configuration=NO_SCHEDULE), day, say)
     scaled = _process(Stack(home / "workers", workers=WORKERS, configuration={**NO_SCHEDULE, **shipped()}), day, say)
     if whole_day(datetime.now(UTC)) != day:
-        msg = "The UTC day ended meanwhile, so the two had different sample data. Run it again."
+        msg = "The UTC day ended meanwhile, so the stacks had different sample data. Run the command again."
         raise StackError(msg)
     return single, scaled
 
 
 def whole_day(now: datetime) -> date:
-    """The latest UTC day of which every run is due, whatever the hour: one that is not due yet would only be queued."""
+    """Return the latest UTC day all of whose runs are due at any hour. A run that is not due would stay queued."""
     return (now - timedelta(days=2)).date()
 
 
 def report(single: Outcome, scaled: Outcome, console: Console) -> int:
-    """Print how the two compare.
+    """Print a comparison of the outcomes.
+
+    Args:
+        single: Outcome of the single machine.
+        scaled: Outcome of the workers.
+        console: Output.
 
     Returns:
-        0 if both wrote the same, else 1.
+        The exit code: 0 if both wrote the same rows and a lost task was retried, else 1.
     """
     different = differences(single.written, scaled.written)
-    table = Table("written by the runs", "rows", "workers beside the single machine")
+    table = Table("written by the runs", "rows", "workers and single machine")
     for name, (rows, _) in sorted(scaled.written.items()):
         table.add_row(name, str(rows), "[red]different[/]" if name in different else "equal")
     console.print(table)
     console.print(
         f"{single.runs} runs: {single.seconds:.0f} s on one machine, {scaled.seconds:.0f} s on {WORKERS} workers.\n"
-        f"One worker was killed; all that it had was being tried again {scaled.recovery_seconds:.0f} s later.\n"
-        f"It had: {', '.join(scaled.lost)}\nTried more than once: {', '.join(scaled.retried)}"
+        f"One worker was killed. All of its tasks were retried within {scaled.recovery_seconds:.0f} s.\n"
+        f"Its tasks: {', '.join(scaled.lost)}\nTasks with more than one attempt: {', '.join(scaled.retried)}"
     )
     if different:
-        console.print(f"[red]Not the same: {', '.join(different)}[/]")
+        console.print(f"[red]Tables that differ: {', '.join(different)}[/]")
     return 1 if different or not scaled.written or not scaled.lost else 0
 
 
 def differences(one: Mapping[str, object], other: Mapping[str, object]) -> list[str]:
-    """The names of what only one of two has, or both have differently."""
+    """Return the keys whose values differ, or that only one of the mappings has."""
     return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
 
 
 def shipped() -> dict[str, str]:
-    """The values of docker-compose.yaml that the proof is for."""
+    """Return the settings of docker-compose.yaml to which the proof applies."""
     environment = yaml.safe_load((REPOSITORY / "docker-compose.yaml").read_text())["x-airflow-common"]["environment"]
     return {name: environment[name] for name in SHIPPED}
 
 
 def digests(connection: psycopg.Connection) -> dict[str, tuple[int, str]]:
-    """Table → number and digest of its rows, without the columns that no two executions have in common.
+    """Hash the rows of each table, without the columns that differ between executions.
 
     Args:
-        connection: To the products' database.
+        connection: Connection to the products' database.
+
+    Returns:
+        Table → number and digest of its rows.
     """
     found = {}
     for schema, table, columns in connection.execute(_COLUMNS, [NOT_COMPARED]).fetchall():
@@ -158,13 +166,13 @@ def digests(connection: psycopg.Connection) -> dict[str, tuple[int, str]]:
 
 
 def _process(stack: Stack, day: date, say: Callable[[str], object]) -> Outcome:
-    stack.remove()  # what one that was killed has left
+    stack.remove()  # files of a killed process
     try:
         stack.start(Ports.free(), durable=False, say=say)
         with psycopg.connect(stack.products_url, autocommit=True) as products:
             before = digests(products)
-            say(f"Running {day} of {len(dag_ids())} DAGs on {len(stack.workers) or 'no'} workers")
-            began = time.monotonic()
+            say(f"Running {len(dag_ids())} DAGs for {day} on {len(stack.workers) or 'no'} workers")
+            started = time.monotonic()
             killed_at, lost = datetime.now(UTC), set[str]()
             with products.transaction():
                 if stack.workers:
@@ -173,55 +181,55 @@ def _process(stack: Stack, day: date, say: Callable[[str], object]) -> Outcome:
                 if stack.workers:
                     killed_at, lost = _kill_worker(stack, runs // 2, say)
             wait(lambda: _refuse_unfinished(stack, runs), seconds=1800, every=2)
-            seconds = time.monotonic() - began
+            seconds = time.monotonic() - started
             after = digests(products)
         retried = {_name(task): task for task in _tasks(stack) if task["try_number"] > 1}
-        back = [datetime.fromisoformat(retried[name]["start_date"]) for name in lost if name in retried]
+        retried_at = [datetime.fromisoformat(retried[name]["start_date"]) for name in lost if name in retried]
         return Outcome(
             seconds=seconds,
             runs=runs,
             written={name: after[name] for name in differences(before, after)},
             lost=sorted(lost),
             retried=sorted(retried),
-            recovery_seconds=(max(back, default=killed_at) - killed_at).total_seconds(),
+            recovery_seconds=(max(retried_at, default=killed_at) - killed_at).total_seconds(),
         )
     finally:
         stack.remove()
 
 
 def _backfill(stack: Stack, dag_id: str, day: date) -> int:
-    """Start a DAG's runs of a day, or of the sample's first month if none begins on that day; return their number."""
+    """Start the runs of a DAG for a day, or for the first month of the sample if the day has none; count them."""
     for first in (day, activity_since(datetime.now(UTC).date())):
         window = {"dag_id": dag_id, "from_date": f"{first}T00:00:00Z", "to_date": f"{first}T23:59:59Z"}
         dates = [run["logical_date"] for run in stack.airflow.post("backfills/dry_run", **window)["backfills"]]
         if dates:
             break
-    dates = sorted(dates)[-MOST_RUNS:]
+    dates = sorted(dates)[-MAX_RUNS:]
     dag = stack.airflow.get(f"dags/{dag_id}/details")
-    # Webhooks of a day that is over are sent to those only who ask for it.
+    # Webhooks of past days are sent only with this param.
     conf = {"resend": True} if "resend" in dag["params"] else {}
     window["from_date"] = dates[0]
-    at_once = 1 if dag_id == IN_TURN else dag["max_active_runs"]
-    stack.airflow.post("backfills", **window, max_active_runs=at_once, dag_run_conf=conf)
+    max_active_runs = 1 if dag_id == SEQUENTIAL else dag["max_active_runs"]
+    stack.airflow.post("backfills", **window, max_active_runs=max_active_runs, dag_run_conf=conf)
     return len(dates)
 
 
 def _kill_worker(stack: Stack, finished_runs: int, say: Callable[[str], object]) -> tuple[datetime, set[str]]:
-    """Kill the worker that has the held task, as soon as so many runs are over; return when, and what it had."""
+    """Kill the worker of the held task once enough runs have finished; return the time, and the tasks of the worker."""
 
     def holder() -> str:
         if sum(run["state"] in FINISHED for run in _runs(stack)) < finished_runs:
-            msg = f"less than {finished_runs} runs are over"
+            msg = f"fewer than {finished_runs} runs have finished"
             raise NotYetError(msg)
         pids = {task["pid"] for task in _tasks(stack) if task["dag_id"] == HELD_DAG and task["state"] == "running"}
         for worker in stack.workers:
             if pids & {process.pid for process in stack.supervisor.processes_of(worker)}:
                 return worker
-        msg = f"no worker has the task of {HELD_DAG}"
+        msg = f"no worker is executing the task of {HELD_DAG}"
         raise NotYetError(msg)
 
     worker: str = wait(holder, seconds=900)
-    say(f"Killing {worker}, which has that task; waiting for the other one to do all that is left")
+    say(f"Killing {worker}, which is executing the task of {HELD_DAG}; waiting for the other worker to finish all runs")
     processes = stack.supervisor.processes_of(worker)
     for process in processes:
         process.kill()
@@ -238,7 +246,7 @@ def _refuse_unfinished(stack: Stack, runs: int) -> None:
         msg = f"Runs of {', '.join(failed)} failed. Their logs were in {stack.home / 'airflow' / 'logs'}"
         raise StackError(msg)
     if (finished := states.count("success")) < runs:
-        msg = f"{finished} of {runs} runs are over"
+        msg = f"{finished} of {runs} runs have finished"
         raise NotYetError(msg)
 
 

@@ -1,4 +1,4 @@
-"""The benches run, and their ways agree."""
+"""The benches run, and their alternatives store equal rows."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_quick_bench_compares_ours_with_the_peers(bench: str, ways: list[str]) -
         assert way in done.stdout
 
 
-def test_unknown_bench_is_named() -> None:
+def test_unknown_bench_is_an_error() -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
         [sys.executable, "-m", "dev.bench", "nothing"], env=environment, capture_output=True, text=True, check=False

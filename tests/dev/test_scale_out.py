@@ -1,9 +1,9 @@
-"""What the scale-out proof compares. That workers write the same is for `make scale-out` itself to show."""
+"""Comparisons of the scale-out proof. `make scale-out` itself tests that workers write the same rows."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from rich.console import Console
@@ -12,10 +12,13 @@ from dev.scale_out import Outcome, differences, digests, report, shipped, whole_
 from dev.stack import Ports, Stack, StackError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    import psycopg
     from airflow.dag_processing.dagbag import DagBag
 
-OTHERWISE = {"analytics_monthly_usage", "kpi_dispatch"}
-"""DAGs without an interval that ends with the day."""
+NO_DAILY_INTERVAL = {"analytics_monthly_usage", "kpi_dispatch"}
+"""DAGs without an interval that ends with a UTC day."""
 
 TABLES = """
 create schema product;
@@ -28,22 +31,24 @@ create table ops.log (line text);
 
 
 @pytest.mark.parametrize("hour", range(24))
-def test_at_every_hour_each_run_of_the_day_is_due(dag_bag: DagBag, hour: int) -> None:
+def test_every_run_of_the_day_is_due_at_any_hour(dag_bag: DagBag, hour: int) -> None:
     now = datetime(2026, 11, 23, hour, 1, tzinfo=UTC)
-    timetables = {id_: dag.timetable for id_, dag in dag_bag.dags.items() if id_ not in OTHERWISE}
+    timetables: dict[str, Any] = {
+        id_: dag.timetable for id_, dag in dag_bag.dags.items() if id_ not in NO_DAILY_INTERVAL
+    }
     not_due = [id_ for id_, each in timetables.items() if each.latest_interval(now).end.date() <= whole_day(now)]
     assert len(timetables) == 8
     assert not_due == []
 
 
-def written(connection, *rows: tuple[str, int]) -> dict[str, tuple[int, str]]:
+def written(connection: psycopg.Connection, *rows: tuple[str, int]) -> dict[str, tuple[int, str]]:
     connection.execute("truncate product.rows")
     for row in rows:
         connection.execute("insert into product.rows (name, count) values (%s, %s)", row)
     return digests(connection)
 
 
-def test_digests_are_of_values_and_not_of_moments_or_order(connection) -> None:
+def test_digests_ignore_timestamps_and_order(connection: psycopg.Connection) -> None:
     connection.execute(TABLES)
     one, other = written(connection, ("a", 1), ("b", 2)), written(connection, ("b", 2), ("a", 1))
     assert one == other
@@ -51,12 +56,12 @@ def test_digests_are_of_values_and_not_of_moments_or_order(connection) -> None:
 
 
 @pytest.mark.parametrize("rows", [[("a", 1)], [("a", 1), ("b", 3)], [("a", 1), ("b", 2), ("b", 2)]])
-def test_a_row_that_differs_is_a_difference(connection, rows) -> None:
+def test_different_row_is_a_difference(connection: psycopg.Connection, rows: list[tuple[str, int]]) -> None:
     connection.execute(TABLES)
     assert differences(written(connection, ("a", 1), ("b", 2)), written(connection, *rows)) == ["product.rows"]
 
 
-def test_a_table_that_only_one_wrote_is_a_difference() -> None:
+def test_table_that_only_one_stack_wrote_is_a_difference() -> None:
     assert differences({"a": 1, "b": 1}, {"b": 1, "c": 1}) == ["a", "c"]
 
 
@@ -69,20 +74,20 @@ def outcome(rows: int = 1, *, lost: tuple[str, ...] = ("click_rollups.roll_up_cl
     [
         (outcome(), 0),
         (outcome(2), 1),
-        (outcome(lost=()), 1),  # nobody was killed while at work: nothing is proved
+        (outcome(lost=()), 1),  # the killed worker had no task, so nothing is proved
     ],
 )
-def test_exit_code_says_whether_it_is_proved(scaled: Outcome, code: int) -> None:
+def test_exit_code_is_0_if_rows_are_equal_and_a_task_was_lost(scaled: Outcome, code: int) -> None:
     assert report(outcome(), scaled, Console(quiet=True)) == code
 
 
-def test_proof_is_for_the_values_of_the_compose_file() -> None:
+def test_proof_uses_the_values_of_the_compose_file() -> None:
     values = shipped()
     assert int(values["AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT"]) == 60
     assert all(map(str.isdecimal, values.values()))
 
 
-def test_missing_redis_is_said_before_anything_is_started(monkeypatch, tmp_path) -> None:
+def test_missing_redis_fails_before_anything_is_started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     stack = Stack(tmp_path / "home", workers=1)
     with pytest.raises(StackError, match="redis-server, which is not there"):
