@@ -1,4 +1,4 @@
-"""KPIs as the registry has them, their jobs, and runs of their DAG."""
+"""Test data: registry entries, job records, and runs of ``kpi_dispatch`` without Airflow."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from aggregator.kpi.registry import Kpi
 from aggregator.kpi.trace_id import trace_id_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import psycopg
 
 TRACE = "trace_20250814_120000_abc12345"
@@ -24,37 +26,45 @@ URL = "https://n8n.example.com/webhook/w"
 
 
 def entry(id_: Any = "a", **more: Any) -> dict[str, Any]:
-    """An entry of the registry."""
+    """Return a registry entry as JSON."""
     return {"id": id_, "name": f"Name of {id_}", "type": "price", "active": True, "webhookUrl": URL, **more}
 
 
 def kpi(id_: str, **more: Any) -> Kpi:
-    """What an entry of the registry says."""
+    """Return a parsed registry entry."""
     return Kpi(id=id_, name=id_, type="price", active=True, webhook_url=URL, **more)
 
 
-def create(connection: psycopg.Connection, *ids: str, trace_id: str = TRACE, **more: Any) -> None:
-    """Write a job of these KPIs."""
+def create(connection: psycopg.Connection[Any], *ids: str, trace_id: str = TRACE, **more: Any) -> None:
+    """Create a job record with these KPIs."""
     jobs.create(connection, trace_id, [kpi(id_, **more) for id_ in ids], **{**RUN, "run_id": trace_id})
 
 
+def first(connection: psycopg.Connection[Any], query: Any, parameters: Sequence[Any] = ()) -> tuple[Any, ...]:
+    """Return the first row of a query, which must have one."""
+    row: tuple[Any, ...] | None = connection.execute(query, parameters).fetchone()
+    assert row is not None
+    return row
+
+
 def send(
-    connection: psycopg.Connection, id_: str, outcome: Any = "triggered", owner: str = "me", trace_id: str = TRACE
+    connection: psycopg.Connection[Any], id_: str, outcome: Any = "triggered", owner: str = "me", trace_id: str = TRACE
 ) -> None:
-    """Claim a KPI and record what came of it."""
+    """Claim a KPI and record its outcome."""
     assert jobs.claim(connection, trace_id, id_, owner) is jobs.Claim.CLAIMED
     error = None if outcome == "triggered" else "no"
     assert jobs.record(connection, trace_id, id_, owner, outcome, error=error) == outcome
 
 
 class Run:
-    """One run of the DAG, whose tasks a test calls one by one.
+    """A run of the DAG whose tasks a test executes one by one.
 
     Args:
         dag: The DAG.
         run_time: Logical date.
-        started: When its tasks begin; by default at once.
-        params: As in the trigger form.
+        started: Start of the first task. Default: the logical date.
+        name: Prefix of the run id.
+        params: Params of the run.
     """
 
     def __init__(
@@ -102,19 +112,19 @@ class Run:
         return result
 
     def plan(self) -> list[str]:
-        """Read the registry and create the job; the KPIs that would be sent."""
+        """Read the registry, create the job and return the names of the instances."""
         self.execute("read_registry")
         self.execute("create_job")
         return [task.kpi_id for task in self.instances()]
 
     def instances(self) -> list[Any]:
-        """The mapped instances, as Airflow makes them: the product of batches and indices."""
+        """The mapped instances as Airflow creates them: the product of batches and indices."""
         mapped = self.dag.get_task("trigger_kpi")
         values = [self.xcoms[task_id, "return_value"] for task_id in ("read_registry", "create_job")]
         return [mapped.unmap({"batch": batch, "index": index}) for batch in values[0] for index in values[1]]
 
     def send(self, *kpi_ids: str) -> dict[str, Any]:
-        """Run the instances of these KPIs, or all, at once; what each returned or raised."""
+        """Execute the instances of these KPIs, or all, concurrently. Returns their results or errors by KPI."""
         chosen = [pair for pair in enumerate(self.instances()) if not kpi_ids or pair[1].kpi_id in kpi_ids]
 
         def one(pair: tuple[int, Any]) -> Any:
@@ -128,7 +138,8 @@ class Run:
             return dict(zip([task.kpi_id for _, task in chosen], threads.map(one, chosen), strict=True))
 
     def finalize(self) -> dict[str, Any]:
-        return self.dag.get_task("settle_job").execute(self.context("settle_job"))
+        summary: dict[str, Any] = self.dag.get_task("settle_job").execute(self.context("settle_job"))
+        return summary
 
     def clear(self) -> None:
         self.clears += 1

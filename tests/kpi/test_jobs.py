@@ -1,4 +1,4 @@
-"""What became of each KPI: claimed once, recorded by its owner, reported by n8n, given up in time."""
+"""Job records: claims, outcomes, reports, timeouts and the allowed state transitions."""
 
 from __future__ import annotations
 
@@ -18,32 +18,34 @@ from hypothesis import strategies as st
 from aggregator.core.errors import PermanentError
 from aggregator.kpi import jobs
 from aggregator.kpi.jobs import Claim, Report, Status
-from tests.kpi_data import RUN, TRACE, create, kpi, send
+from tests.kpi_data import RUN, TRACE, create, first, kpi, send
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from psycopg.rows import TupleRow
+
+    Connection = psycopg.Connection[TupleRow]
+
 OTHER = "trace_20250814_150000_00000000"
-"""Of another run of the same day."""
+"""Trace id of another run of the same day."""
 
-LOST = "The task ended between the request and its answer; n8n may have run the workflow."
+LOST = "The task ended before it recorded a response. n8n may have run the workflow."
 
 
-def statuses(connection: psycopg.Connection) -> dict[str, str]:
+def statuses(connection: Connection) -> dict[str, str]:
     return dict(connection.execute("select kpi_id, status from kpi.job_kpis order by kpi_id").fetchall())
 
 
-def one(connection: psycopg.Connection, columns: str, id_: str = "a") -> tuple[Any, ...]:
-    row = connection.execute(f"select {columns} from kpi.job_kpis where kpi_id = %s", [id_]).fetchone()
-    assert row
-    return row
+def one(connection: Connection, columns: str, id_: str = "a") -> tuple[Any, ...]:
+    return first(connection, f"select {columns} from kpi.job_kpis where kpi_id = %s", [id_])
 
 
-def all_at_once(database_url: str, *calls: Callable[[psycopg.Connection], Any]) -> list[Any]:
-    """What calls answer that begin together, each on a connection of its own, committed at its end."""
+def all_at_once(database_url: str, *calls: Callable[[Connection], Any]) -> list[Any]:
+    """Start calls at the same time, each on its own connection, and return their results."""
     together = Barrier(len(calls))
 
-    def call(one: Callable[[psycopg.Connection], Any]) -> Any:
+    def call(one: Callable[[Connection], Any]) -> Any:
         with psycopg.connect(database_url) as connection:
             together.wait()
             return one(connection)
@@ -52,15 +54,42 @@ def all_at_once(database_url: str, *calls: Callable[[psycopg.Connection], Any]) 
         return list(threads.map(call, calls))
 
 
-def waits_for_a_lock(watcher: psycopg.Connection, other: psycopg.Connection) -> bool:
+def put(connection: Connection, trace_id: str, id_: str, state: str, *, resend_granted: bool = False) -> None:
+    """Write one KPI in this state, sent by the owner ``first``."""
+    if state == "no row":
+        return
+    connection.execute(
+        """
+        with job as (
+            insert into kpi.jobs (trace_id, dag_id, run_id, environment) values (%(trace_id)s, 'd', %(trace_id)s, 'e')
+            on conflict do nothing
+        )
+        insert into kpi.job_kpis (trace_id, kpi_id, name, type, report_back, metadata)
+        values (%(trace_id)s, %(id)s, 'n', 't', true, '{}')
+        """,
+        {"trace_id": trace_id, "id": id_},
+    )
+    where = "where trace_id = %s and kpi_id = %s"
+    connection.execute(f"update kpi.job_kpis set owner = 'first', resend = %s {where}", [resend_granted, trace_id, id_])
+    for step in PATHS[state]:
+        connection.execute(f"update kpi.job_kpis set status = %s {where}", [step, trace_id, id_])
+
+
+def row(connection: Connection, id_: str) -> tuple[Any, ...]:
+    """Status, owner, error and end of a KPI of the job."""
+    query = "select status, owner, error, completed_at from kpi.job_kpis where trace_id = %s and kpi_id = %s"
+    return connection.execute(query, [TRACE, id_]).fetchone() or ("no row", None, None, None)
+
+
+def waits_for_a_lock(watcher: Connection, other: Connection) -> bool:
     query = "select from pg_stat_activity where pid = %s and wait_event_type = 'Lock'"
     return watcher.execute(query, [other.info.backend_pid]).fetchone() is not None
 
 
 class TestRecord:
-    def test_is_the_products_json(self, kpi_db) -> None:
+    def test_new_record_has_the_json_of_the_product(self, kpi_db: Connection) -> None:
         create(kpi_db, "cmc-btc-price")
-        (record,) = kpi_db.execute("select record from kpi.job_records").fetchone()
+        (record,) = first(kpi_db, "select record from kpi.job_records")
         created = record.pop("createdAt")
         assert created.endswith("Z")
         assert record.pop("updatedAt") == created
@@ -79,7 +108,7 @@ class TestRecord:
             "metadata": {"totalKPIs": 1, "completedKPIs": 0, "failedKPIs": 0, "environment": "development"},
         }
 
-    def test_tells_what_became_of_each(self, kpi_db) -> None:
+    def test_record_has_status_error_and_retries_of_each_kpi(self, kpi_db: Connection) -> None:
         create(kpi_db, "a", "b", report_back=True)
         jobs.claim(kpi_db, TRACE, "a", "me")
         jobs.record(kpi_db, TRACE, "a", "me", "failed", retry_count=3, error="The requested webhook is not registered.")
@@ -87,7 +116,7 @@ class TestRecord:
         jobs.report(kpi_db, TRACE, "b", "completed")
         jobs.finalize(kpi_db, TRACE)
 
-        (record,) = kpi_db.execute("select record from kpi.job_records").fetchone()
+        (record,) = first(kpi_db, "select record from kpi.job_records")
 
         assert record["status"] == "partial"
         assert record["metadata"] == {"totalKPIs": 2, "completedKPIs": 1, "failedKPIs": 1, "environment": "development"}
@@ -97,7 +126,7 @@ class TestRecord:
         assert (completed["status"], completed["error"]) == ("completed", None)
         assert completed["completedAt"].endswith("Z")
 
-    def test_what_is_strange_is_stored_as_it_is(self, kpi_db) -> None:
+    def test_unusual_ids_and_metadata_are_stored_unchanged(self, kpi_db: Connection) -> None:
         deep: Any = "🦊"
         for _ in range(50):
             deep = {"{{ var.value.secret }}": [deep]}
@@ -116,7 +145,7 @@ class TestRecord:
 
 
 class TestCreate:
-    def test_again_keeps_what_was_sent_adds_what_is_new_and_takes_out_what_is_gone(self, kpi_db) -> None:
+    def test_second_create_keeps_sent_adds_new_and_deletes_removed_kpis(self, kpi_db: Connection) -> None:
         create(kpi_db, "accepted", "failed", "gone", "gone and failed", "gone but accepted")
         for id_ in ("accepted", "gone but accepted"):
             send(kpi_db, id_)
@@ -137,7 +166,7 @@ class TestCreate:
         assert kpi_db.execute("select settled_at from kpi.jobs").fetchone() == (None,)
         assert [(id_, xmin) for id_, xmin, _ in kpi_db.execute(versions)] == [(id_, xmin) for id_, xmin, _ in before]
 
-    def test_again_what_was_accepted_is_not_awaited_all_of_a_sudden(self, kpi_db) -> None:
+    def test_second_create_does_not_change_report_back_of_an_accepted_kpi(self, kpi_db: Connection) -> None:
         create(kpi_db, "accepted", "failed")
         send(kpi_db, "accepted")
         send(kpi_db, "failed", "failed")
@@ -145,7 +174,7 @@ class TestCreate:
         assert one(kpi_db, "report_back", "accepted") == (False,)
         assert one(kpi_db, "report_back", "failed") == (True,)
 
-    def test_again_with_nothing_to_send_leaves_the_job_settled(self, kpi_db) -> None:
+    def test_second_create_with_nothing_to_send_keeps_the_job_final(self, kpi_db: Connection) -> None:
         create(kpi_db, "a")
         send(kpi_db, "a")
         jobs.finalize(kpi_db, TRACE)
@@ -155,27 +184,77 @@ class TestCreate:
             "triggered",
         )
 
-    def test_trace_id_of_another_run_is_refused(self, kpi_db) -> None:
+    def test_trace_id_of_another_run_is_rejected(self, kpi_db: Connection) -> None:
         create(kpi_db, "a")
         with pytest.raises(psycopg.errors.UniqueViolation):
             jobs.create(kpi_db, TRACE, [kpi("b")], **{**RUN, "run_id": "another"})
         assert statuses(kpi_db) == {"a": "pending"}
 
-    def test_ten_at_once_are_one(self, kpi_db, kpi_database_url) -> None:
+    def test_ten_concurrent_creates_write_one_job(self, kpi_db: Connection, kpi_database_url: str) -> None:
         ids = [f"{number}" for number in range(50)]
         for _ in range(5):
             kpi_db.execute("delete from kpi.jobs")
             all_at_once(kpi_database_url, *[lambda connection: create(connection, *ids)] * 10)
             assert statuses(kpi_db) == dict.fromkeys(sorted(ids), "pending")
 
-    def test_empty_registry_is_a_job_that_is_done(self, kpi_db) -> None:
+    def test_job_without_kpis_is_completed(self, kpi_db: Connection) -> None:
         create(kpi_db)
         summary = jobs.finalize(kpi_db, TRACE)
         assert (summary.status, summary.kpis, summary.problems) == ("completed", {}, [])
 
 
+STATES = ("no row", *Status)
+SENT = {"sending", "triggered", "unknown", "completed", "timeout"}
+"""States in which another run of the day prevents this one from sending."""
+
+NOT_SENT = {"no row", "pending", "failed"}
+ANY, NO, FIRST, AGAIN = {"no", "first", "again"}, {"no"}, {"first"}, {"again"}
+ENDED = {"triggered", "completed", "timeout"}
+DECISIONS: dict[str, tuple[set[str], set[str], set[str], Claim | None, str]] = {
+    "not sent": ({"pending", "failed"}, NOT_SENT, ANY, Claim.CLAIMED, "sending"),
+    "sent by another run": ({"pending", "failed"}, SENT, NO, Claim.SENT_BY_ANOTHER_RUN, "no row"),
+    "sent by another run, resend": ({"pending", "failed"}, SENT, FIRST | AGAIN, Claim.CLAIMED, "sending"),
+    "sending": ({"sending"}, NOT_SENT | SENT, ANY, Claim.UNKNOWN, "unknown"),
+    "accepted": (ENDED, NOT_SENT | SENT, NO | AGAIN, Claim.ACCEPTED, "unchanged"),
+    "accepted, resend": (ENDED, NOT_SENT | SENT, FIRST, Claim.CLAIMED, "sending"),
+    "unknown": ({"unknown"}, NOT_SENT | SENT, NO | AGAIN, Claim.UNKNOWN, "unchanged"),
+    "unknown, resend": ({"unknown"}, NOT_SENT | SENT, FIRST, Claim.CLAIMED, "sending"),
+    "no row": ({"no row"}, NOT_SENT, ANY, None, "no row"),
+    "no row, sent by another run": ({"no row"}, SENT, NO, Claim.SENT_BY_ANOTHER_RUN, "no row"),
+    "no row, sent by another run, resend": ({"no row"}, SENT, FIRST | AGAIN, None, "no row"),
+}
+"""The rows of the table in ``claim_kpi.sql``: own states, states in the other run, ``_resend``, result, state after."""
+
+
+class TestDecisionTable:
+    def test_each_combination_is_in_one_row(self) -> None:
+        rows = [
+            combination for own, other, resend, *_ in DECISIONS.values() for combination in product(own, other, resend)
+        ]
+        assert sorted(rows) == sorted(product(STATES, STATES, ANY))
+
+    @pytest.mark.parametrize(("own", "other", "resend", "result", "after"), DECISIONS.values(), ids=DECISIONS)
+    def test_claim_has_the_result_of_its_row(
+        self, kpi_db: Connection, own: set[str], other: set[str], resend: set[str], result: Claim | None, after: str
+    ) -> None:
+        for before, elsewhere, asked, owner in product(own, other, resend, ["first", "second"]):
+            id_ = f"{before}, {elsewhere}, {asked}, {owner}"
+            put(kpi_db, OTHER, id_, elsewhere)
+            put(kpi_db, TRACE, id_, before, resend_granted=asked == "again")
+            try:
+                claim = jobs.claim(kpi_db, TRACE, id_, owner, resend=asked != "no")
+            except PermanentError:
+                claim = None
+            state, owner_after, error, completed_at = row(kpi_db, id_)
+            assert (claim, state) == (result, before if after == "unchanged" else after), id_
+            if claim is Claim.CLAIMED:
+                assert (owner_after, error, completed_at) == (owner, None, None), id_
+            elif state != "no row":
+                assert owner_after == "first", id_
+
+
 class TestClaim:
-    def test_what_was_accepted_is_not_sent_again(self, kpi_db) -> None:
+    def test_accepted_kpi_is_not_sent_again(self, kpi_db: Connection) -> None:
         create(kpi_db, "a", report_back=True)
         send(kpi_db, "a")
         assert jobs.claim(kpi_db, TRACE, "a", "other") is Claim.ACCEPTED
@@ -183,21 +262,21 @@ class TestClaim:
         assert jobs.claim(kpi_db, TRACE, "a", "other") is Claim.ACCEPTED
         assert one(kpi_db, "owner, status") == ("me", "completed")
 
-    def test_what_failed_is_sent_again(self, kpi_db) -> None:
+    def test_failed_kpi_is_sent_again(self, kpi_db: Connection) -> None:
         create(kpi_db, "a")
         send(kpi_db, "a", "failed")
         assert jobs.claim(kpi_db, TRACE, "a", "other") is Claim.CLAIMED
         jobs.record(kpi_db, TRACE, "a", "other", "triggered", retry_count=2)
         assert one(kpi_db, "status, error, retry_count, completed_at") == ("triggered", None, 3, None)
 
-    def test_owner_that_was_killed_leaves_unknown_and_no_second_request(self, kpi_db) -> None:
+    def test_killed_owner_leaves_unknown_and_no_second_request(self, kpi_db: Connection) -> None:
         create(kpi_db, "a")
         jobs.claim(kpi_db, TRACE, "a", "killed")
         assert jobs.claim(kpi_db, TRACE, "a", "next try") is Claim.UNKNOWN
-        assert jobs.claim(kpi_db, TRACE, "a", "the one after it") is Claim.UNKNOWN
+        assert jobs.claim(kpi_db, TRACE, "a", "third try") is Claim.UNKNOWN
         assert one(kpi_db, "status, error") == ("unknown", LOST)
 
-    def test_owner_that_was_thought_dead_may_say_what_came_of_it(self, kpi_db) -> None:
+    def test_slow_owner_may_record_its_outcome_after_a_second_claim(self, kpi_db: Connection) -> None:
         create(kpi_db, "a")
         jobs.claim(kpi_db, TRACE, "a", "slow")
         jobs.claim(kpi_db, TRACE, "a", "next try")
@@ -205,33 +284,7 @@ class TestClaim:
         assert jobs.record(kpi_db, TRACE, "a", "slow", "triggered") is Status.TRIGGERED
         assert one(kpi_db, "status, error") == ("triggered", None)
 
-    @pytest.mark.parametrize("state", ["triggered", "unknown", "completed", "timeout", "failed", "pending"])
-    def test_first_request_to_resend_sends_whatever_the_outcome_was(self, kpi_db, state: str) -> None:
-        create(kpi_db, "a", report_back=True)
-        if state != "pending":
-            send(kpi_db, "a", state if state in {"failed", "unknown"} else "triggered")
-        if state == "completed":
-            jobs.report(kpi_db, TRACE, "a", "completed")
-        if state == "timeout":
-            jobs.expire(kpi_db, 0)
-        assert statuses(kpi_db) == {"a": state}
-        assert jobs.claim(kpi_db, TRACE, "a", "other", resend=True) is Claim.CLAIMED
-        assert one(kpi_db, "status, owner, error, completed_at") == ("sending", "other", None, None)
-
-    @pytest.mark.parametrize("state", ["unknown", "triggered", "completed", "timeout"])
-    def test_second_request_to_resend_sends_nothing(self, kpi_db, state: str) -> None:
-        create(kpi_db, "a", report_back=True)
-        assert jobs.claim(kpi_db, TRACE, "a", "me", retry_group="1", resend=True) is Claim.CLAIMED
-        jobs.record(kpi_db, TRACE, "a", "me", "unknown" if state == "unknown" else "triggered")
-        if state == "completed":
-            jobs.report(kpi_db, TRACE, "a", "completed")
-        if state == "timeout":
-            jobs.expire(kpi_db, 0)
-        expected = Claim.UNKNOWN if state == "unknown" else Claim.ACCEPTED
-        assert jobs.claim(kpi_db, TRACE, "a", "after a clear", retry_group="2", resend=True) is expected
-        assert statuses(kpi_db) == {"a": state}
-
-    def test_owner_that_was_killed_in_a_run_with_resend_leaves_unknown_for_good(self, kpi_db) -> None:
+    def test_killed_owner_in_a_run_with_resend_leaves_unknown(self, kpi_db: Connection) -> None:
         create(kpi_db, "a", "b")
         assert jobs.claim(kpi_db, TRACE, "a", "killed", resend=True) is Claim.CLAIMED
         assert jobs.claim(kpi_db, TRACE, "b", "killed") is Claim.CLAIMED
@@ -239,7 +292,7 @@ class TestClaim:
             claim = jobs.claim(kpi_db, TRACE, id_, "next", retry_group=f"{number}", resend=True)
             assert claim is Claim.UNKNOWN
 
-    def test_retries_share_an_idempotency_key_and_a_clear_has_a_new_one(self, kpi_db) -> None:
+    def test_retries_share_an_idempotency_key_and_a_clear_has_a_new_one(self, kpi_db: Connection) -> None:
         create(kpi_db, "a")
         keys = []
         for retry_group in ("7/2", "7/2", "7/5", "3/5"):
@@ -251,7 +304,7 @@ class TestClaim:
 
     @pytest.mark.parametrize("own", ["pending", "failed"])
     @pytest.mark.parametrize("others", ["sending", "triggered", "unknown", "completed", "timeout"])
-    def test_what_another_run_of_the_day_has_sent_is_none_of_this_jobs(self, kpi_db, own: str, others: str) -> None:
+    def test_kpi_sent_by_another_run_leaves_this_job(self, kpi_db: Connection, own: str, others: str) -> None:
         create(kpi_db, "a", trace_id=OTHER)
         create(kpi_db, "a")
         if own == "failed":
@@ -264,32 +317,23 @@ class TestClaim:
         assert (summary.status, summary.kpis, summary.problems) == ("completed", {}, [])
         assert statuses(kpi_db) == {"a": others}
 
-    @pytest.mark.parametrize("others", ["pending", "failed"])
-    def test_what_another_run_of_the_day_has_not_sent_is_sent(self, kpi_db, others: str) -> None:
-        create(kpi_db, "a", "b", trace_id=OTHER)
-        create(kpi_db, "a")
-        kpi_db.execute("update kpi.job_kpis set status = 'sending' where kpi_id = 'b'")
-        for status in PATHS[others]:
-            kpi_db.execute("update kpi.job_kpis set status = %s where trace_id = %s", [status, OTHER])
-        assert jobs.claim(kpi_db, TRACE, "a", "me") is Claim.CLAIMED
-
-    def test_what_a_run_of_another_day_has_sent_is_sent(self, kpi_db) -> None:
+    def test_kpi_sent_on_another_day_is_sent(self, kpi_db: Connection) -> None:
         create(kpi_db, "a")
         send(kpi_db, "a")
         tomorrow = TRACE.replace("20250814", "20250815")
         create(kpi_db, "a", trace_id=tomorrow)
         assert jobs.claim(kpi_db, tomorrow, "a", "me") is Claim.CLAIMED
 
-    def test_what_both_runs_have_sent_stays_in_both(self, kpi_db) -> None:
+    def test_kpi_sent_by_both_runs_stays_in_both_jobs(self, kpi_db: Connection) -> None:
         for trace_id in (OTHER, TRACE):
             create(kpi_db, "a", trace_id=trace_id)
             assert jobs.claim(kpi_db, trace_id, "a", "me", resend=True) is Claim.CLAIMED
             jobs.record(kpi_db, trace_id, "a", "me", "triggered")
-        assert jobs.claim(kpi_db, TRACE, "a", "nobody asks") is Claim.ACCEPTED
+        assert jobs.claim(kpi_db, TRACE, "a", "other") is Claim.ACCEPTED
         assert jobs.finalize(kpi_db, TRACE).kpis == {"triggered": 1}
 
     @pytest.mark.parametrize(("trace_id", "kpi_id"), [(TRACE, "b"), ("trace_20250814_120000_00000000", "a")])
-    def test_what_is_not_there_is_a_hard_error(self, kpi_db, trace_id: str, kpi_id: str) -> None:
+    def test_missing_job_or_kpi_is_a_permanent_error(self, kpi_db: Connection, trace_id: str, kpi_id: str) -> None:
         create(kpi_db, "a")
         with pytest.raises(PermanentError, match="Clear the run"):
             jobs.claim(kpi_db, trace_id, kpi_id, "me")
@@ -300,12 +344,14 @@ class TestClaim:
 
     @pytest.mark.slow
     @pytest.mark.parametrize("resend", [False, True])
-    def test_twenty_owners_at_once_send_one_request(self, kpi_db, kpi_database_url, resend: bool) -> None:
+    def test_twenty_concurrent_owners_get_one_claim(
+        self, kpi_db: Connection, kpi_database_url: str, resend: bool
+    ) -> None:
         for round_ in range(5):
             id_ = f"kpi {round_}"
             create(kpi_db, *[f"kpi {number}" for number in range(round_ + 1)])
 
-            def claim(number: int, id_: str = id_) -> Callable[[psycopg.Connection], Claim]:
+            def claim(number: int, id_: str = id_) -> Callable[[Connection], Claim]:
                 return lambda connection: jobs.claim(connection, TRACE, id_, f"owner {number}", resend=resend)
 
             claims = all_at_once(kpi_database_url, *map(claim, range(20)))
@@ -315,13 +361,13 @@ class TestClaim:
             assert jobs.record(kpi_db, TRACE, id_, winner, "triggered") is Status.TRIGGERED
 
     @pytest.mark.slow
-    def test_of_twenty_runs_of_a_day_at_once_one_sends(self, kpi_db, kpi_database_url) -> None:
+    def test_twenty_concurrent_runs_of_a_day_get_one_claim(self, kpi_db: Connection, kpi_database_url: str) -> None:
         traces = [f"{TRACE[:-8]}{number:08}" for number in range(20)]
         for trace_id in traces:
             create(kpi_db, *"abcde", trace_id=trace_id)
         for id_ in "abcde":
 
-            def claim(trace_id: str, id_: str = id_) -> Callable[[psycopg.Connection], Claim]:
+            def claim(trace_id: str, id_: str = id_) -> Callable[[Connection], Claim]:
                 return lambda connection: jobs.claim(connection, trace_id, id_, "me")
 
             claims = all_at_once(kpi_database_url, *map(claim, traces))
@@ -329,7 +375,7 @@ class TestClaim:
             assert sorted(claims) == [Claim.CLAIMED, *[Claim.SENT_BY_ANOTHER_RUN] * 19]
         assert kpi_db.execute("select count(*) from kpi.job_kpis").fetchone() == (5,)
 
-    def test_second_run_that_claims_meanwhile_waits_for_the_first(self, kpi_db, kpi_database_url) -> None:
+    def test_claim_of_a_second_run_waits_for_the_first(self, kpi_db: Connection, kpi_database_url: str) -> None:
         for trace_id in (OTHER, TRACE):
             create(kpi_db, "a", trace_id=trace_id)
         with (
@@ -347,7 +393,7 @@ class TestClaim:
 
 
 class TestOwner:
-    def test_late_owner_does_not_overrule_a_later_one(self, kpi_db) -> None:
+    def test_earlier_owner_does_not_overwrite_a_later_one(self, kpi_db: Connection) -> None:
         create(kpi_db, "a")
         send(kpi_db, "a", "failed", "first")
         jobs.claim(kpi_db, TRACE, "a", "second")
@@ -357,14 +403,14 @@ class TestOwner:
 
 
 class TestReport:
-    def test_before_the_outcome_is_recorded(self, kpi_db) -> None:
+    def test_report_before_the_outcome_is_kept(self, kpi_db: Connection) -> None:
         create(kpi_db, "a", report_back=True)
         jobs.claim(kpi_db, TRACE, "a", "me")
         assert jobs.report(kpi_db, TRACE, "a", "failed", "No coin") == (Report.REPORTED, Status.FAILED)
         assert jobs.record(kpi_db, TRACE, "a", "me", "triggered") is Status.FAILED
         assert one(kpi_db, "status, error") == ("failed", "No coin")
 
-    def test_of_one_that_does_not_have_to(self, kpi_db) -> None:
+    def test_report_without_report_back_changes_the_job(self, kpi_db: Connection) -> None:
         create(kpi_db, "a", "b")
         send(kpi_db, "a")
         send(kpi_db, "b")
@@ -373,32 +419,32 @@ class TestReport:
         assert jobs.summary(kpi_db, TRACE).status == "partial"
 
     @pytest.mark.slow
-    def test_a_hundred_at_once_while_the_job_is_settled(self, kpi_db, kpi_database_url) -> None:
+    def test_concurrent_reports_are_each_stored_once(self, kpi_db: Connection, kpi_database_url: str) -> None:
         ids = [f"{number:03}" for number in range(40)]
         create(kpi_db, *ids, report_back=True)
         for id_ in ids:
             jobs.claim(kpi_db, TRACE, id_, "me")
             jobs.record(kpi_db, TRACE, id_, "me", "triggered")
 
-        def report(id_: str) -> Callable[[psycopg.Connection], Any]:
+        def report(id_: str) -> Callable[[Connection], Any]:
             return lambda connection: jobs.report(connection, TRACE, id_, "completed")
 
-        answers = all_at_once(
+        results = all_at_once(
             kpi_database_url,
             *[report(id_) for id_ in ids for _ in range(2)],
             *[lambda connection: jobs.finalize(connection, TRACE)] * 10,
             *[lambda connection: jobs.expire(connection, 30)] * 10,
         )
 
-        reports = [what for what, _ in answers[:80]]
+        reports = [result for result, _ in results[:80]]
         assert sorted(reports) == [Report.REPEATED] * 40 + [Report.REPORTED] * 40
         assert jobs.summary(kpi_db, TRACE) == jobs.Summary(TRACE, "completed", {"completed": 40}, [])
 
 
 class TestExpire:
     @pytest.fixture
-    def sent(self, kpi_db) -> psycopg.Connection:
-        """Sent 31 minutes ago: whose report is awaited, whose is not, whose sender is gone; and one just now."""
+    def sent(self, kpi_db: Connection) -> Connection:
+        """KPIs sent 31 minutes ago (report awaited, not awaited, sender gone), and one sent now."""
         jobs.create(
             kpi_db, TRACE, [kpi("awaited", report_back=True), kpi("lost", report_back=True), kpi("not awaited")], **RUN
         )
@@ -410,7 +456,7 @@ class TestExpire:
         send(kpi_db, "new")
         return kpi_db
 
-    def test_gives_up_on_what_is_overdue(self, sent) -> None:
+    def test_overdue_reports_time_out(self, sent: Connection) -> None:
         assert jobs.expire(sent, 32) == 0
         assert [jobs.awaited(sent, TRACE, minutes) for minutes in (32, 30, 0)] == [2, 1, 0]
         assert jobs.expire(sent, 30) == 2
@@ -425,12 +471,12 @@ class TestExpire:
         assert jobs.expire(sent, 30) == 1
         assert one(sent, "status", "lost") == ("timeout",)
 
-    def test_report_that_comes_later_is_refused(self, sent) -> None:
+    def test_report_after_the_timeout_is_refused(self, sent: Connection) -> None:
         jobs.expire(sent, 30)
         assert jobs.report(sent, TRACE, "awaited", "completed") == (Report.REFUSED, Status.TIMEOUT)
 
 
-def test_prune_keeps_what_is_young(kpi_db) -> None:
+def test_prune_deletes_only_old_jobs(kpi_db: Connection) -> None:
     for suffix in ("00000000", "11111111"):
         create(kpi_db, "a", trace_id=TRACE[:-8] + suffix)
     kpi_db.execute("update kpi.jobs set created_at = now() - interval '91 days' where trace_id like '%0'")
@@ -439,7 +485,7 @@ def test_prune_keeps_what_is_young(kpi_db) -> None:
     assert kpi_db.execute("select trace_id from kpi.job_kpis").fetchall() == [(f"{TRACE[:-8]}11111111",)]
 
 
-def test_settle_says_what_became_of_senders_that_are_gone(kpi_db) -> None:
+def test_finalize_marks_kpis_without_a_sender_as_unknown(kpi_db: Connection) -> None:
     create(kpi_db, "a", "b")
     jobs.claim(kpi_db, TRACE, "a", "killed")
     assert jobs.summary(kpi_db, TRACE).status == "pending"
@@ -472,7 +518,7 @@ PATHS: dict[str, list[str]] = {
 
 
 class TestStateMachine:
-    def test_refuses_every_transition_that_it_does_not_have_whoever_writes(self, kpi_db) -> None:
+    def test_every_other_transition_is_rejected(self, kpi_db: Connection) -> None:
         update = "update kpi.job_kpis set status = %s where kpi_id = %s"
         for before, after in product(Status, Status):
             id_ = f"{before} to {after}"
@@ -483,29 +529,29 @@ class TestStateMachine:
                 kpi_db.execute(update, [after, id_])
                 assert one(kpi_db, "status", id_) == (after,)
             else:
-                with pytest.raises(psycopg.errors.CheckViolation, match=f"that is {before} cannot become {after}"):
+                with pytest.raises(psycopg.errors.CheckViolation, match=f"cannot change from {before} to {after}"):
                     kpi_db.execute(update, [after, id_])
 
-    def test_a_kpi_begins_as_pending(self, kpi_db) -> None:
+    def test_first_status_is_pending(self, kpi_db: Connection) -> None:
         create(kpi_db)
         insert = (
             "insert into kpi.job_kpis (trace_id, kpi_id, name, type, report_back, metadata, status) "
             "values (%s, 'a', 'a', 'a', false, '{}', %s)"
         )
         for status in set(Status) - {Status.PENDING}:
-            with pytest.raises(psycopg.errors.CheckViolation, match="begins as pending"):
+            with pytest.raises(psycopg.errors.CheckViolation, match="first status of a KPI is pending"):
                 kpi_db.execute(insert, [TRACE, status])
 
-    def test_an_owner_cannot_be_replaced_while_it_sends(self, kpi_db) -> None:
+    def test_owner_cannot_change_while_it_sends(self, kpi_db: Connection) -> None:
         create(kpi_db, "a")
         jobs.claim(kpi_db, TRACE, "a", "me")
-        with pytest.raises(psycopg.errors.CheckViolation, match="cannot change its owner"):
+        with pytest.raises(psycopg.errors.CheckViolation, match="owner of a KPI cannot change"):
             kpi_db.execute("update kpi.job_kpis set owner = 'thief'")
 
 
 def expected_status(kpis: list[tuple[str, bool]]) -> str:
-    """The status of a settled job by the words of the specification, from each KPI's own and whether it reports."""
-    went_well = [status for status, _ in kpis if status in {"completed", "triggered"}]
+    """The status of a finalized job by the specification, from the status and report_back of each KPI."""
+    succeeded = [status for status, _ in kpis if status in {"completed", "triggered"}]
     open_ = [status for status, reports in kpis if reports and status in {"triggered", "unknown"}]
     bad = [
         status
@@ -513,29 +559,29 @@ def expected_status(kpis: list[tuple[str, bool]]) -> str:
         if status in {"failed", "timeout", "pending"} or (status, reports) == ("unknown", False)
     ]
     if bad:
-        if went_well or any(status == "unknown" for status, _ in kpis):
+        if succeeded or any(status == "unknown" for status, _ in kpis):
             return "partial"
         return "timeout" if "timeout" in bad else "failed"
     if open_:
         return "triggered"
-    return "completed" if not kpis or "completed" in went_well else "triggered"
+    return "completed" if not kpis or "completed" in succeeded else "triggered"
 
 
-SETTLED = sorted(set(Status) - {Status.SENDING})
+FINAL = sorted(set(Status) - {Status.SENDING})
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(kpis=st.lists(st.tuples(st.sampled_from(SETTLED), st.booleans()), max_size=4))
-def test_status_of_a_job_follows_from_its_kpis(kpi_db, kpis: list[tuple[str, bool]]) -> None:
+@given(kpis=st.lists(st.tuples(st.sampled_from(FINAL), st.booleans()), max_size=4))
+def test_status_of_a_job_follows_from_its_kpis(kpi_db: Connection, kpis: list[tuple[str, bool]]) -> None:
     kpi_db.execute("delete from kpi.jobs")
-    jobs.create(kpi_db, TRACE, [kpi(str(place), report_back=reports) for place, (_, reports) in enumerate(kpis)], **RUN)
-    for place, (status, _) in enumerate(kpis):
+    jobs.create(kpi_db, TRACE, [kpi(str(index), report_back=reports) for index, (_, reports) in enumerate(kpis)], **RUN)
+    for index, (status, _) in enumerate(kpis):
         for step in PATHS[status]:
-            kpi_db.execute("update kpi.job_kpis set status = %s where kpi_id = %s", [step, str(place)])
+            kpi_db.execute("update kpi.job_kpis set status = %s where kpi_id = %s", [step, str(index)])
     assert jobs.finalize(kpi_db, TRACE).status == expected_status(kpis)
 
 
-def test_nobody_else_may_call_the_functions(kpi_db) -> None:
+def test_functions_are_documented_and_not_public(kpi_db: Connection) -> None:
     functions = (
         "select proname, prosrc <> '', proacl::text, proconfig, obj_description(oid) is not null "
         "from pg_proc where pronamespace = 'kpi'::regnamespace"
@@ -548,7 +594,7 @@ def test_nobody_else_may_call_the_functions(kpi_db) -> None:
         assert documented, name
 
 
-def test_a_function_is_safe_under_a_hostile_search_path(kpi_db) -> None:
+def test_functions_ignore_the_search_path(kpi_db: Connection) -> None:
     kpi_db.execute("create schema if not exists hostile")
     kpi_db.execute(
         "create or replace function hostile.now() returns timestamptz language sql as 'select null::timestamptz'"

@@ -1,5 +1,24 @@
--- Called by aggregator.kpi.jobs.claim, in a transaction of its own before the request. Returns claimed, accepted,
--- unknown or sent by another run; null if the job has no such KPI.
+-- Called by aggregator.kpi.jobs.claim, in a separate transaction before the request. Decides whether to send a KPI.
+--
+-- State in this job             | Sent by another run | _resend     | Result              | State afterwards
+-- ------------------------------+---------------------+-------------+---------------------+-----------------
+-- pending, failed               | no                  | any         | claimed             | sending
+-- pending, failed               | yes                 | no          | sent by another run | row deleted
+-- pending, failed               | yes                 | first, again| claimed             | sending
+-- sending                       | any                 | any         | unknown             | unknown
+-- triggered, completed, timeout | any                 | no, again   | accepted            | unchanged
+-- triggered, completed, timeout | any                 | first       | claimed             | sending
+-- unknown                       | any                 | no, again   | unknown             | unchanged
+-- unknown                       | any                 | first       | claimed             | sending
+-- no row                        | no                  | any         | null                | no row
+-- no row                        | yes                 | no          | sent by another run | no row
+-- no row                        | yes                 | first, again| null                | no row
+--
+-- Sent by another run: another run of the same UTC day has the KPI in any state but pending and failed.
+-- _resend: "first" is the first claim of this KPI with _resend in this job, "again" any later one.
+-- The owner is unique to one try, so a claim never comes from the owner that is sending. Only "claimed" changes the
+-- owner. A claim has a new idempotency key if it follows an earlier request and is a first _resend or has another
+-- _retry_group. Otherwise it keeps the key.
 create or replace function kpi.claim_kpi(
     _trace_id text, _kpi_id text, _owner text, _retry_group text, _resend boolean
 )
@@ -11,7 +30,7 @@ set datestyle = 'ISO, MDY'
 set timezone = 'UTC'
 as $$
 begin
-    -- A trace id begins with its day: of the runs of a day that would send the KPI now, one does, and the others see it.
+    -- A trace id begins with its day. The lock serializes the runs of a day that claim the same KPI.
     perform pg_advisory_xact_lock(hashtextextended(left(_trace_id, 14) || _kpi_id, 0));
 
     if
@@ -30,14 +49,13 @@ begin
             where own.trace_id = _trace_id and own.kpi_id = _kpi_id and own.status not in ('pending', 'failed')
         )
     then
-        -- As in create_job: a KPI that another run has sent is none of this job's.
+        -- Otherwise a KPI that failed here and succeeded in another run would fail this job indefinitely.
         delete from kpi.job_kpis as stored
         where stored.trace_id = _trace_id and stored.kpi_id = _kpi_id and stored.status in ('pending', 'failed');
         return 'sent by another run';
     end if;
 
-    -- A backfill can run a run again with resend that was first run without. The request is granted once: a clear of
-    -- a run with resend sends only what failed, like any other clear.
+    -- Granted once for each KPI: with a plain flag, each clear of a run with resend would send everything again.
     update kpi.job_kpis as stored
     set status = 'pending', retry_count = 0, error = null
     where
@@ -68,8 +86,8 @@ begin
         return 'claimed';
     end if;
 
-    -- The earlier owner was killed or is still sending: its request may have arrived, so no second one is sent. If it
-    -- is still sending, it may record the outcome.
+    -- The earlier owner was killed or is still sending, so its request may have arrived. If it is still sending, it may
+    -- record its outcome later.
     update kpi.job_kpis as stored
     set status = 'unknown', resend = stored.resend or _resend
     where
@@ -85,5 +103,5 @@ begin
 end
 $$;
 
-comment on function kpi.claim_kpi(text, text, text, text, boolean) is 'Gives a KPI to the one owner that may send it';
+comment on function kpi.claim_kpi(text, text, text, text, boolean) is 'Decides whether the caller may send a KPI now';
 revoke all on function kpi.claim_kpi(text, text, text, text, boolean) from public;

@@ -1,6 +1,10 @@
--- Called by aggregator.kpi.jobs.create. Writes the job of a run with its KPIs as pending. Of a cleared run the job is
--- there already: what was sent stays as it is, KPIs that are new in the registry are added, and those that are gone
--- from it, or were sent by another run meanwhile, are taken out if they were never sent or failed.
+-- Called by aggregator.kpi.jobs.create. Creates the job record of a run with all KPIs pending. A cleared run has a
+-- record already:
+--
+-- - KPIs that were sent stay unchanged.
+-- - KPIs that are pending or failed get the name, type, report_back and metadata of _kpis.
+-- - KPIs that are pending or failed and not in _kpis are deleted.
+-- - New KPIs are added as pending.
 create or replace function kpi.create_job(
     _trace_id text, _dag_id text, _run_id text, _environment text, _kpis jsonb
 )
@@ -14,9 +18,9 @@ as $$
 begin
     insert into kpi.jobs (trace_id, dag_id, run_id, environment)
     values (_trace_id, _dag_id, _run_id, _environment)
-    on conflict do nothing; -- by whichever key another creator of the same job is noticed first
+    on conflict do nothing; -- with either unique key: a concurrent call may create the same job
 
-    -- Two creators of one job take turns.
+    -- Serializes concurrent calls for one job.
     perform from kpi.jobs as job
     where job.trace_id = _trace_id and job.dag_id = _dag_id and job.run_id = _run_id
     for update;
@@ -65,5 +69,5 @@ begin
 end
 $$;
 
-comment on function kpi.create_job(text, text, text, text, jsonb) is 'Writes the job of a run, once';
+comment on function kpi.create_job(text, text, text, text, jsonb) is 'Creates or updates the job record of a run';
 revoke all on function kpi.create_job(text, text, text, text, jsonb) from public;

@@ -1,5 +1,5 @@
--- Called by aggregator.kpi.jobs.expire. Gives up on reports that are overdue, and on senders that are gone. Answers
--- with how many.
+-- Called by aggregator.kpi.jobs.expire. In every job, KPIs whose report is overdue become timeout, and KPIs whose
+-- sender is gone become unknown. Returns the number of KPIs.
 create or replace function kpi.expire_kpis(_timeout interval)
 returns integer
 language plpgsql
@@ -26,5 +26,5 @@ begin
 end
 $$;
 
-comment on function kpi.expire_kpis(interval) is 'Gives up on reports that are overdue';
+comment on function kpi.expire_kpis(interval) is 'Ends the wait for overdue reports and lost senders';
 revoke all on function kpi.expire_kpis(interval) from public;

@@ -1,4 +1,4 @@
--- Called by aggregator.kpi.jobs.prune. Deletes old jobs with their KPIs; answers with how many jobs.
+-- Called by aggregator.kpi.jobs.prune. Deletes old jobs with their KPIs. Returns the number of jobs.
 create or replace function kpi.prune_jobs(_keep interval)
 returns integer
 language plpgsql
@@ -16,5 +16,5 @@ begin
 end
 $$;
 
-comment on function kpi.prune_jobs(interval) is 'Deletes jobs that are older than they are kept';
+comment on function kpi.prune_jobs(interval) is 'Deletes jobs older than the given interval';
 revoke all on function kpi.prune_jobs(interval) from public;

@@ -1,5 +1,5 @@
--- Called by aggregator.kpi.jobs.record, after the request. Answers with the KPI's status then: that of a report that
--- came first, or of a later owner, stays. Null if the job has no such KPI.
+-- Called by aggregator.kpi.jobs.record, after the request. Stores the outcome unless n8n reported first or a later
+-- owner claimed the KPI. Returns the KPI's status after that; null if the job has no such KPI.
 create or replace function kpi.record_outcome(
     _trace_id text, _kpi_id text, _owner text, _outcome text, _retry_count integer, _error text
 )
@@ -31,5 +31,5 @@ end
 $$;
 
 comment on function kpi.record_outcome(text, text, text, text, integer, text)
-is 'Stores what came of a request, if its owner is still the last one';
+is 'Stores the outcome of a request for the owner that claimed it last';
 revoke all on function kpi.record_outcome(text, text, text, text, integer, text) from public;

@@ -1,5 +1,5 @@
--- Called by the trigger of kpi.job_kpis, whoever writes. Refuses a transition that the states do not have (ADR 7), and
--- says of a sender that is gone what that means.
+-- Called by the trigger of kpi.job_kpis for every writer. Rejects invalid transitions (ADR 7), and maintains error,
+-- updated_at and completed_at.
 create or replace function kpi.refuse_illegal_transition()
 returns trigger
 language plpgsql
@@ -11,7 +11,7 @@ as $$
 begin
     if tg_op = 'INSERT' then
         if new.status <> 'pending' then
-            raise exception 'A KPI begins as pending, not as %', new.status using errcode = 'check_violation';
+            raise exception 'The first status of a KPI is pending, not %', new.status using errcode = 'check_violation';
         end if;
         return new;
     end if;
@@ -23,19 +23,19 @@ begin
             when 'failed' then array['sending', 'pending']
             when 'triggered' then array['completed', 'failed', 'timeout', 'pending']
             when 'unknown' then array['triggered', 'completed', 'failed', 'timeout', 'pending']
-            else array['pending'] -- what has ended can only be sent again
+            else array['pending'] -- completed, timeout: only a resend
         end
     ) then
-        raise exception 'A KPI that is % cannot become %', old.status, new.status using errcode = 'check_violation';
+        raise exception 'The status of a KPI cannot change from % to %', old.status, new.status using errcode = 'check_violation';
     end if;
 
     if new.status = 'sending' and old.status = 'sending' and new.owner is distinct from old.owner then
-        raise exception 'A KPI that is being sent cannot change its owner' using errcode = 'check_violation';
+        raise exception 'The owner of a KPI cannot change while its status is sending' using errcode = 'check_violation';
     end if;
 
     if new.status = 'unknown' then
         new.error := coalesce(
-            new.error, 'The task ended between the request and its answer; n8n may have run the workflow.'
+            new.error, 'The task ended before it recorded a response. n8n may have run the workflow.'
         );
     end if;
 
@@ -49,12 +49,12 @@ begin
 end
 $$;
 
-comment on function kpi.refuse_illegal_transition() is 'Keeps the states of kpi.job_kpis to their transitions';
+comment on function kpi.refuse_illegal_transition() is 'Rejects invalid status transitions in kpi.job_kpis';
 revoke all on function kpi.refuse_illegal_transition() from public;
 
 create or replace trigger refuse_illegal_transition
 before insert or update on kpi.job_kpis
 for each row execute function kpi.refuse_illegal_transition();
 
--- Whoever writes: also sessions with session_replication_role = replica.
+-- Also for sessions with session_replication_role = replica.
 alter table kpi.job_kpis enable always trigger refuse_illegal_transition;

@@ -1,5 +1,6 @@
--- Called by aggregator.kpi.jobs.report. Stores what n8n says of a workflow's end, also before the answer to the request
--- is recorded. Answers reported, repeated, or the status that it cannot follow; null if the job has no such KPI.
+-- Called by aggregator.kpi.jobs.report. Stores n8n's report about the end of a workflow. It may arrive before the
+-- response to the request is recorded. Returns "reported"; "repeated" if the same report is stored already; the KPI's
+-- status if the report cannot follow it; null if the job has no such KPI.
 create or replace function kpi.report_kpi(_trace_id text, _kpi_id text, _status text, _error text)
 returns text
 language plpgsql
@@ -10,7 +11,7 @@ set timezone = 'UTC'
 as $$
 begin
     if _status not in ('completed', 'failed') then
-        raise exception 'n8n reports completed or failed, not %', _status using errcode = 'check_violation';
+        raise exception 'The status of a report is completed or failed, not %', _status using errcode = 'check_violation';
     end if;
 
     update kpi.job_kpis as stored
@@ -31,5 +32,5 @@ begin
 end
 $$;
 
-comment on function kpi.report_kpi(text, text, text, text) is 'Stores what n8n reports about a KPI, once';
+comment on function kpi.report_kpi(text, text, text, text) is 'Stores a report of n8n about a KPI, once';
 revoke all on function kpi.report_kpi(text, text, text, text) from public;

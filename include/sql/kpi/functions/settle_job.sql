@@ -1,4 +1,5 @@
--- Called by aggregator.kpi.jobs.settle, when no task of the run is sending any more. Answers whether there is the job.
+-- Called by aggregator.kpi.jobs.finalize, when no task of the run is sending. KPIs that are still sending lost their
+-- sender and become unknown. Returns whether the job exists.
 create or replace function kpi.settle_job(_trace_id text)
 returns boolean
 language plpgsql
@@ -19,5 +20,5 @@ begin
 end
 $$;
 
-comment on function kpi.settle_job(text) is 'Ends the sending of a job: from then on its status says what came of it';
+comment on function kpi.settle_job(text) is 'Ends the sending of a job; only reports change its status after that';
 revoke all on function kpi.settle_job(text) from public;

@@ -1,4 +1,4 @@
--- Called by aggregator.kpi.jobs. How many KPIs of a job n8n has still to report, and has time to.
+-- Called by aggregator.kpi.jobs.awaited. Returns the number of KPIs of a job whose report is missing and not overdue.
 select count(*) as kpis
 from kpi.job_kpis as stored
 where

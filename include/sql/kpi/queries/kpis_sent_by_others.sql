@@ -1,5 +1,5 @@
--- Called by aggregator.kpi.operators. Whether there is this job already; and the KPIs that another job of the same UTC
--- day has sent, and this job has not, as JSON: each with that job.
+-- Called by aggregator.kpi.jobs.sent_by_other_runs. Returns one row: whether the job exists, and the KPIs that other
+-- jobs of the same UTC day sent and this job did not, as a JSON object of trace ids by KPI id.
 select
     exists(
         select own_job.trace_id
@@ -10,7 +10,7 @@ select
 from kpi.jobs as job
 inner join kpi.job_kpis as other on job.trace_id = other.trace_id
 where
-    -- A trace id begins with its day.
+    -- The first 14 characters of a trace id contain its day.
     starts_with(job.trace_id, left(%(trace_id)s, 14))
     and job.trace_id <> %(trace_id)s
     and other.status not in ('pending', 'failed')

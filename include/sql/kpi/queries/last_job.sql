@@ -1,5 +1,5 @@
--- Called by aggregator.web.health. The newest job that is not dated in the future. Without its KPIs: PostgreSQL does
--- not put their JSON together.
+-- Called by aggregator.web.health. Returns the newest job that is not dated in the future. The column record is left
+-- out, so PostgreSQL does not build the JSON of all KPIs.
 select
     record.trace_id,
     record.status,

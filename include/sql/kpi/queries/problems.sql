@@ -1,4 +1,5 @@
--- Called by aggregator.kpi.jobs. The first KPIs of a job that were not sent, failed, timed out or are unknown for good.
+-- Called by aggregator.kpi.jobs.summary. Returns the first KPIs of a job that were not sent, failed, timed out, or are
+-- unknown and will not be reported.
 select
     stored.kpi_id,
     stored.status,

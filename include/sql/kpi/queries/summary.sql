@@ -1,5 +1,5 @@
--- Called by aggregator.kpi.jobs. The status of a job, in one row for each status that its KPIs have, with how many have
--- it. One row without that if it has no KPIs; none if there is no such job.
+-- Called by aggregator.kpi.jobs.summary. Returns the status of a job and the number of its KPIs, one row for each KPI
+-- status. A job without KPIs has one row with zero KPIs. A missing job has no row.
 select
     job.status,
     stored.status as kpi_status,
