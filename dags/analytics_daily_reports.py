@@ -1,19 +1,19 @@
 """
 ### What
-Mails of each campaign on a UTC day: sent, delivered, opened, clicked, bounced, complained, unsubscribed, and the
-distinct contacts that opened and clicked; from `analytics.contact_activity` into `analytics.campaign_daily_stats`.
-`event_source` is the campaign if it is a UUID; events of other sources are left out.
-The queue's message was `analytics.generate-daily-reports`.
+Counts the emails of each campaign per UTC day: sent, delivered, opened, clicked, bounced, complained and unsubscribed,
+and the distinct contacts that opened and clicked. It reads `analytics.contact_activity` and writes
+`analytics.campaign_daily_stats`. An event belongs to a campaign if its `event_source` is a UUID. Other events are left
+out. Message of the former queue: `analytics.generate-daily-reports`.
 
 ### Window
-The UTC day of the run's logical date: the run of 2026-11-15 fires on 2026-11-16 at 02:00 and covers 2026-11-15.
+The UTC day of the run's logical date. The run of 2026-11-15 fires on 2026-11-16 at 02:00 and covers 2026-11-15.
 
 ### Re-run
-Safe at any time: clear the run, or backfill days; late events are counted then. Equal rows are not rewritten. A
-campaign of which all events of the day were deleted since keeps its row as it is: delete that by hand.
-An organization whose rows cannot be computed or stored is named in the error; all others are stored. Fix the cause and
+Safe at any time: clear the run, or backfill days. A re-run also counts late events. Equal rows are not rewritten. If
+all events of a campaign on that day were deleted, its row is kept. Delete such rows by hand.
+An organization whose rows cannot be computed or stored is named in the error. The others are stored. Fix the cause and
 clear the run.
-While `ENABLE_ANALYTICS_CRON` is false, scheduled runs are skipped; clear them after the pause.
+While `ENABLE_ANALYTICS_CRON` is false, scheduled runs are skipped. Clear them after the pause.
 
 ### Deadline
 03:00.

@@ -1,21 +1,26 @@
 """
 ### What
-Of the enrichment jobs that each organisation created on a UTC day: how many completed (`total_enriched`), their share
-of all in per cent (`success_rate`), the average of `total_cost` of the jobs that have one, and `avg_freshness` of the
-completed ones at the day's end, from 1 (just completed) to 0 (90 days ago or more); from
-`lead_intelligence.enrichment_jobs` into `analytics.enrichment_metrics`. Before this DAG the product stored 0 for cost
-and freshness: backfill to mend old days.
-The queue's message was `analytics.enrichment-metrics`.
+Computes metrics of each organization's enrichment jobs per UTC day of creation. It reads
+`lead_intelligence.enrichment_jobs` and writes `analytics.enrichment_metrics`:
+
+- `total_enriched`: number of completed jobs.
+- `success_rate`: completed jobs as a share of all jobs, in percent.
+- `avg_cost`: average `total_cost` of the jobs that have one. `NaN` counts as no cost.
+- `avg_freshness`: average over the completed jobs at the end of the day, from 1 (just completed) to 0 (at least 90 days
+  ago).
+
+Before this DAG, the product stored 0 as `avg_cost` and `avg_freshness`. Backfill to correct old days.
+Message of the former queue: `analytics.enrichment-metrics`.
 
 ### Window
-The UTC day of the run's logical date: the run of 2026-11-15 fires on 2026-11-16 at 05:00 and covers 2026-11-15.
+The UTC day of the run's logical date. The run of 2026-11-15 fires on 2026-11-16 at 05:00 and covers 2026-11-15.
 
 ### Re-run
-Safe at any time: clear the run, or backfill days; jobs that have completed since are counted then. Equal rows are not
-rewritten. An organisation whose jobs of the day were all deleted since keeps its row as it is: delete that by hand.
-An organization whose rows cannot be computed or stored is named in the error; all others are stored. Fix the cause and
+Safe at any time: clear the run, or backfill days. A re-run also counts jobs that have completed since. Equal rows are
+not rewritten. If all jobs of an organization on that day were deleted, its row is kept. Delete such rows by hand.
+An organization whose rows cannot be computed or stored is named in the error. The others are stored. Fix the cause and
 clear the run.
-While `ENABLE_ANALYTICS_CRON` is false, scheduled runs are skipped; clear them after the pause.
+While `ENABLE_ANALYTICS_CRON` is false, scheduled runs are skipped. Clear them after the pause.
 
 ### Deadline
 06:00.

@@ -1,22 +1,21 @@
 """
 ### What
-Events of each organisation and type on a UTC day, and how many distinct contacts they come from: from
-`analytics.contact_activity` into `analytics.event_aggregates` (`channel` is null). A day is counted anew every hour and
-set to the result, never added to. An event without a contact counts, but not as a contact; one without an organisation
-or a type is left out.
-The queue's message was `analytics.aggregate-hourly`.
+Counts the events and the distinct contacts of each organization per UTC day and event type. It reads
+`analytics.contact_activity` and writes `analytics.event_aggregates`, with `channel` null. Every run computes the whole
+day and sets the counts; it never adds to them. An event without a contact counts as an event only. An event without an
+organization or a type is left out. Message of the former queue: `analytics.aggregate-hourly`.
 
 ### Window
-The hour of the run's logical date, and with it the whole UTC day around it: the run of 2026-11-15 14:00 fires at 15:00
-and sets 2026-11-15 to what the day has by then.
+The hour of the run's logical date, and the whole UTC day of that hour. The run of 2026-11-15 14:00 fires at 15:00 and
+sets the counts of 2026-11-15.
 
 ### Re-run
-Safe at any time: one run of a day, whichever hour, sets the whole day to what is stored now, late events included.
-Events of a day's last hour that are stored after midnight need such a run. Equal rows are not rewritten. Rows of which
-all events were deleted since are kept as they are: delete those by hand.
-An organization whose rows cannot be computed or stored is named in the error; all others are stored. Fix the cause and
+Safe at any time: any run of a day sets the counts of the whole day, including late events. Events of the day's last
+hour that are stored after midnight need such a re-run. Equal rows are not rewritten. If all events of a row were
+deleted, the row is kept. Delete such rows by hand.
+An organization whose rows cannot be computed or stored is named in the error. The others are stored. Fix the cause and
 clear the run.
-While `ENABLE_ANALYTICS_CRON` is false, scheduled runs are skipped; clear them after the pause.
+While `ENABLE_ANALYTICS_CRON` is false, scheduled runs are skipped. Clear them after the pause.
 
 ### Deadline
 15 minutes past the hour.

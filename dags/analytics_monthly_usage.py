@@ -1,21 +1,21 @@
 """
 ### What
-Events of each organisation and type in a UTC month, and how many distinct contacts they come from: from
-`analytics.contact_activity` into `analytics.event_aggregates`, dated with the first of the month, with the type
-`monthly:<type>` and the channel `monthly_summary`. A type of more than 92 characters has no room behind the prefix: its
-first 59 characters are followed by `~` and 32 hexadecimal digits of its SHA-256, so that two long types stay apart.
-The queue's message was `analytics.monthly-usage-summary`.
+Counts the events and the distinct contacts of each organization per UTC month and event type. It reads
+`analytics.contact_activity` and writes `analytics.event_aggregates`, with the first day of the month, the type
+`monthly:<type>` and the channel `monthly_summary`. The column holds 100 characters. A type of more than 92 characters
+is stored as its first 59 characters, `~` and 32 hexadecimal digits of its SHA-256, so that long types stay distinct.
+Message of the former queue: `analytics.monthly-usage-summary`.
 
 ### Window
-The UTC month of the run's logical date: the run of 2026-11-01 fires on 2026-12-01 at 03:00 and covers November.
+The UTC month of the run's logical date. The run of 2026-11-01 fires on 2026-12-01 at 03:00 and covers November.
 
 ### Re-run
-Safe at any time: clear the run, or backfill months; late events are counted then. Equal rows are not rewritten. Rows of
-which all events were deleted since are kept as they are: where activity is deleted after a time, a run of a month that
-is partly gone would store less than it has.
-An organization whose rows cannot be computed or stored is named in the error; all others are stored. Fix the cause and
+Safe while the month's events exist: clear the run, or backfill months. A re-run also counts late events. Equal rows are
+not rewritten. If all events of a row were deleted, the row is kept. Do not re-run a month whose events were partly
+deleted: the run would store lower counts.
+An organization whose rows cannot be computed or stored is named in the error. The others are stored. Fix the cause and
 clear the run.
-While `ENABLE_ANALYTICS_CRON` is false, scheduled runs are skipped; clear them after the pause.
+While `ENABLE_ANALYTICS_CRON` is false, scheduled runs are skipped. Clear them after the pause.
 
 ### Deadline
 05:00 on the 1st.

@@ -1,20 +1,20 @@
 """
 ### What
-Average, extremes and percentiles (interpolated, rounded half up) of the lead scores of each organisation: a snapshot of
-`scoring.lead_scores` into `analytics.daily_score_distribution`. Earlier scores are kept nowhere, so a snapshot is dated
-with the UTC day on which it is taken, whichever run takes it.
-The queue's message was `analytics.score-distribution`.
+Stores a daily snapshot of each organization's lead scores: average, minimum, maximum, and interpolated percentiles,
+rounded half up. It reads `scoring.lead_scores` and writes `analytics.daily_score_distribution`. Earlier scores are not
+stored anywhere, so every snapshot has the UTC day on which it is taken. Message of the former queue:
+`analytics.score-distribution`.
 
 ### Window
-The UTC day before, by which the run is known; the scores are those of the moment it runs. The run of 2026-11-15 fires
-on 2026-11-16 at 04:00, and its snapshot is dated 2026-11-16.
+The run's data interval is the UTC day before. The scores are those at the time of the run. The run of 2026-11-15 fires
+on 2026-11-16 at 04:00, and its snapshot has the date 2026-11-16.
 
 ### Re-run
-Clearing today's run takes today's snapshot again. A run of an older day, cleared or backfilled, changes no row that is
-stored: it takes today's snapshot for organisations that have none today. The snapshot of a day that was missed is lost.
-An organization whose rows cannot be computed or stored is named in the error; all others are stored. Fix the cause and
+Clear today's run to take today's snapshot again. A run of an older day changes no stored row: it only adds today's
+snapshot of organizations that have none. The snapshot of a missed day cannot be recovered.
+An organization whose rows cannot be computed or stored is named in the error. The others are stored. Fix the cause and
 clear the run.
-While `ENABLE_ANALYTICS_CRON` is false, scheduled runs are skipped; clear them after the pause.
+While `ENABLE_ANALYTICS_CRON` is false, scheduled runs are skipped. Clear them after the pause.
 
 ### Deadline
 05:00.

@@ -1,18 +1,18 @@
 """
 ### What
-Resets the daily counters of sending domains that warm up: verified, and younger than 30 days. The queue's message was
-`analytics.warmup-daily-reset`. The counters are rows of `delivery.warmup_counters`, or objects
-`warmup/daily/{organization}/{domain}` in R2 if `WARMUP_COUNTER_STORE` is `r2`. A domain without a counter is fine; one
-whose counter cannot be reset fails the task, after all others were.
+Resets the daily counters of sending domains that warm up: verified domains that are younger than 30 days. The counters
+are rows of `delivery.warmup_counters`. If `WARMUP_COUNTER_STORE` is `r2`, they are objects
+`warmup/daily/{organization}/{domain}` in R2. A domain without a counter is not an error. If a counter cannot be reset,
+the task resets all others and then fails. Message of the former queue: `analytics.warmup-daily-reset`.
 
 ### Window
-The UTC day of the run's logical date: the run of 2026-11-15 fires on 2026-11-16 at 00:00, and asks which domains were
-warming up at that moment.
+The UTC day of the run's logical date. The run of 2026-11-15 fires on 2026-11-16 at 00:00, for the domains that warmed
+up at that time.
 
 ### Re-run
-Safe at any time: clear the run. Counters of later days stay as they are. An object in R2 has no day; it is taken for
-that of a later one if it was last written more than five minutes after the run's midnight. While
-`ENABLE_ANALYTICS_CRON` is false, scheduled runs are skipped; clear them after the pause.
+Safe at any time: clear the run. Counters of later days are kept. An object in R2 has no day: if it was last written
+more than five minutes after the end of the run's day, it counts as that of a later day.
+While `ENABLE_ANALYTICS_CRON` is false, scheduled runs are skipped. Clear them after the pause.
 
 ### Deadline
 00:30.

@@ -1,4 +1,4 @@
-"""What of the documents is made from code: ``make docs`` renews it, a test compares it."""
+"""Generate the parts of the documents that derive from code: ``make docs`` writes them, a test compares them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def documents() -> dict[Path, str]:
-    """Every document, and how it has to be."""
+    """Path of every document that has generated parts → its current text."""
     folder = REPOSITORY / "docs"
     schema = json.dumps(json_schema(), indent=2) + "\n"
     return {path: renew(path.read_text()) for path in [REPOSITORY / "README.md", *folder.rglob("*.md")]} | {
@@ -33,18 +33,18 @@ def documents() -> dict[Path, str]:
 
 
 def renew(text: str) -> str:
-    """A document with its generated tables as they have to be.
+    """A document with current tables.
 
     Args:
-        text: The document. ``<!-- settings: … -->`` and ``<!-- /settings -->`` enclose the table of settings; the other
-            tables likewise, each by its name in ``TABLES``.
+        text: The document. ``<!-- settings: … -->`` and ``<!-- /settings -->`` enclose the table of settings. The names
+            of the other tables are the keys of ``TABLES``.
     """
     enclosed = rf"(<!-- ({'|'.join(TABLES)}):.*?-->\n).*?(<!-- /\2 -->)"
     return re.sub(enclosed, lambda found: found[1] + TABLES[found[2]]() + found[3], text, flags=re.DOTALL)
 
 
 def settings_table() -> str:
-    """Every setting with its default and, from the class's docstring, what it means."""
+    """Every setting with its default, and its meaning from the docstring of its class."""
     rows = []
     for product in settings.ALL:
         attributes = inspect.cleandoc(product.__doc__ or "").partition("Attributes:\n")[2]
@@ -57,7 +57,7 @@ def settings_table() -> str:
 
 
 def metrics_table() -> str:
-    """Every metric with its kind and what it counts."""
+    """Every metric, with its kind and what it counts."""
     rows = [f"| `{name}` | counter | {meaning} |\n" for name, meaning in COUNTERS.values()]
     timer = f"| `{DURATION}` | timer | Milliseconds from the start of a task's process to its result |\n"
     return "".join(["| metric | kind | what it counts |\n|---|---|---|\n", *rows, timer])
@@ -66,11 +66,11 @@ def metrics_table() -> str:
 def deadlines_table() -> str:
     """Every DAG with its deadline."""
     rows = [f"| `{dag_id}` | {facts.deadline // timedelta(minutes=1)} minutes |\n" for dag_id, facts in CATALOG.items()]
-    return "".join(["| DAG | from when it is due |\n|---|---|\n", *rows])
+    return "".join(["| DAG | deadline, from when a run is due |\n|---|---|\n", *rows])
 
 
 def dags_table() -> str:
-    """Every DAG with what it does, when it runs and the tables it writes."""
+    """Every DAG, with what it does, its schedule and the tables that it writes."""
     rows = [
         f"| [`{dag_id}`](dags/{dag_id}.py) | {facts.description} | {_when(facts.schedule)} "
         f"| {', '.join(f'`{table}`' for table in facts.writes)} |\n"
@@ -79,8 +79,20 @@ def dags_table() -> str:
     return "".join(["| DAG | what it does | schedule (UTC) | writes |\n|---|---|---|---|\n", *rows])
 
 
-TABLES = {"settings": settings_table, "metrics": metrics_table, "deadlines": deadlines_table, "dags": dags_table}
-"""Name in a document's comments → what makes the table."""
+def messages_table() -> str:
+    """Every DAG that has a message of the former queue."""
+    rows = [f"| `{dag_id}` | `{facts.message}` |\n" for dag_id, facts in CATALOG.items() if facts.message]
+    return "".join(["| DAG | message |\n|---|---|\n", *rows])
+
+
+TABLES = {
+    "settings": settings_table,
+    "metrics": metrics_table,
+    "deadlines": deadlines_table,
+    "dags": dags_table,
+    "messages": messages_table,
+}
+"""Name in a document's comments → the function that makes the table."""
 
 
 def _when(schedule: Schedule) -> str:
@@ -101,11 +113,11 @@ def _markdown(text: str) -> str:
 
 
 def main() -> None:
-    """Renew every document that is not as it has to be."""
+    """Write every document whose generated parts are out of date."""
     for path, text in documents().items():
         if path.read_text() != text:
             path.write_text(text)
-            print(f"{path.relative_to(REPOSITORY)} is renewed")
+            print(f"{path.relative_to(REPOSITORY)} was updated")
 
 
 if __name__ == "__main__":

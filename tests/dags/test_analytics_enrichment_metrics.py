@@ -91,3 +91,10 @@ def test_job_that_completed_at_infinity_counts_like_one_far_away(
     store(analytics_db, JOBS, [{**job, "completed_at": completed_at}])
     run_day(task, DAY)
     assert stored(analytics_db) == [(ORGANIZATIONS[0], 1, 100, 0, freshness)]
+
+
+def test_cost_that_is_not_a_number_is_left_out_of_the_average(task: Any, analytics_db: psycopg.Connection) -> None:
+    job = {"organization_id": ORGANIZATIONS[0], "status": "completed", "created_at": DAY, "completed_at": NEXT}
+    store(analytics_db, JOBS, [{**job, "total_cost": Decimal(cost)} for cost in ("NaN", "0.5", "1.5")])
+    run_day(task, DAY)
+    assert stored(analytics_db) == [(ORGANIZATIONS[0], 3, 100, 1, 1)]

@@ -1,1 +1,1 @@
-"""The analytics suite: what its six DAGs share."""
+"""The analytics suite: shared code of its six DAGs."""

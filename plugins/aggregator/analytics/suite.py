@@ -1,4 +1,4 @@
-"""What the six DAGs of the analytics suite have in common (spec: analytics suite)."""
+"""The pause of the six DAGs of the analytics suite (spec: analytics suite)."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _SCHEDULED = "scheduled"
 
 
 def skip_while_paused(context: Context) -> None:
-    """Skip a task of a scheduled run while ``ENABLE_ANALYTICS_CRON`` is false, before it touches anything.
+    """Skip a task of a scheduled run while ``ENABLE_ANALYTICS_CRON`` is false.
 
-    Runs that somebody starts, by hand or by a backfill, go on. A run that was skipped does its work when it is cleared
-    after the pause.
+    Manual runs and backfills are not skipped. A skipped run does its work when it is cleared after the pause.
 
     Args:
         context: Airflow's task context.
 
     Raises:
-        AirflowSkipException: The run is paused; Airflow shows the task as skipped.
+        AirflowSkipException: The suite is paused. Airflow shows the task as skipped.
+        PermanentError: The setting is invalid.
     """
     if context["dag_run"].run_type == _SCHEDULED and not AnalyticsSettings.load().enable_analytics_cron:
-        msg = "ENABLE_ANALYTICS_CRON is false: scheduled runs do nothing. Clear this run after the pause to catch up."
+        msg = "ENABLE_ANALYTICS_CRON is false, so this scheduled run is skipped. Clear it after the pause to catch up."
         raise AirflowSkipException(msg)

@@ -1,5 +1,5 @@
--- Called by analytics_daily_reports. What became of the mails of each campaign in the window, a UTC day. An event's
--- source is its campaign if it is a UUID; other sources are forms, pages and imports.
+-- Called by analytics_daily_reports. Returns the email counts of each campaign in the window, a UTC day.
+-- An event belongs to a campaign if its event_source is a UUID; other sources are forms, pages and imports.
 with per_source as (
     select
         organization_id,
@@ -20,13 +20,13 @@ with per_source as (
     group by organization_id, event_source, event_type, contact_id
 ),
 
--- Each source is tested once: testing that of every mail took most of the time.
+-- Each source is tested once. Testing the source of every event took most of the time.
 sources as materialized (select distinct event_source from per_source),
 
 campaigns as materialized (
     select
         event_source,
-        -- The cast has to wait for the test, which a condition beside it would not make sure of.
+        -- Only `case` guarantees that the test runs before the cast.
         case
             when event_source ~* '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$'
                 then event_source::uuid
@@ -34,8 +34,8 @@ campaigns as materialized (
     from sources
 ),
 
--- Distinct contacts by grouping first: count(distinct) sorts every mail. And grouping again: the same campaign may be
--- written in small and in capital letters.
+-- Grouping by contact is faster than count(distinct), which sorts all events. The second grouping merges one UUID in
+-- lower and upper case.
 per_contact as (
     select
         campaigns.campaign_id,

@@ -1,5 +1,5 @@
--- Called by analytics_hourly_aggregation. Events and distinct contacts per organisation, UTC day and type, of the whole
--- days that the window touches: a day is set to what it has by now, whichever of its hours asks.
+-- Called by analytics_hourly_aggregation. Returns events and distinct contacts by organization, UTC day and type, for
+-- the whole days that the window touches. Every run of a day returns the same rows for the same events.
 with per_contact as (
     select
         organization_id,
@@ -13,7 +13,7 @@ with per_contact as (
         and created_at < date_trunc(
             'day', (%(data_interval_end)s::timestamptz at time zone 'UTC') - interval '1 microsecond'
         ) + interval '1 day'
-        -- The columns can be null where the product made the table; such an event belongs to no row.
+        -- The product's own table allows null in these columns. Such events are left out.
         and organization_id is not null
         and event_type is not null
         and (%(groups)s::text[] is null or organization_id::text = any(%(groups)s::text[]))

@@ -1,6 +1,6 @@
--- Called by analytics_monthly_usage. Events and distinct contacts per organisation and type of the window, a UTC month.
--- The stored type has 100 characters at most. Of a type that has no room behind the prefix, as much as fits is followed
--- by a digest of the whole, so that two long types never become one.
+-- Called by analytics_monthly_usage. Returns events and distinct contacts by organization and type in the window, a UTC
+-- month. The stored type has at most 100 characters. A type that is too long for the prefix is cut, and a digest of the
+-- whole type is appended, so that two long types stay distinct.
 with per_contact as (
     select
         organization_id,
@@ -11,7 +11,7 @@ with per_contact as (
     where
         created_at >= (%(data_interval_start)s::timestamptz at time zone 'UTC')
         and created_at < (%(data_interval_end)s::timestamptz at time zone 'UTC')
-        -- The columns can be null where the product made the table; such an event belongs to no row.
+        -- The product's own table allows null in these columns. Such events are left out.
         and organization_id is not null
         and event_type is not null
         and (%(groups)s::text[] is null or organization_id::text = any(%(groups)s::text[]))

@@ -1,5 +1,5 @@
 -- Called by analytics_hourly_aggregation, analytics_daily_reports and analytics_monthly_usage when their query fails.
--- Organizations with activity on the UTC days that the window touches.
+-- Returns the organizations with activity on the UTC days that the window touches.
 select distinct organization_id::text
 from analytics.contact_activity
 where

@@ -1,5 +1,5 @@
--- Called by analytics_enrichment_metrics when its query fails. Organizations with enrichment jobs in the window, a UTC
--- day.
+-- Called by analytics_enrichment_metrics when its query fails. Returns the organizations with enrichment jobs in the
+-- window, a UTC day.
 select distinct organization_id::text
 from lead_intelligence.enrichment_jobs
 where

@@ -1,6 +1,6 @@
--- Called by analytics_score_distribution. How the lead scores of each organisation are distributed now, dated with the
--- UTC day that it is now. The run that is due today takes the day's snapshot, and again if it is cleared; a run of any
--- other day takes one only for organisations that have none today.
+-- Called by analytics_score_distribution. Returns the current distribution of each organization's lead scores, dated
+-- with the current UTC day. The run that is due today returns all organizations. A run of another day returns only
+-- organizations without a row of today.
 with today as (
     select
         (now() at time zone 'UTC')::date as date,
@@ -34,7 +34,8 @@ select
     round(avg(total_score), 2) as avg_score,
     min(total_score) as min_score,
     max(total_score) as max_score,
-    -- percentile_cont is double precision, a hair off a half at times; floor(x + 0.5) is half up below zero as well.
+    -- percentile_cont is double precision and can miss an exact half, so it is rounded first. floor(x + 0.5) rounds
+    -- half up, also below zero.
     floor(round(percentile_cont(0.5) within group (order by total_score)::numeric, 4) + 0.5) as p50,
     floor(round(percentile_cont(0.9) within group (order by total_score)::numeric, 4) + 0.5) as p90,
     floor(round(percentile_cont(0.95) within group (order by total_score)::numeric, 4) + 0.5) as p95,

@@ -1,4 +1,4 @@
--- Called by analytics_enrichment_metrics. How many rows the window, a UTC day, has.
+-- Called by analytics_enrichment_metrics. Returns the number of stored rows of the window, a UTC day.
 select count(*) as stored
 from analytics.enrichment_metrics
 where date = (%(data_interval_start)s::timestamptz at time zone 'UTC')::date

@@ -1,4 +1,4 @@
--- Called by analytics_hourly_aggregation. How many rows the UTC days that the window touches have.
+-- Called by analytics_hourly_aggregation. Returns the number of stored rows of the UTC days that the window touches.
 select count(*) as stored
 from analytics.event_aggregates
 where

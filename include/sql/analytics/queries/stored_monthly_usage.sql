@@ -1,4 +1,4 @@
--- Called by analytics_monthly_usage. How many rows the window, a UTC month, has.
+-- Called by analytics_monthly_usage. Returns the number of stored rows of the window, a UTC month.
 select count(*) as stored
 from analytics.event_aggregates
 where

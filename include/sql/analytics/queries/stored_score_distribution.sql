@@ -1,4 +1,4 @@
--- Called by analytics_score_distribution. How many rows today has, if there is no score from which they could be made.
+-- Called by analytics_score_distribution. Returns the number of stored rows of today if there are no scores, else 0.
 select count(*) as stored
 from analytics.daily_score_distribution as distribution
 where
