@@ -81,8 +81,12 @@ def test_failing_migration_leaves_nothing_and_the_ones_before_it_stay(root: Path
     write(root, "shop/migrations/0001_good.sql", "create table public.good ();")
     bad = write(root, "shop/migrations/0002_bad.sql", "create table public.half (); select 1 / 0;")
 
-    with pytest.raises(psycopg.errors.DivisionByZero):
+    with pytest.raises(PermanentError) as raised:
         migrate(connect, "shop", root)
+    assert str(raised.value) == (
+        "shop/migrations/0002_bad.sql failed and was rolled back: 22012 division_by_zero. "
+        "Applied before it: 0001_good. Fix the cause and run this again."
+    )
     assert connection.execute(
         "select to_regclass('public.good')::text, to_regclass('public.half')::text"
     ).fetchone() == (
@@ -263,7 +267,34 @@ def test_database_that_alembic_migrated_continues_where_it_was(root: Path, conne
         ("0001_first",),
         ("0002_second",),
     ]
+    assert connection.execute("select to_regclass('migrations.shop')").fetchone() == (None,)
     assert migrate(connect, "shop", root).migrations == []
+
+
+def test_alembic_table_with_unknown_version_stays(root: Path, connect, connection) -> None:
+    write(root, "shop/migrations/0001_first.sql", "create table public.first (n int);\n")
+    connection.execute(BY_ALEMBIC)
+    connection.execute("update migrations.shop set version_num = '0002'")
+    migrate(connect, "shop", root)
+    assert connection.execute("select version_num from migrations.shop").fetchall() == [("0002",)]
+
+
+def test_functions_recorded_by_path_are_recorded_by_name(connect, connection) -> None:
+    """Earlier releases recorded ``ohlcv/aggregate.sql``, and kept the rows of files that were removed."""
+    migrate(connect, "market")
+    names = "select name from migrations.functions order by name"
+    stems = connection.execute(names).fetchall()
+    connection.execute(
+        "update migrations.functions set name = 'ohlcv/' || name || '.sql';"
+        "insert into migrations.functions values ('market', 'ohlcv/removed.sql', '0'), ('other', 'other/kept.sql', '0')"
+    )
+
+    report = migrate(connect, "market")
+
+    assert report.migrations == []
+    assert [(name,) for name in report.functions] == stems
+    assert {*connection.execute(names).fetchall()} == {*stems, ("other/kept.sql",)}
+    assert str(migrate(connect, "market")) == "market: up to date"
 
 
 def test_limits_that_a_server_sets_for_every_session_are_lifted_for_migrations(
@@ -310,8 +341,8 @@ def test_refused_statement_is_one_line_that_names_the_file(
     monkeypatch.setenv("AIRFLOW_CONN_OPS_DB", database_url)
     assert main(["ops"]) == 1
     said = capsys.readouterr().err
-    assert said.startswith("ops: PostgreSQL refused it: 42")
-    assert said.endswith("File: alerts/migrations/0002_alerts.sql.\n")
+    assert said.startswith("ops: alerts/migrations/0002_alerts.sql failed and was rolled back: 42")
+    assert said.endswith(". Applied before it: 0001_dead_letters. Fix the cause and run this again.\n")
     assert said.count("\n") == 1
 
 

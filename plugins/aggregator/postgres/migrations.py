@@ -1,10 +1,10 @@
-"""Brings a product's database up to date: its migrations, then its functions (spec: databases).
+"""Brings the database of a product up to date: its migrations, then its functions (spec: databases).
 
-``include/sql/<product>/migrations/NNNN_<what>.sql`` are applied once, in order, each in one transaction together with
+``include/sql/<product>/migrations/NNNN_<what>.sql`` are applied once, in order. Each is one transaction together with
 the row that records it. ``include/sql/<product>/functions/*.sql`` are applied again whenever their text changes.
-The connection of a database is ``<database>_db``; `FOLDERS` says where its name is not the product's.
+The connection of a database is ``<database>_db``. `FOLDERS` lists databases whose name is not that of the product.
 
-Applied files are recorded in the schema ``migrations``, separately for each database name, so that several of them may
+Applied files are recorded in the schema ``migrations``, separately for each database name, so that several products may
 share one PostgreSQL database. Nothing outlives a transaction, so this works behind a transaction pooler.
 
     python -m aggregator.postgres.migrations [database …]
@@ -23,8 +23,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+from psycopg import sql
 
-from aggregator.core.errors import AggregatorError, PermanentError
+from aggregator.core.errors import AggregatorError, PermanentError, TransientError, is_transient
 from aggregator.core.paths import SQL
 from aggregator.postgres import session
 
@@ -41,7 +42,7 @@ FOLDERS = {"market": "ohlcv", "ops": "alerts"}
 """Database → the folder of its files below ``include/sql``, where the two names differ."""
 
 LOCK_TIMEOUT = "30s"
-"""How long a migration waits for a table's lock before it gives up: an application behind it waits as long."""
+"""How long a migration waits for the lock of a table. Applications that need the table wait as long."""
 
 _log = logging.getLogger(__name__)
 
@@ -50,11 +51,11 @@ _RAISE = "exec_stmt_raise"
 _UNLIMITED = dict.fromkeys(
     ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "transaction_timeout"), "0"
 )
-"""Limits that managed servers set for every session (Supabase: two minutes a statement); a migration takes longer."""
+"""Limits that managed servers set for every session (Supabase: two minutes a statement). A migration takes longer."""
 
 _LOCK = ["aggregator.migrations"]
 
-# Of the transaction: a pooled session would keep a lock of its own, and the next call would wait for it indefinitely.
+# At transaction level: a pooled session would keep its lock, and the next call would wait for it indefinitely.
 _TRY_LOCK = "select pg_try_advisory_xact_lock(hashtext(%s))"
 _WAIT_FOR_LOCK = "select pg_advisory_xact_lock(hashtext(%s))"
 _HOLDERS = """
@@ -84,16 +85,23 @@ create table if not exists migrations.functions (
 comment on schema migrations is 'What aggregator.postgres.migrations has applied to this database.';
 """
 
+# Another role may own the table; then it stays.
+_ALEMBIC_TABLE = """
+select from pg_class join pg_attribute on attrelid = pg_class.oid
+where relnamespace = 'migrations'::regnamespace and relname = %s and attname = 'version_num'
+    and pg_has_role(relowner, 'usage')
+"""
+
 
 @dataclass(frozen=True)
 class Report:
-    """What one call changed.
+    """The changes of one call.
 
     Attributes:
         database: Name of the database.
-        migrations: Names of the migrations it applied, in order.
-        functions: Names of the functions it applied.
-        notices: What its files said by ``raise notice``.
+        migrations: Names of the applied migrations, in order.
+        functions: Names of the applied functions.
+        notices: Messages that the files raised as notices.
     """
 
     database: str
@@ -102,20 +110,19 @@ class Report:
     notices: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        """For a person: what was applied in one line, and one for each notice."""
-        changes = [*self.migrations, *self.functions]
-        applied = ", ".join(changes) if changes else "up to date"
+        """Return what was applied in one line, and a line for each notice."""
+        applied = ", ".join([*self.migrations, *self.functions]) or "up to date"
         return "\n".join(f"{self.database}: {line}" for line in [applied, *self.notices])
 
 
 def databases(root: Path = SQL) -> list[str]:
-    """The names of the databases that have migrations."""
+    """Return the names of the databases that have migrations."""
     names = {folder: database for database, folder in FOLDERS.items()}
     return sorted(names.get(path.parent.name, path.parent.name) for path in root.glob("*/migrations"))
 
 
 def folder_of(database: str, root: Path = SQL) -> Path:
-    """The folder that holds the migrations and functions of a database.
+    """Return the folder of the migrations and functions of a database.
 
     Args:
         database: Its name, e.g. ``market``.
@@ -125,7 +132,7 @@ def folder_of(database: str, root: Path = SQL) -> Path:
 
 
 def migrate(connect: Callable[[], Connection], database: str, root: Path = SQL) -> Report:
-    """Apply what is missing. Two calls at once wait for each other; a second call changes nothing.
+    """Apply what is missing. Two concurrent calls wait for each other; a second call changes nothing.
 
     Args:
         connect: Opens a psycopg connection to the database.
@@ -136,24 +143,40 @@ def migrate(connect: Callable[[], Connection], database: str, root: Path = SQL) 
         What was applied.
 
     Raises:
-        PermanentError: Numbers are missing or double, or a file was changed or removed after it was applied.
-        psycopg.Error: The database refused a statement. Its file and all after it are not applied; a note of the error
-            names the file.
+        PermanentError: Numbers of migrations are missing or repeated, a file was changed or removed after it was
+            applied, or the database refused a statement. In the last case the text names the file, which was rolled
+            back, and the files that were applied before it.
+        TransientError: Likewise, and another attempt may succeed.
     """
     folder = folder_of(database, root)
     paths = _numbered(folder / "migrations")
     report = Report(database)
-    with connect() as connection:
-        connection.add_notice_handler(partial(_keep_notice, report))
-        while _apply_next_migration(connection, paths, report):
-            pass
-        _apply_functions(connection, folder / "functions", report)
+    try:
+        with connect() as connection:
+            connection.add_notice_handler(partial(_keep_notice, report))
+            while _apply_next_migration(connection, paths, report):
+                pass
+            _apply_functions(connection, folder / "functions", report)
+    except psycopg.Error as error:
+        raise _failure(error, report) from None
     return report
+
+
+def _failure(error: psycopg.Error, report: Report) -> AggregatorError:
+    from aggregator.postgres.hook import describe  # noqa: PLC0415 - takes seconds, and only a failure needs it
+
+    what = next(iter(getattr(error, "__notes__", ())), "The schema `migrations`")
+    reason = describe(error) if error.sqlstate else " ".join(str(error).split())
+    applied = ", ".join(report.migrations) or "nothing"
+    msg = (
+        f"{what} failed and was rolled back: {reason}. Applied before it: {applied}. Fix the cause and run this again."
+    )
+    return (TransientError if is_transient(error) else PermanentError)(msg)
 
 
 @contextmanager
 def _locked(connection: Connection, database: str) -> Iterator[Cursor]:
-    """One transaction during which no other call of this module works on the same PostgreSQL database."""
+    """Begin a transaction during which no other call of this module changes the same PostgreSQL database."""
     with session.begin(connection, _UNLIMITED) as cursor:
         if cursor.execute(_TRY_LOCK, _LOCK).fetchone() == (False,):
             ((holders,),) = cursor.execute(_HOLDERS, _LOCK).fetchall()
@@ -169,18 +192,20 @@ def _numbered(folder: Path) -> list[Path]:
     for expected, path in enumerate(paths, start=1):
         if re.fullmatch(r"\d{4}_[a-z0-9_]+", path.stem) is None or int(path.stem.split("_")[0]) != expected:
             msg = (
-                f"{path} is not named {expected:04}_<what>.sql: migrations are numbered without gaps, each number once."
+                f"{path} is not named {expected:04}_<what>.sql. Migrations are numbered without gaps, each number "
+                "once. Nothing was applied. Rename the file."
             )
             raise PermanentError(msg)
     return paths
 
 
 def _apply_next_migration(connection: Connection, paths: Sequence[Path], report: Report) -> bool:
-    """Apply the first file that is missing; False if none is."""
+    """Apply the first missing file. Return whether there was one."""
     with _locked(connection, report.database) as cursor:
         cursor.execute(_RECORDS)
         applied = _applied(cursor, "history", report.database)
         _refuse_changed_history(applied, paths, report.database)
+        _drop_alembic_table(cursor, report.database, applied)
         missing = next((path for path in paths if path.stem not in applied), None)
         if missing is not None:
             _execute_file(cursor, missing)
@@ -195,20 +220,34 @@ def _refuse_changed_history(applied: Mapping[str, str], paths: Sequence[Path], d
     for name, digest in applied.items():
         if name not in digests:
             msg = (
-                f"Migration {name} was applied to {database} and its file is gone. Bring it back; undo it by a new one."
+                f"Migration {name} was applied to {database} and its file is gone. Nothing was applied. Restore the "
+                "file, and undo it by a new migration."
             )
             raise PermanentError(msg)
         if digests[name] != digest:
-            msg = f"Migration {name} was changed after it was applied to {database}. Restore it; change by a new one."
+            msg = (
+                f"Migration {name} was changed after it was applied to {database}. Nothing was applied. Restore the "
+                "file, and make the change by a new migration."
+            )
             raise PermanentError(msg)
+
+
+def _drop_alembic_table(cursor: Cursor, database: str, applied: Mapping[str, str]) -> None:
+    """Drop the version table of an earlier release, which used Alembic, once `history` has its version."""
+    if cursor.execute(_ALEMBIC_TABLE, [database]).fetchone() is None:
+        return
+    table = sql.Identifier("migrations", database)
+    versions = cursor.execute(sql.SQL("select version_num from {}").format(table)).fetchall()
+    if all(any(name.startswith(f"{version}_") for name in applied) for (version,) in versions):
+        cursor.execute(sql.SQL("drop table {}").format(table))
 
 
 def _apply_functions(connection: Connection, folder: Path, report: Report) -> None:
     changed: list[str] = []
-    # One transaction: functions may call each other, and a caller sees either the old ones or the new ones.
+    # In one transaction: functions call each other, and callers must not see old and new ones together.
     with _locked(connection, report.database) as cursor:
         applied = _applied(cursor, "functions", report.database)
-        # Bodies may name functions that come later in the alphabet.
+        # A body may call a function that comes later in the alphabet.
         cursor.execute("set local check_function_bodies = off")
         paths = sorted(folder.glob("*.sql"))
         for path in paths:
@@ -223,15 +262,15 @@ def _apply_functions(connection: Connection, folder: Path, report: Report) -> No
 
 def _execute_file(cursor: Cursor, path: Path) -> None:
     try:
-        # Without parameters: several statements in one go, and a % is a %.
+        # Without parameters, so that a file may have several statements, and % is literal.
         cursor.execute(path.read_bytes())
     except psycopg.Error as error:
-        error.add_note(f"File: {path.relative_to(path.parents[2]).as_posix()}")
+        error.add_note(path.relative_to(path.parents[2]).as_posix())
         raise
 
 
 def _keep_notice(report: Report, notice: psycopg.errors.Diagnostic) -> None:
-    # Not PostgreSQL's own notices ("does not exist, skipping").
+    # Only those of RAISE: PostgreSQL's own say "does not exist, skipping".
     if notice.source_function == _RAISE and notice.message_primary:
         report.notices.append(notice.message_primary)
 
@@ -257,28 +296,26 @@ def _digest(path: Path) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Migrate the databases whose names are given, or all of them, through their Airflow connections.
+    """Migrate databases through their Airflow connections.
+
+    Args:
+        arguments: Names of the databases; all of them if empty. None for the arguments of the process.
 
     Returns:
-        The exit code: 0, or 1 after an error, which is printed.
+        The exit code: 0, or 1 after an error, which is printed in one line.
     """
-    from aggregator.postgres.hook import PostgresTransactionHook, describe  # noqa: PLC0415 - seconds, and only for this
+    from aggregator.postgres.hook import PostgresTransactionHook  # noqa: PLC0415 - takes seconds
 
     parser = argparse.ArgumentParser(
-        prog="python -m aggregator.postgres.migrations", description="Apply missing migrations."
+        prog="python -m aggregator.postgres.migrations",
+        description="Apply missing migrations and changed functions.",
     )
-    parser.add_argument("database", nargs="*", help=f"one of {', '.join(databases())}; all of them if none is given")
+    parser.add_argument("database", nargs="*", help=f"one of {', '.join(databases())}; default: all of them")
     for database in parser.parse_args(arguments).database or databases():
-        hook = PostgresTransactionHook(f"{database}_db")
         try:
-            print(migrate(hook.connect, database))
+            print(migrate(PostgresTransactionHook(f"{database}_db").connect, database))
         except AggregatorError as error:
             print(f"{database}: {error}", file=sys.stderr)
-            return 1
-        except psycopg.Error as error:
-            refused = describe(error) if error.sqlstate else " ".join(str(error).split())
-            file = "".join(f" {note}." for note in getattr(error, "__notes__", ()))
-            print(f"{database}: PostgreSQL refused it: {refused}. What came before is applied.{file}", file=sys.stderr)
             return 1
     return 0
 
