@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aggregator.analytics_engine.dialect import FUNCTIONS, DialectError, bind, parse, placeholders
+from aggregator.analytics_engine.dialect.functions import _call
 from aggregator.analytics_engine.types import DATASET_COLUMNS
 from aggregator.core.errors import PermanentError
 from dev.analytics_engine.client import running
@@ -163,6 +164,8 @@ REFUSED = {
     "SELECT avgIf(blob1, double1 > 1) AS x FROM t FORMAT JSON": "function avgIf: it takes no String",
     "SELECT if(double1 > 1, 'a', 2) AS x FROM t FORMAT JSON": "function if: its branches have different types",
     "SELECT if(double1 > 1, timestamp, 0) AS x FROM t FORMAT JSON": "different types, a number and a time",
+    "SELECT if(double1 > 1, toDayOfWeek(timestamp), 'a') AS x FROM t FORMAT JSON": "types, a String and a number",
+    "SELECT if(double1 > 1, COUNT(), 'a') AS x FROM t FORMAT JSON": "different types, a String and a number",
     "SELECT sum(if(double1 > 1, double1, '')) AS x FROM t FORMAT JSON": "function if: its branches have different",
     # functions
     "SELECT round(double1) AS x FROM t FORMAT JSON": "function round in line 1: not in .* or known to fail",
@@ -242,6 +245,13 @@ def _matches(pattern: str, text: str) -> bool:
 def test_function_of_the_reference_is_accepted(function: str) -> None:
     call = CALLS.get(function, f"{function}(blob1, double1)")
     parse(f"SELECT {call} AS x FROM t FORMAT JSON")
+
+
+@pytest.mark.parametrize("function", sorted(FUNCTIONS))
+def test_function_keeps_its_name_in_the_tree(function: str) -> None:
+    call = CALLS.get(function, f"{function}(blob1, double1)")
+    (node,) = (item.this for item in sqlglot.parse_one(f"SELECT {call} AS x FROM t", read="clickhouse").expressions)
+    assert _call(node)[0] == (function.lower() if function.isupper() else function)
 
 
 CALLS = {

@@ -38,6 +38,8 @@ from aggregator.analytics_engine.types import UNREADABLE, Kind
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from aggregator.analytics_engine.dialect.clauses import Level
+
 __all__ = [
     "FORMATS",
     "FUNCTIONS",
@@ -127,32 +129,29 @@ def _parse_select(sql: str) -> Query:
     levels = split_levels(tokens)
     if TokenType.FORMAT not in levels[0]:
         raise refusal("FORMAT", "end the query with FORMAT JSON, sources disagree on the default")
-    without_limit = {token.start for level in levels for token in limit_all(level)}
-    tree = _tree([token for token in parsed if token.start not in without_limit], sql)
+    no_limits = {token.start for level in levels for token in limit_all(level)}
+    tree = _tree([token for token in parsed if token.start not in no_limits], sql)
     selects = nested_selects(tree, len(levels))
     kinds = check_selects(selects, levels)
-
-    format_keyword, format_name = levels[0][TokenType.FORMAT]
-    written = [token for token in tokens if token.start in without_limit]
-    text, result_format = _without(sql[: format_keyword.start], written), _known_format(format_name.text)
-    unreadable = next((kind for kind in UNREADABLE if kind in kinds.values()), None)
-    innermost = levels[-1]
-    if TokenType.FROM not in innermost:
-        return Query(text, result_format, unreadable=unreadable)
-    source = innermost[TokenType.FROM]
-    dataset = source[1].text
-    conditions = [
-        sql[source[0].start : [*source, *innermost.get(TokenType.WHERE, [])][-1].end + 1],
-        f"FROM {dataset} {time_conditions(selects[-1])}".rstrip(),
-    ]
+    keyword, format_name = levels[0][TokenType.FORMAT]
+    source = levels[-1].get(TokenType.FROM)
     return Query(
-        text=text,
-        format=result_format,
-        dataset=dataset,
-        probes=tuple(dict.fromkeys(f"SELECT count() AS n {condition} FORMAT JSON" for condition in conditions)),
+        text=_without(sql[: keyword.start], [token for token in tokens if token.start in no_limits]),
+        format=_known_format(format_name.text),
+        dataset=source[1].text if source else None,
+        probes=_probes(sql, levels[-1], selects[-1]),
         columns=dataset_columns(selects[-1]),
-        unreadable=unreadable,
+        unreadable=next((kind for kind in UNREADABLE if kind in kinds.values()), None),
     )
+
+
+def _probes(sql: str, innermost: Level, select: exp.Select) -> tuple[str, ...]:
+    if TokenType.FROM not in innermost:
+        return ()
+    keyword, dataset = innermost[TokenType.FROM]
+    end = innermost.get(TokenType.WHERE, [dataset])[-1].end
+    conditions = [sql[keyword.start : end + 1], f"FROM {dataset.text} {time_conditions(select)}".rstrip()]
+    return tuple(dict.fromkeys(f"SELECT count() AS n {condition} FORMAT JSON" for condition in conditions))
 
 
 def _tree(tokens: list[Token], sql: str) -> exp.Select:
