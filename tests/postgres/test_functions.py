@@ -1,4 +1,4 @@
-"""The functions of all databases: none depends on the settings of the session that calls it."""
+"""The functions of all databases do not depend on the settings of the calling session."""
 
 from __future__ import annotations
 
@@ -11,13 +11,19 @@ from aggregator.postgres.migrations import databases
 from tests.market_data import DAY, MINUTE, candle, candles, expected, ingest, register, run_of, stored, tasks, tick
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 HOUR = 60 * MINUTE
 
 PINNED = {"search_path": '""', "datestyle": "ISO, MDY", "timezone": "UTC"}
 
-OURS = """
+INLINED = {"ohlcv.watermark_horizon", "ohlcv.watermark_cursor", "ohlcv.watermark_built_until"}
+"""Functions without settings, so that PostgreSQL inlines them. They handle no text, and no interval of a day or more.
+
+Their bodies are parsed when they are created, so the search path of the caller has no influence.
+"""
+
+SETTINGS = """
 select
     pronamespace::regnamespace || '.' || proname,
     coalesce((
@@ -46,18 +52,29 @@ HOSTILE = {
 
 
 @pytest.fixture
-def functions(migrated) -> dict[str, dict[str, str]]:
-    """The settings of each function of every database."""
-    return dict(migrated(*databases()).execute(OURS).fetchall())
+def functions(migrated: Callable[..., psycopg.Connection]) -> dict[str, dict[str, str]]:
+    """The settings of each function in every database."""
+    return dict(migrated(*databases()).execute(SETTINGS).fetchall())
 
 
-def test_functions_pin_the_settings_that_change_what_text_and_calendar_mean(functions) -> None:
+def test_every_function_pins_search_path_datestyle_and_timezone(functions: dict[str, dict[str, str]]) -> None:
     assert {"ohlcv.build_bars", "ops.ops_runlog_start", "kpi.claim_kpi"} <= functions.keys()
-    assert {name: settings for name, settings in functions.items() if not settings.items() >= PINNED.items()} == {}
+    assert {name for name, settings in functions.items() if not settings.items() >= PINNED.items()} == INLINED
 
 
-def test_functions_that_set_a_planner_switch_turn_jit_off(functions) -> None:
-    """A switch adds its penalty to plans that have no other way, so that their costs reach ``jit_above_cost``."""
+def test_inlined_functions_have_a_parsed_body_and_no_settings(
+    functions: dict[str, dict[str, str]], connection: psycopg.Connection
+) -> None:
+    parsed = """
+        select pronamespace::regnamespace || '.' || proname from pg_proc
+        where prosqlbody is not null and pronamespace::regnamespace::text !~ '^(pg_|information_schema)'
+    """
+    assert {name for (name,) in connection.execute(parsed)} == INLINED
+    assert [functions[name] for name in INLINED] == [{}] * len(INLINED)
+
+
+def test_functions_with_a_planner_setting_turn_jit_off(functions: dict[str, dict[str, str]]) -> None:
+    """A disabled plan type adds a penalty to plans without an alternative, and their costs reach ``jit_above_cost``."""
     switched = {
         name: settings
         for name, settings in functions.items()
@@ -67,9 +84,11 @@ def test_functions_that_set_a_planner_switch_turn_jit_off(functions) -> None:
     assert {name for name, settings in switched.items() if settings.get("jit") != "off"} == set()
 
 
-@pytest.fixture(params=HOSTILE.values(), ids=HOSTILE.keys())
-def hostile(request: pytest.FixtureRequest, migrated, database_url: str) -> Iterator[psycopg.Connection]:
-    """An autocommit connection to the market database in a session with other settings."""
+@pytest.fixture(params=list(HOSTILE.values()), ids=list(HOSTILE))
+def hostile(
+    request: pytest.FixtureRequest, migrated: Callable[..., psycopg.Connection], database_url: str
+) -> Iterator[psycopg.Connection]:
+    """An autocommit connection to the market database with unusual session settings."""
     migrated("market")
     with psycopg.connect(database_url, autocommit=True) as connection:
         for name, value in request.param.items():
@@ -78,7 +97,9 @@ def hostile(request: pytest.FixtureRequest, migrated, database_url: str) -> Iter
 
 
 @pytest.mark.slow
-def test_session_with_other_settings_builds_the_same_bars_and_partitions(hostile, connection) -> None:
+def test_session_with_other_settings_builds_the_same_bars_and_partitions(
+    hostile: psycopg.Connection, connection: psycopg.Connection
+) -> None:
     connection.execute("set timezone to 'UTC'")
     hostile.execute("select ohlcv.add_candle_partitions(%s, %s)", [DAY - 24 * HOUR, DAY + 60 * 24 * HOUR])
     bounds = "select pg_get_expr(relpartbound, oid) from pg_class where relname = 'candles_202605'"

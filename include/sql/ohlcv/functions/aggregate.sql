@@ -1,6 +1,21 @@
--- Called by ohlcv.catchup_aggregation_range for one task and by include/sql/ohlcv/queries/aggregate.sql for many:
--- builds what their owner's tasks of one timeframe have to build, and changes no task. What it finds goes to
--- ohlcv.finish_tasks.
+-- Called by ohlcv.catchup_aggregation_range for one task, and by include/sql/ohlcv/queries/aggregate.sql for many.
+-- Builds the due windows of the tasks of one timeframe that an owner has claimed. It changes no task: its result goes
+-- to ohlcv.finish_tasks.
+--
+-- Three watermarks of a task control what is built. Each has a function with its rules:
+--
+--     cursor         windows that start before it are built          ohlcv.watermark_cursor
+--     horizon        windows that end after it cannot be built yet   ohlcv.watermark_horizon
+--     built_until    coarser bars may use the bars before it         ohlcv.watermark_built_until
+--
+-- Steps:
+--
+--     claimed                                the tasks with their watermarks
+--     stale_range, limit_reached             stale windows, and where p_max_windows of them are exceeded
+--     taken, left_over                       stale windows taken for this build, and those left for the next one
+--     planned                                new windows, between cursor and horizon
+--     wanted, ranges                         stale and new windows as ranges of source rows for ohlcv.build_bars
+--     built, reached                         what was built, and the new cursor watermark
 create or replace function ohlcv.aggregate(
     p_owner text,
     p_timeframe text,
@@ -16,14 +31,14 @@ set search_path = ''
 set datestyle = 'ISO, MDY'
 set timezone = 'UTC'
 set jit = off
--- One plan for all timeframes: one for the very symbols looks up the statistics of every one of them.
+-- One plan for all timeframes. A plan for the given symbols would read the statistics of each symbol.
 set plan_cache_mode = force_generic_plan
 as $$
 declare
     held text[];
     base_changed boolean;
 begin
-    -- To the end of the transaction: a lock that is old by then is not taken over under a worker that still works.
+    -- Held until the transaction ends: no other run takes over a lock, however old, while this one builds.
     select coalesce(array_agg(task.symbol), '{}')
     into held
     from (
@@ -45,49 +60,41 @@ begin
             task.size,
             source.size as source_size,
             source.is_base,
-            task.built_until,
             finer.owner is not distinct from p_owner and finer.status = 'running' as finer_has_more,
-            task.cursor as stored_cursor,
-            edge.begins_at,
-            greatest(task.cursor, edge.begins_at) as cursor,
-            case
-                when p_as_of is not null
-                    then least(
-                        date_bin(task.size, p_as_of - task.delay, timestamptz '2000-01-01 00:00+00'),
-                        case
-                            when not source.is_base
-                                then date_bin(
-                                    task.size,
-                                    coalesce(finer.built_until, '-infinity'),
-                                    timestamptz '2000-01-01 00:00+00'
-                                )
-                        end
-                    )
-            end as horizon
+            task.cursor as cursor_watermark,
+            task.built_until as built_until_watermark,
+            ohlcv.watermark_horizon(
+                task.size, p_as_of, task.delay, source.is_base, finer.built_until
+            ) as horizon_watermark,
+            start.first_window,
+            greatest(task.cursor, start.first_window) as next_window
         from ohlcv.tasks as task
         inner join ohlcv.timeframes as source on task.source_timeframe = source.timeframe
         left join ohlcv.tasks as finer on task.symbol = finer.symbol and task.source_timeframe = finer.timeframe
         cross join lateral (
-            select date_bin(task.size, task.starts_at, timestamptz '2000-01-01 00:00+00') as begins_at
-        ) as edge
+            select date_bin(task.size, task.starts_at, timestamptz '2000-01-01 00:00+00') as first_window
+        ) as start
         where task.symbol = any(held) and task.timeframe = p_timeframe
     ),
 
-    -- What is not built yet is built anyway, and from here on with these candles; before its start, a task has no bars.
-    noted as (
+    -- Only windows between the task's start and its cursor: later ones are built as new windows with these candles, and
+    -- there are no bars before the start.
+    stale_range as (
         select
             claimed.*,
             stale.ends_at,
             stale.empties,
-            stale.ctid as place,
-            greatest(stale.window_start, claimed.begins_at) as first,
-            case when claimed.stored_cursor is not null then least(stale.ends_at, claimed.cursor) end as last
+            stale.ctid as row_id,
+            greatest(stale.window_start, claimed.first_window) as first,
+            case
+                when claimed.cursor_watermark is not null then least(stale.ends_at, claimed.next_window)
+            end as last
         from claimed
         inner join ohlcv.stale_windows as stale on claimed.symbol = stale.symbol and stale.timeframe = p_timeframe
     ),
 
-    -- Where the limit is reached: a row may be many windows, and a window may be in many rows.
-    full_at as (
+    -- A row can cover many windows, and several rows can cover the same window: it counts once.
+    limit_reached as (
         select
             part.symbol,
             lower(part.windows) + (p_max_windows - part.before) * part.size as stops_at
@@ -104,10 +111,13 @@ begin
                         / extract(epoch from merged.size)
                     )::float8 as many
                 from (
-                    select noted.symbol, noted.size, unnest(range_agg(tstzrange(noted.first, noted.last))) as windows
-                    from noted
-                    where noted.first < noted.last
-                    group by noted.symbol, noted.size
+                    select
+                        stale_range.symbol,
+                        stale_range.size,
+                        unnest(range_agg(tstzrange(stale_range.first, stale_range.last))) as windows
+                    from stale_range
+                    where stale_range.first < stale_range.last
+                    group by stale_range.symbol, stale_range.size
                 ) as merged
             ) as counted
         ) as part
@@ -116,16 +126,16 @@ begin
 
     taken as (
         delete from ohlcv.stale_windows as stale
-        using noted
-        left join full_at on noted.symbol = full_at.symbol
+        using stale_range
+        left join limit_reached on stale_range.symbol = limit_reached.symbol
         where
-            stale.ctid = noted.place
+            stale.ctid = stale_range.row_id
             and (
-                (noted.first < noted.last) is not true
-                or full_at.stops_at is null
-                or noted.first < full_at.stops_at
+                (stale_range.first < stale_range.last) is not true
+                or limit_reached.stops_at is null
+                or stale_range.first < limit_reached.stops_at
             )
-        returning noted.*, full_at.stops_at
+        returning stale_range.*, limit_reached.stops_at
     ),
 
     left_over as (
@@ -138,48 +148,48 @@ begin
     planned as materialized (
         select
             claimed.*,
-            edge.starts_at,
+            edge.builds_from,
             case
-                when edge.starts_at is not null
-                    then least(edge.starts_at + p_max_windows * claimed.size, claimed.horizon)
-            end as ends_at
+                when edge.builds_from is not null
+                    then least(edge.builds_from + p_max_windows * claimed.size, claimed.horizon_watermark)
+            end as builds_until
         from claimed
         cross join lateral (
             select
                 case
-                    when claimed.horizon <= claimed.cursor then null
-                    -- All of it is read now, so windows without a source row need no search for the first one.
+                    when claimed.horizon_watermark <= claimed.next_window then null
+                    -- All windows fit in this build: a search for the first source row would save nothing.
                     when
-                        extract(epoch from claimed.horizon - claimed.cursor)
+                        extract(epoch from claimed.horizon_watermark - claimed.next_window)
                         <= p_max_windows * extract(epoch from claimed.size)
-                        then claimed.cursor
-                    when claimed.horizon is not null
+                        then claimed.next_window
+                    when claimed.horizon_watermark is not null
                         then date_bin(
                             claimed.size,
                             ohlcv.next_source_row(
-                                claimed.symbol, claimed.source_timeframe, coalesce(claimed.cursor, '-infinity')
+                                claimed.symbol, claimed.source_timeframe, coalesce(claimed.next_window, '-infinity')
                             ),
                             timestamptz '2000-01-01 00:00+00'
                         )
-                end as starts_at
+                end as builds_from
         ) as edge
     ),
 
-    -- Windows that follow one another are one range: a rebuild of days reads its candles once.
+    -- Consecutive stale windows are one range: a rebuild of days reads its candles once.
     stale as (
         select
             symbol,
             source_timeframe,
             source_size,
             is_base,
-            cursor,
-            built_until,
+            next_window,
+            built_until_watermark,
             coalesce(range_agg(windows) filter (where empties), '{}') as changed,
-            coalesce(range_agg(windows) filter (where not empties), '{}') as asked_for
+            coalesce(range_agg(windows) filter (where not empties), '{}') as requested
         from taken
         cross join lateral (select tstzrange(taken.first, least(taken.last, taken.stops_at)) as windows) as part
         where taken.first < taken.last
-        group by symbol, source_timeframe, source_size, is_base, cursor, built_until
+        group by symbol, source_timeframe, source_size, is_base, next_window, built_until_watermark
     ),
 
     wanted as (
@@ -188,8 +198,8 @@ begin
             source_timeframe,
             source_size,
             is_base,
-            cursor,
-            built_until,
+            next_window,
+            built_until_watermark,
             lower(part.windows) as starts_at,
             upper(part.windows) as ends_at,
             true as is_stale,
@@ -198,12 +208,14 @@ begin
         cross join lateral (
             select unnest(stale.changed) as windows, true as empties
             union all
-            select unnest(stale.asked_for - stale.changed), false
+            select unnest(stale.requested - stale.changed), false
         ) as part
         union all
-        select symbol, source_timeframe, source_size, is_base, cursor, built_until, starts_at, ends_at, false, false
+        select
+            symbol, source_timeframe, source_size, is_base, next_window, built_until_watermark, builds_from,
+            builds_until, false, false
         from planned
-        where starts_at < ends_at
+        where builds_from < builds_until
     ),
 
     ranges as (
@@ -215,8 +227,8 @@ begin
                 least(wanted.ends_at, in_use.ends_at),
                 wanted.is_stale,
                 coalesce(in_use.size, wanted.source_size),
-                wanted.cursor,
-                wanted.built_until,
+                wanted.next_window,
+                wanted.built_until_watermark,
                 wanted.empties,
                 in_use.fallback_timeframe
             )::ohlcv.source_range
@@ -226,7 +238,7 @@ begin
             select used.*
             from ohlcv.base_timeframes(wanted.symbol, wanted.source_timeframe) as used
             where base_changed and wanted.is_base
-            -- A subquery of its own, which calls the function for nobody else.
+            -- Prevents a call of the function for symbols that do not need it.
             offset 0
         ) as in_use on wanted.starts_at < in_use.ends_at and wanted.ends_at > in_use.starts_at
     ),
@@ -241,18 +253,17 @@ begin
     reached as (
         select
             planned.*,
-            case
-                when built.bad_window is not null then greatest(planned.stored_cursor, built.bad_window)
-                -- Nothing is over yet, or nothing was asked: a start in the future is no cursor.
-                when planned.starts_at is null then planned.stored_cursor
-                when planned.starts_at >= planned.ends_at and planned.cursor is null then null
-                when planned.starts_at >= planned.ends_at then greatest(planned.cursor, planned.horizon)
-                when
-                    built.newest_new_bar = planned.ends_at - planned.size
-                    or ohlcv.next_source_row(planned.symbol, planned.source_timeframe, planned.ends_at) is not null
-                    then planned.ends_at
-                else coalesce(built.newest_new_bar + planned.size, planned.cursor)
-            end as reached_cursor,
+            ohlcv.watermark_cursor(
+                planned.size,
+                planned.cursor_watermark,
+                planned.next_window,
+                planned.horizon_watermark,
+                planned.builds_from,
+                planned.builds_until,
+                built.bad_window,
+                built.newest_new_bar,
+                ohlcv.next_source_row(planned.symbol, planned.source_timeframe, planned.builds_until) is not null
+            ) as new_cursor_watermark,
             coalesce(built.new_bars, 0) as new_bars,
             coalesce(built.poor_bars, 0) as poor_bars,
             coalesce(built.inserted, 0) as inserted,
@@ -267,18 +278,21 @@ begin
     select
         reached.symbol::text,
         p_timeframe,
-        reached.reached_cursor,
-        -- Behind the newest data, empty windows are over for the coarser timeframes, and not for this one.
-        case
-            when reached.bad_window is null and coalesce(reached.ends_at = reached.horizon, true) then reached.horizon
-            else reached.reached_cursor
-        end,
+        reached.new_cursor_watermark,
+        ohlcv.watermark_built_until(
+            reached.new_cursor_watermark, reached.horizon_watermark, reached.builds_until, reached.bad_window
+        ),
         reached.inserted + reached.updated + reached.unchanged,
         reached.poor_bars,
+        -- Skipped: the cursor passed these windows, and they have no new bar.
         coalesce(
             case
-                when reached.starts_at is not null
-                    then extract(epoch from reached.reached_cursor - coalesce(reached.cursor, reached.starts_at))
+                when reached.builds_from is not null
+                    then
+                        extract(
+                            epoch from
+                            reached.new_cursor_watermark - coalesce(reached.next_window, reached.builds_from)
+                        )
                         / extract(epoch from reached.size) - reached.new_bars
             end,
             0
@@ -292,22 +306,27 @@ begin
         case
             when reached.bad_window is not null
                 then format(
-                    'The window %s UTC has candles that make no bar: prices have to be finite and above 0, open and '
-                    'close between low and high, volume known and not negative. Nothing from there on was built. '
-                    'Correct or delete them; if the task is disabled by then, reset it.',
+                    'The window %s UTC has candles that cannot be in a bar: prices must be finite and above 0, open '
+                    'and close between low and high, volume known and not negative. This window and later ones were '
+                    'not built. Correct or delete these candles. If the task is disabled, reset it.',
                     to_char(reached.bad_window at time zone 'UTC', 'YYYY-MM-DD HH24:MI')
                 )
         end,
         reached.bad_window is null
         and (
-            coalesce(reached.reached_cursor = reached.ends_at and reached.ends_at < reached.horizon, false)
+            coalesce(
+                reached.new_cursor_watermark = reached.builds_until
+                and reached.builds_until < reached.horizon_watermark,
+                false
+            )
             or coalesce(reached.finer_has_more, false)
-            or reached.symbol in (select full_at.symbol from full_at)
+            or reached.symbol in (select limit_reached.symbol from limit_reached)
         )
     from reached;
 end
 $$;
 
 comment on function ohlcv.aggregate(text, text, text[], timestamptz, integer, integer) is
-'Builds the windows that are over at p_as_of (null: none), and stale ones, of an owner''s tasks of one timeframe';
+'Builds the windows that ended before p_as_of (null: none) and the stale windows of the claimed tasks of one timeframe; '
+'returns one row per task for ohlcv.finish_tasks';
 revoke all on function ohlcv.aggregate(text, text, text[], timestamptz, integer, integer) from public;
