@@ -7,6 +7,7 @@ from datetime import timedelta
 import psycopg
 import pytest
 
+from aggregator.core.errors import is_transient
 from aggregator.ohlcv.plan import prepare_partitions
 from tests.market_data import (
     DAY,
@@ -21,6 +22,23 @@ from tests.market_data import (
 
 HOUR = 60 * MINUTE
 ALIGNED = "ts_is_a_whole_step_of_its_timeframe_1m_or_5m_in_utc"
+
+
+@pytest.mark.slow
+def test_reader_of_the_default_partition_makes_add_candle_partitions_give_up(
+    market: psycopg.Connection, database_url: str
+) -> None:
+    before = partitions(market)
+    added = "select ohlcv.add_candle_partitions(%s, %s)"
+    market.execute("set lock_timeout = '30s'; set statement_timeout = '20s'")
+    with psycopg.connect(database_url) as reader:
+        reader.execute("select from ohlcv.candles_elsewhere")
+        with pytest.raises(psycopg.errors.LockNotAvailable, match=r"No partition was added\. Try again") as caught:
+            market.execute(added, [DAY, DAY + timedelta(days=70)])
+        assert is_transient(caught.value)
+        assert partitions(market) == before
+        assert market.execute("show lock_timeout").fetchone() == ("30s",), "the session keeps its own limit"
+    assert market.execute(added, [DAY, DAY + timedelta(days=70)]).fetchone() == (2,)
 
 
 def partitions(market: psycopg.Connection) -> dict[str, int]:
