@@ -1,4 +1,5 @@
--- Called from psql; ohlcv.catchup_aggregation_range does the same for a task without a cursor.
+-- Called from psql, to see where a task starts. ohlcv.catchup_aggregation_range applies the same rule to a task without
+-- a cursor.
 create or replace function ohlcv.agg_bootstrap_cursor(p_symbol text, p_timeframe text) returns timestamptz
 language sql
 stable
@@ -26,5 +27,6 @@ as $$
 $$;
 
 comment on function ohlcv.agg_bootstrap_cursor(text, text) is
-'Where a task goes on: its cursor, else its start, else its first source row, floored; null without any';
+'Returns where a task continues: its cursor, otherwise its start, otherwise its first source row, rounded down to a '
+'window; null without any';
 revoke all on function ohlcv.agg_bootstrap_cursor(text, text) from public;

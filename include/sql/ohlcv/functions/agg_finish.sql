@@ -1,7 +1,8 @@
--- Called from psql with the row of ohlcv.catchup_aggregation_range, and by include/sql/ohlcv/queries/fail_task.sql
--- with one that names an error. In psql, do both in one statement or transaction, so that bars and cursor are stored
--- together:     select ohlcv.agg_finish('me', result)     from ohlcv.catchup_aggregation_range('EURUSD', '15m', 'me',
--- now()) as result;
+-- Called from psql with the row of ohlcv.catchup_aggregation_range, and by include/sql/ohlcv/queries/fail_task.sql with
+-- a row that has an error. In psql, run both in one statement or transaction: bars and cursor must be stored together.
+--
+--     select ohlcv.agg_finish('me', result)
+--     from ohlcv.catchup_aggregation_range('EURUSD', '15m', 'me', now()) as result;
 create or replace function ohlcv.agg_finish(
     p_owner text, p_result ohlcv.task_result, p_max_hard_fails integer default 3, p_job_name text default 'agg-master'
 )
@@ -13,7 +14,7 @@ set datestyle = 'ISO, MDY'
 set timezone = 'UTC'
 as $$
 begin
-    -- What is left is for the next claim.
+    -- Remaining windows are built after the next claim.
     p_result.has_more := false;
     perform ohlcv.finish_tasks(p_job_name, p_owner, array[p_result], p_max_hard_fails);
     return (
@@ -25,5 +26,6 @@ end
 $$;
 
 comment on function ohlcv.agg_finish(text, ohlcv.task_result, integer, text) is
-'Releases a task with its result (outcome success, transient or hard); returns its status. Refused without the lock';
+'Stores the result of a task (outcome success, transient or hard), releases the task and returns its status; raises '
+'an error if the owner does not hold the task';
 revoke all on function ohlcv.agg_finish(text, ohlcv.task_result, integer, text) from public;

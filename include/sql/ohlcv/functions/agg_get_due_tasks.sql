@@ -1,4 +1,5 @@
--- Called by include/sql/ohlcv/queries/claim_due_tasks.sql, and from psql.
+-- Called by include/sql/ohlcv/queries/claim_due_tasks.sql, and from psql. Lists the tasks that can be claimed now; it
+-- claims none.
 create or replace function ohlcv.agg_get_due_tasks(p_env_name text, p_as_of timestamptz, p_limit integer default 20)
 returns table (
     symbol text,
@@ -17,13 +18,13 @@ set timezone = 'UTC'
 set work_mem = '64MB'
 -- As in ohlcv.claim_tasks.
 set enable_nestloop = off
--- The planner charges so much for a nested loop it cannot avoid that it would compile the statement.
+-- The cost of an unavoidable nested loop would make PostgreSQL compile the statement.
 set jit = off
 as $$
     with stale as (
-        select stale.symbol, min(noted.size) as size
+        select stale.symbol, min(frame.size) as size
         from ohlcv.stale_windows as stale
-        inner join ohlcv.timeframes as noted on stale.timeframe = noted.timeframe
+        inner join ohlcv.timeframes as frame on stale.timeframe = frame.timeframe
         group by stale.symbol
     )
 
@@ -42,7 +43,7 @@ as $$
         task.status = 'idle'
         and task.enabled
         and (asset.active or (asset.test_active and upper(p_env_name) in ('DEV', 'TEST')))
-        -- A stale window of a finer timeframe may make one of this one.
+        -- A stale window of a finer timeframe can make a window of this timeframe stale.
         and (coalesce(task.next_run_at <= p_as_of, true) or stale.size <= task.size)
     order by
         task.mandatory desc,
@@ -53,5 +54,6 @@ as $$
 $$;
 
 comment on function ohlcv.agg_get_due_tasks(text, timestamptz, integer) is
-'Tasks that are idle, enabled, of assets active in the environment, and have something to do; the most urgent first';
+'Returns the due tasks: idle and enabled, of assets active in the environment, with an ended or stale window; the '
+'most urgent first';
 revoke all on function ohlcv.agg_get_due_tasks(text, timestamptz, integer) from public;

@@ -1,4 +1,4 @@
--- Called from psql; the DAG claims many at once by the same ohlcv.claim_tasks.
+-- Called from psql. The DAG claims many tasks at once with ohlcv.claim_tasks.
 create or replace function ohlcv.agg_start(p_symbol text, p_timeframe text, p_owner text)
 returns table (cursor timestamptz)
 language plpgsql
@@ -19,5 +19,5 @@ end
 $$;
 
 comment on function ohlcv.agg_start(text, text, text) is
-'Claims an idle task for an owner; returns one row with its cursor, or none if it is not idle';
+'Claims an idle task for an owner; returns one row with its cursor, or no row if the task is not idle';
 revoke all on function ohlcv.agg_start(text, text, text) from public;

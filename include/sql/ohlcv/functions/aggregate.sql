@@ -307,8 +307,8 @@ begin
             when reached.bad_window is not null
                 then format(
                     'The window %s UTC has candles that cannot be in a bar: prices must be finite and above 0, open '
-                    'and close between low and high, volume known and not negative. This window and later ones were '
-                    'not built. Correct or delete these candles. If the task is disabled, reset it.',
+                    'and close between low and high, volume known and not negative. This window and later ones '
+                    'were not built. Correct or delete these candles. If the task is disabled, reset it.',
                     to_char(reached.bad_window at time zone 'UTC', 'YYYY-MM-DD HH24:MI')
                 )
         end,
@@ -327,6 +327,6 @@ end
 $$;
 
 comment on function ohlcv.aggregate(text, text, text[], timestamptz, integer, integer) is
-'Builds the windows that ended before p_as_of (null: none) and the stale windows of the claimed tasks of one timeframe; '
-'returns one row per task for ohlcv.finish_tasks';
+'Builds the windows that ended before p_as_of (null: none) and the stale windows of the claimed tasks of one '
+'timeframe; returns one row per task for ohlcv.finish_tasks';
 revoke all on function ohlcv.aggregate(text, text, text[], timestamptz, integer, integer) from public;

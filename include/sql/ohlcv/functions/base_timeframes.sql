@@ -1,4 +1,4 @@
--- Called by ohlcv.aggregate for symbols whose base timeframe was changed.
+-- Called by ohlcv.aggregate for symbols whose base timeframe changed.
 create or replace function ohlcv.base_timeframes(p_symbol text, p_base_timeframe text)
 returns table (
     timeframe text, size interval, starts_at timestamptz, ends_at timestamptz, fallback_timeframe text
@@ -25,6 +25,6 @@ as $$
 $$;
 
 comment on function ohlcv.base_timeframes(text, text) is
-'The base timeframes of a symbol, each with the time in which it is in use, and the one whose candles fill its gaps; '
-'none if the symbol has always had the one that is given';
+'Returns the base timeframes of a symbol, each with its period of use and the other one as fallback for missing '
+'candles; no rows if the base timeframe never changed';
 revoke all on function ohlcv.base_timeframes(text, text) from public;

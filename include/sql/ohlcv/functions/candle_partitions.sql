@@ -1,4 +1,4 @@
--- Called by the functions that add and drop partitions, and by ohlcv.build_bars.
+-- Called by ohlcv.add_candle_partitions, ohlcv.drop_candle_partitions, ohlcv.mark_changed and ohlcv.build_bars.
 create or replace function ohlcv.candle_partitions()
 returns table (partition_name text, starts_at timestamptz, ends_at timestamptz)
 language sql
@@ -12,7 +12,7 @@ as $$
         month.starts_at at time zone 'UTC',
         (month.starts_at + interval '1 month') at time zone 'UTC'
     from pg_inherits
-    -- Without a join, for which the planner may read all of pg_class.
+    -- Not a join with pg_class: the planner may read all of it.
     cross join lateral (select split_part(pg_inherits.inhrelid::regclass::text, '.', 2) as relname) as class
     cross join lateral (
         select make_date(left(right(class.relname, 6), 4)::integer, right(class.relname, 2)::integer, 1)::timestamp
@@ -21,5 +21,6 @@ as $$
     order by class.relname
 $$;
 
-comment on function ohlcv.candle_partitions() is 'The months of which candles can be stored, the oldest first';
+comment on function ohlcv.candle_partitions() is
+'Returns the monthly partitions of ohlcv.candles with their bounds, the oldest first';
 revoke all on function ohlcv.candle_partitions() from public;

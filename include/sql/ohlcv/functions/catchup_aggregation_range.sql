@@ -1,4 +1,4 @@
--- Called from psql; the DAG calls the same ohlcv.aggregate for many tasks at once.
+-- Called from psql for one task. The DAG calls ohlcv.aggregate for many tasks at once.
 create or replace function ohlcv.catchup_aggregation_range(
     p_symbol text,
     p_timeframe text,
@@ -19,6 +19,6 @@ as $$
 $$;
 
 comment on function ohlcv.catchup_aggregation_range(text, text, text, timestamptz, integer, integer) is
-'Builds the windows of a claimed task that are over at p_as_of, and its stale ones; returns one row for '
-'ohlcv.agg_finish, or none if the owner has not claimed it';
+'Builds the windows of a claimed task that ended before p_as_of, and its stale windows; returns one row for '
+'ohlcv.agg_finish, or no row if the owner has not claimed the task';
 revoke all on function ohlcv.catchup_aggregation_range(text, text, text, timestamptz, integer, integer) from public;

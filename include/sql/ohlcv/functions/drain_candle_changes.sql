@@ -1,10 +1,13 @@
--- Called by every run before it claims tasks. A log row and its candles become visible together, so a candle that is
--- committed after this leaves its row for the next run.
+-- Called by every run before it claims tasks. Moves the log of changed candles to ohlcv.stale_windows.
 --
--- A window that its task, or a coarser one, has passed has to be built again. One that was not passed is built anyway,
--- by whoever claims the task after this and so sees the candle; but not by somebody who has claimed it before and may
--- have read the candles already. Such claims are visible as status running, or stand in a transaction that is still
--- open: those are kept out by the lock.
+-- No change is lost:
+--
+-- - A log row and its candles become visible together. Candles that are committed later leave their row for the next
+--   run.
+-- - Windows before the built_until watermark become stale.
+-- - Later windows are built anyway by the next claim of their task, which reads the new candles. An earlier claim may
+--   have read the old candles: if it is committed, the task is running and the window becomes stale. If it is not, the
+--   advisory lock waits for its transaction for at most 2 seconds.
 create or replace function ohlcv.drain_candle_changes() returns integer
 language plpgsql
 volatile
@@ -14,7 +17,7 @@ set timezone = 'UTC'
 set lock_timeout = '2s'
 as $$
 declare
-    noted integer;
+    added integer;
 begin
     begin
         perform pg_advisory_xact_lock(hashtext('ohlcv.candle_changes'));
@@ -33,7 +36,7 @@ begin
     where
         (
             drained.timeframe = task.source_timeframe
-            -- Of such a symbol both base timeframes are in use.
+            -- The base timeframe of the symbol changed: both are in use.
             or drained.symbol in (select former.symbol from ohlcv.former_base_timeframes as former)
         )
         and (drained.window_start < task.built_until or task.status = 'running')
@@ -41,11 +44,12 @@ begin
             task.starts_at is null
             or drained.window_start >= date_bin(task.size, task.starts_at, timestamptz '2000-01-01 00:00+00')
         );
-    get diagnostics noted = row_count;
-    return noted;
+    get diagnostics added = row_count;
+    return added;
 end
 $$;
 
 comment on function ohlcv.drain_candle_changes() is
-'Turns the log of changed candles into stale windows; returns how many, or null if somebody held a claim open too long';
+'Turns logged candle changes into stale windows; returns how many, or null if a claim stayed uncommitted for 2 '
+'seconds';
 revoke all on function ohlcv.drain_candle_changes() from public;

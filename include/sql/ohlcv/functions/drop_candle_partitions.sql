@@ -1,6 +1,6 @@
--- Called by every run if candles have a retention. Dropping needs the whole table for a moment: it gives up rather than
--- make ingest wait, and the next run tries again. Candles that a task has not aggregated yet stay, of assets that are
--- aggregated in the environment; without one, also those of DEV and TEST.
+-- Called by every run if candles have a retention, and from psql. A drop locks the whole table of candles. After 200 ms
+-- the function gives up, so that ingest does not wait behind it, and the next run tries again.
+-- Keeps candles that a task has not aggregated yet, of assets that are active in the environment.
 create or replace function ohlcv.drop_candle_partitions(p_before timestamptz, p_env_name text default 'DEV')
 returns text[]
 language plpgsql
@@ -48,5 +48,6 @@ end
 $$;
 
 comment on function ohlcv.drop_candle_partitions(timestamptz, text) is
-'Drops the partitions of months that ended before a moment; their bars stay. Returns their names';
+'Drops the monthly partitions that end before p_before and returns their names; their bars stay. Without an '
+'environment, also keeps candles of assets that are active in DEV and TEST only';
 revoke all on function ohlcv.drop_candle_partitions(timestamptz, text) from public;

@@ -1,5 +1,5 @@
--- Called by ohlcv.agg_finish for one task and by include/sql/ohlcv/queries/aggregate.sql for many, in the transaction
--- of their bars: an owner that has lost a lock stores nothing.
+-- Called by ohlcv.agg_finish for one task, and by include/sql/ohlcv/queries/aggregate.sql for many, in the transaction
+-- that built their bars: an owner that has lost a task stores nothing.
 create or replace function ohlcv.finish_tasks(
     p_job_name text, p_owner text, p_results ohlcv.task_result[], p_max_hard_fails integer
 )
@@ -9,9 +9,9 @@ volatile
 set search_path = ''
 set datestyle = 'ISO, MDY'
 set timezone = 'UTC'
--- The planner expects one running task, and would look through all results for each.
+-- The planner expects one running task, and would scan all results for each task.
 set enable_nestloop = off
--- The planner charges so much for a nested loop it cannot avoid that it would compile the statement.
+-- The cost of an unavoidable nested loop would make PostgreSQL compile the statement.
 set jit = off
 -- As in ohlcv.aggregate.
 set plan_cache_mode = force_generic_plan
@@ -28,7 +28,7 @@ begin
     finished_task as (
         update ohlcv.tasks as task
         set
-            -- A task with more windows stays claimed: its owner builds them in another transaction, or releases it.
+            -- A task with more windows stays claimed: its owner continues in another transaction or releases it.
             status = case
                 when result.has_more then 'running'
                 when not result.is_hard or task.hard_fails + 1 < p_max_hard_fails then 'idle'
@@ -89,7 +89,8 @@ begin
     select count(*) into finished from finished_task;
 
     if finished <> cardinality(p_results) then
-        raise exception '% of % tasks do not belong to % any more: their locks were taken over. Nothing was stored.',
+        raise exception '% of % tasks do not belong to % any more: another run took them over. Nothing was stored. '
+            'The other run builds them.',
             cardinality(p_results) - finished, cardinality(p_results), p_owner
             using errcode = 'lock_not_available';
     end if;
@@ -98,5 +99,6 @@ end
 $$;
 
 comment on function ohlcv.finish_tasks(text, text, ohlcv.task_result[], integer) is
-'Stores the results of tasks and releases those that have no more windows; refuses all if their owner has lost one';
+'Stores the results of tasks and releases those without more windows; returns how many. Raises an error and stores '
+'nothing if the owner has lost one of them';
 revoke all on function ohlcv.finish_tasks(text, text, ohlcv.task_result[], integer) from public;

@@ -1,5 +1,5 @@
--- Called by ohlcv.sync_tasks with the rows that tasks of 15m had before the registry changed them. Windows that were
--- built stay as they are, unless the change has candles for them: those are built again by the next run.
+-- Called by ohlcv.sync_tasks with the 15m tasks as they were before a change of the registry. Built windows stay as
+-- they are, unless the change brings candles for them: the next run rebuilds those.
 create or replace function ohlcv.follow_changes(p_former ohlcv.tasks[]) returns void
 language plpgsql
 volatile
@@ -8,7 +8,7 @@ set datestyle = 'ISO, MDY'
 set timezone = 'UTC'
 as $$
 begin
-    -- A former base timeframe was in use as far as bars were built of it, or as it has candles by now.
+    -- A former base timeframe was in use until its last bar or its last candle, whichever is later.
     insert into ohlcv.former_base_timeframes (symbol, timeframe, starts_at, ends_at)
     select former.symbol, former.source_timeframe, before.ends_at, edge.ends_at
     from unnest(p_former) as former
@@ -31,7 +31,7 @@ begin
     ) as edge
     where task.source_timeframe <> former.source_timeframe and edge.ends_at > before.ends_at;
 
-    -- Candles of the new base timeframe that came before it was in use.
+    -- The new base timeframe has candles from before the change.
     insert into ohlcv.stale_windows (symbol, timeframe, window_start, ends_at, empties)
     select former.symbol, former.timeframe, first.window_start, former.cursor, false
     from unnest(p_former) as former
@@ -43,7 +43,7 @@ begin
     ) as first
     where task.source_timeframe <> former.source_timeframe and first.window_start < former.cursor;
 
-    -- A start that is earlier now: candles of the time before were left alone.
+    -- The start is earlier now: candles before the former start were not built.
     insert into ohlcv.stale_windows (symbol, timeframe, window_start, ends_at, empties)
     select former.symbol, former.timeframe, first.window_start, edge.ends_at, false
     from unnest(p_former) as former
@@ -74,5 +74,6 @@ end
 $$;
 
 comment on function ohlcv.follow_changes(ohlcv.tasks[]) is
-'Notes what base timeframe symbols had until now, and has windows built again for which there are other candles now';
+'Records the former base timeframes of symbols, and marks windows stale for which a change of the registry brings '
+'other candles';
 revoke all on function ohlcv.follow_changes(ohlcv.tasks[]) from public;

@@ -1,5 +1,5 @@
--- Called by triggers on ohlcv.candles and its partitions, after each statement. As the owner, so that an ingest role
--- needs no rights on the log.
+-- Called by triggers on ohlcv.candles and its partitions after each statement. Runs as its owner, so that a role that
+-- writes candles needs no rights on the log.
 create or replace function ohlcv.log_candle_changes() returns trigger
 language plpgsql
 volatile
@@ -29,5 +29,6 @@ begin
 end
 $$;
 
-comment on function ohlcv.log_candle_changes() is 'Notes which windows a statement has touched';
+comment on function ohlcv.log_candle_changes() is
+'Trigger function: logs the 15m windows whose candles a statement wrote or deleted';
 revoke all on function ohlcv.log_candle_changes() from public;

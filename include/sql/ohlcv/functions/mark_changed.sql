@@ -1,8 +1,8 @@
--- Called by aggregator.ohlcv mark-changed, and from psql, after candles were written in a way that fires no statement
--- trigger: by a subscriber of a logical replication, or while the triggers were disabled.
+-- Called by aggregator.ohlcv mark-changed, and from psql, after candles were written without statement triggers: by a
+-- subscriber of a logical replication, or while triggers were disabled.
 --
--- Without regard to the cursor: a run may have read the candles already and not stored its cursor yet. What is beyond
--- the cursor is built anyway.
+-- Ignores the cursor: a run may have read the candles and not stored its cursor yet. Windows after the cursor are built
+-- anyway.
 create or replace function ohlcv.mark_changed(p_symbols text[], p_from timestamptz, p_to timestamptz)
 returns table (symbol text, has_candles boolean)
 language sql
@@ -36,7 +36,7 @@ as $$
             ) as has_candles
         from (
             select
-                -- Bars of months that the retention has dropped have no candles any more.
+                -- Retention drops candles and keeps their bars.
                 greatest(p_from, min(partition.starts_at)) as first,
                 least(p_to, now()) as last
             from ohlcv.candle_partitions() as partition
@@ -47,7 +47,7 @@ as $$
 
     marked as (
         insert into ohlcv.stale_windows (symbol, timeframe, window_start, ends_at, empties)
-        -- An empty source does not erase bars: it may be that the candles are still to come.
+        -- Without any candle in the range, bars are kept: the candles may still arrive.
         select changed.symbol, '15m', changed.window_start, changed.ends_at, changed.has_candles
         from changed
         where changed.window_start < changed.ends_at
@@ -60,6 +60,6 @@ as $$
 $$;
 
 comment on function ohlcv.mark_changed(text[], timestamptz, timestamptz) is
-'Has the windows from p_from up to p_to built again as after a change of their candles, of all symbols if none are '
-'given; returns the symbols, and whether they have candles there: without any, they keep their bars';
+'Marks the windows from p_from to p_to stale, of all symbols if none are given; returns the symbols, and whether '
+'they have candles in the range. Symbols without candles keep their bars';
 revoke all on function ohlcv.mark_changed(text[], timestamptz, timestamptz) from public;

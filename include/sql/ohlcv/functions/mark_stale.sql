@@ -1,5 +1,5 @@
--- Called by include/sql/ohlcv/queries/mark_run_stale.sql and mark_range_stale.sql: a rebuild asks for windows as a
--- late candle does, but for windows that have no source rows: an empty source never erases bars.
+-- Called by include/sql/ohlcv/queries/mark_run_stale.sql and mark_range_stale.sql for a rebuild. A rebuild marks
+-- windows like late candles do, with one difference: windows without source rows keep their bars.
 create or replace function ohlcv.mark_stale(
     p_symbols text[], p_timeframe text, p_from timestamptz, p_to timestamptz
 )
@@ -32,7 +32,7 @@ begin
     cross join lateral (
         select
             case
-                -- Years, maybe, in which there is nothing to build.
+                -- Skips years without source rows.
                 when given.first < given.last - 1000 * task.size
                     then date_bin(
                         task.size,
@@ -54,6 +54,6 @@ end
 $$;
 
 comment on function ohlcv.mark_stale(text[], text, timestamptz, timestamptz) is
-'Has windows that were built and start from p_from up to p_to built again, of all symbols if none are given; '
-'returns of how many tasks';
+'Marks the built windows that start between p_from and p_to stale, of all symbols if none are given; returns the '
+'number of tasks';
 revoke all on function ohlcv.mark_stale(text[], text, timestamptz, timestamptz) from public;

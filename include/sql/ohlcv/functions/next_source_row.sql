@@ -1,6 +1,6 @@
--- Called by ohlcv.aggregate, for tasks whose windows may be empty, and by include/sql/ohlcv/queries/claimed_work.sql
--- for those that were never built. In plpgsql: a statement without such tasks does not plan a search through all
--- partitions.
+-- Called by ohlcv.aggregate for tasks with possibly empty windows, by include/sql/ohlcv/queries/claimed_work.sql and
+-- rebuild_start.sql, by ohlcv.mark_stale and by ohlcv.follow_changes.
+-- In plpgsql, so that a statement which never calls it does not plan a search through all partitions.
 create or replace function ohlcv.next_source_row(p_symbol text, p_source_timeframe text, p_from timestamptz)
 returns timestamptz
 language plpgsql
@@ -46,6 +46,6 @@ end
 $$;
 
 comment on function ohlcv.next_source_row(text, text, timestamptz) is
-'When the first candle or bar of a symbol and timeframe at or after a moment starts, of both base timeframes if the '
-'symbol has had both; null if there is none';
+'Returns the time of the first candle or bar of a symbol and timeframe at or after p_from, of both base timeframes '
+'if the symbol had both; null if there is none';
 revoke all on function ohlcv.next_source_row(text, text, timestamptz) from public;

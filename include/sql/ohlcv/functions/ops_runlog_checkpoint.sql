@@ -1,4 +1,4 @@
--- Called by the tasks of a run as they get on, and from psql.
+-- Called by the tasks of a run after each step, and from psql.
 create or replace function ops.ops_runlog_checkpoint(
     p_job_name text, p_run_id text, p_name text, p_details jsonb default '{}'
 )
@@ -16,5 +16,6 @@ as $$
     where job_name = p_job_name and run_id = p_run_id
 $$;
 
-comment on function ops.ops_runlog_checkpoint(text, text, text, jsonb) is 'Adds a checkpoint to the row of a run';
+comment on function ops.ops_runlog_checkpoint(text, text, text, jsonb) is
+'Adds a checkpoint with a name and details to the run log row of a run';
 revoke all on function ops.ops_runlog_checkpoint(text, text, text, jsonb) from public;

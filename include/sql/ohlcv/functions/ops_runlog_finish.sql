@@ -24,5 +24,5 @@ end
 $$;
 
 comment on function ops.ops_runlog_finish(text, text, text, jsonb, text) is
-'Closes the row of a run as success or failed; false if the run has none';
+'Closes the run log row of a run with status success or failed; returns false if the run has no row';
 revoke all on function ops.ops_runlog_finish(text, text, text, jsonb, text) from public;

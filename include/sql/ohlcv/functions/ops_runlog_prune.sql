@@ -1,5 +1,5 @@
--- Called by the last task of a run, and from psql. Rows of running runs stay; a row without a sign of life for a day is
--- closed as failed.
+-- Called by the last task of a run, and from psql. Deletes old rows of finished runs. Closes rows without a checkpoint
+-- for a day as failed: runs that were deleted or marked by hand, or whose DAG was removed, never close their row.
 create or replace function ops.ops_runlog_prune(p_job_name text, p_keep integer) returns integer
 language plpgsql
 volatile
@@ -10,7 +10,7 @@ as $$
 declare
     pruned integer;
 begin
-    -- Runs that were deleted or marked by hand, or whose DAG was removed, never close their row. No task takes a day.
+    -- No task of a run takes a day.
     update ops.ops_runlog as runlog
     set
         status = 'failed',
@@ -42,5 +42,6 @@ end
 $$;
 
 comment on function ops.ops_runlog_prune(text, integer) is
-'Closes rows of lost runs, deletes all but the newest finished rows of a job, with statistics; returns how many';
+'Closes the run log rows of lost runs as failed, and deletes all but the p_keep newest finished rows of a job with '
+'their statistics; returns how many rows it deleted';
 revoke all on function ops.ops_runlog_prune(text, integer) from public;

@@ -1,5 +1,5 @@
--- Called by the first task of a run, and from psql. A second try of the run continues its row, and so does the clear of
--- a run that failed with progress.
+-- Called by the first task of a run, and from psql. A retry of the run continues its row. So does a clear of a failed
+-- rebuild that has progress. A clear of any other finished run restarts the row.
 create or replace function ops.ops_runlog_start(
     p_job_name text, p_env_name text, p_run_id text, p_as_of timestamptz default null
 )
@@ -20,7 +20,6 @@ begin
     where runlog.job_name = p_job_name and runlog.run_id = p_run_id
     for update;
     was_finished := known.finished_at is not null;
-    -- A rebuild that failed continues where it stopped.
     is_anew := was_finished and not exists (
         select from ops.ops_runlog_progress as progress where progress.runlog_id = known.id
     );
@@ -44,5 +43,5 @@ end
 $$;
 
 comment on function ops.ops_runlog_start(text, text, text, timestamptz) is
-'Opens the row of a run; returns its id, and whether the run had finished before and is done again';
+'Opens the run log row of a run; returns its id, and whether the run had finished before';
 revoke all on function ops.ops_runlog_start(text, text, text, timestamptz) from public;

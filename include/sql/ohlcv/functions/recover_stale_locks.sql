@@ -1,5 +1,5 @@
--- Called by every run before it claims tasks. The age of a lock is the database's clock alone. The row of a task whose
--- bars are being written right now is locked, and left out.
+-- Called by every run before it claims tasks. Only the clock of the database measures the age of a claim. Skips tasks
+-- whose bars are being written: their rows are locked.
 create or replace function ohlcv.recover_stale_locks(p_seconds integer) returns integer
 language plpgsql
 volatile
@@ -19,7 +19,7 @@ begin
     )
 
     update ohlcv.tasks as task
-    set status = 'idle', owner = null, claimed_at = null, last_error = 'Its run was lost; the next one takes it over.'
+    set status = 'idle', owner = null, claimed_at = null, last_error = 'Its run was lost. The next run builds it.'
     from abandoned
     where task.symbol = abandoned.symbol and task.timeframe = abandoned.timeframe;
     get diagnostics recovered = row_count;
@@ -28,5 +28,5 @@ end
 $$;
 
 comment on function ohlcv.recover_stale_locks(integer) is
-'Makes tasks idle again that were claimed longer ago than so many seconds; returns how many';
+'Releases tasks that were claimed more than p_seconds ago; returns how many';
 revoke all on function ohlcv.recover_stale_locks(integer) from public;

@@ -1,4 +1,4 @@
--- Called by a trigger on the default partition of ohlcv.candles. Says what the feed did wrong where the date shows it.
+-- Called by a trigger on the default partition of ohlcv.candles. The error names the likely cause, judged by the date.
 create or replace function ohlcv.refuse_candle_elsewhere() returns trigger
 language plpgsql
 volatile
@@ -19,14 +19,15 @@ begin
             when new.ts < timestamptz '1971-01-01 00:00+00'
                 then 'seconds were read as milliseconds. Do not divide them: to_timestamp(seconds)'
             when new.ts > now()
-                then 'it is in the future, beyond the months that were made ahead. Check the clock of the feed, and '
-                    'how it reads dates. To keep it: select ohlcv.add_candle_partitions(from, to)'
-            else 'it is older than the retention, or its month was not made yet. '
-                'To keep it: select ohlcv.add_candle_partitions(from, to)'
+                then 'it is in the future, after the last partition. Check the clock of the feed, and how it reads '
+                    'dates. To store it: select ohlcv.add_candle_partitions(from, to)'
+            else 'it is older than the retention, or its partition is missing. '
+                'To store it: select ohlcv.add_candle_partitions(from, to)'
         end
         using errcode = 'check_violation', schema = 'ohlcv', table = 'candles';
 end
 $$;
 
-comment on function ohlcv.refuse_candle_elsewhere() is 'Refuses candles of months that have no partition';
+comment on function ohlcv.refuse_candle_elsewhere() is
+'Trigger function: refuses candles of months without a partition';
 revoke all on function ohlcv.refuse_candle_elsewhere() from public;

@@ -1,5 +1,5 @@
--- Called by a trigger on ohlcv.assets: bars and candles would keep the old symbol, and the task's cursor would say of
--- the new one that all of its bars are built.
+-- Called by a trigger on ohlcv.assets. Bars and candles would keep the old symbol, and the cursor of the renamed task
+-- would claim that its bars are built.
 create or replace function ohlcv.refuse_rename() returns trigger
 language plpgsql
 volatile
@@ -20,7 +20,8 @@ begin
 end
 $$;
 
-comment on function ohlcv.refuse_rename() is 'Refuses to rename an asset that has tasks, and says what to do instead';
+comment on function ohlcv.refuse_rename() is
+'Trigger function: refuses to rename an asset that has tasks, with instructions';
 revoke all on function ohlcv.refuse_rename() from public;
 
 create or replace trigger refuse_rename before update of symbol on ohlcv.assets

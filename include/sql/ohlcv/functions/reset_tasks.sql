@@ -26,5 +26,6 @@ as $$
 $$;
 
 comment on function ohlcv.reset_tasks(text[], text[]) is
-'Makes disabled and hard-failed tasks idle again, of all symbols and timeframes if none are given; returns them';
+'Makes disabled and hard_failed tasks idle again, of all symbols and timeframes if none are given; returns them '
+'with their former status';
 revoke all on function ohlcv.reset_tasks(text[], text[]) from public;

@@ -1,4 +1,4 @@
--- Called by every run: the asset registry decides which tasks there are, and what they are like.
+-- Called by every run before it claims tasks. Creates and updates tasks so that they match the asset registry.
 create or replace function ohlcv.sync_tasks() returns integer
 language plpgsql
 volatile
@@ -11,7 +11,7 @@ declare
     added integer;
     changed ohlcv.tasks[];
 begin
-    -- Locked in the order of ohlcv.aggregate, which may be at work on the same tasks.
+    -- Locks rows in the same order as ohlcv.aggregate, to avoid a deadlock.
     with different as (
         select
             task.symbol,
@@ -65,7 +65,7 @@ begin
     left join ohlcv.tasks as known on asset.symbol = known.symbol and frame.timeframe = known.timeframe
     where
         known.symbol is null
-        -- Counted first: in nearly every run none is missing, and counting is all there is to do.
+        -- In nearly every run no task is missing, and counting is all the work.
         and (select count(*) from ohlcv.tasks)
         < (select count(*) from ohlcv.assets) * (select count(*) from ohlcv.timeframes where not is_base)
     order by asset.symbol, frame.timeframe
@@ -75,5 +75,6 @@ begin
 end
 $$;
 
-comment on function ohlcv.sync_tasks() is 'Makes the tasks that the asset registry asks for; returns how many changed';
+comment on function ohlcv.sync_tasks() is
+'Creates and updates the tasks that the asset registry requires; returns how many changed';
 revoke all on function ohlcv.sync_tasks() from public;

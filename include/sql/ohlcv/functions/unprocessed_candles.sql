@@ -1,6 +1,6 @@
--- Called by include/sql/ohlcv/queries/unprocessed_candles.sql, and from psql: candles are stored whatever a feed
--- sends, so this is where its mistakes show. Goes from one pair of symbol and timeframe to the next by the primary
--- key, and reads no other candles.
+-- Called by include/sql/ohlcv/queries/unprocessed_candles.sql, and from psql. Candles of any symbol are stored, and
+-- this list shows the errors of feeds. It steps through the pairs of symbol and timeframe by the primary key, without
+-- reading the candles between them.
 create or replace function ohlcv.unprocessed_candles(p_env_name text default 'DEV')
 returns table (symbol text, timeframe text, first_ts timestamptz, last_ts timestamptz, reason text)
 language sql
@@ -45,7 +45,7 @@ as $$
                     then format('The asset is not active in %s. Set active in ohlcv.assets.', upper(p_env_name))
                 when
                     pair.timeframe <> asset.base_timeframe
-                    -- Of such a symbol both base timeframes are in use.
+                    -- The base timeframe changed: both are in use.
                     and not exists (
                         select from ohlcv.former_base_timeframes as former where former.symbol = asset.symbol
                     )
@@ -65,7 +65,7 @@ as $$
         ) as alike on true
     ),
 
-    -- Timestamps that were read in the wrong time zone.
+    -- Timestamps in a wrong time zone.
     future as (
         select
             judged.symbol,
@@ -99,12 +99,13 @@ as $$
         future.timeframe,
         future.first_ts,
         future.last_ts,
-        'Dated in the future: bars wait for that time. If it is wrong, the feed sends timestamps without an offset, and '
+        'Dated in the future: bars are built after that time. If the date is wrong, the feed sends timestamps without an offset, and '
         'its session is not in UTC (set timezone = ''UTC''), or its clock is wrong. Delete these candles.'
     from future
     order by last_ts desc, symbol, timeframe
 $$;
 
 comment on function ohlcv.unprocessed_candles(text) is
-'Candles that no task will process in an environment, and those dated in the future, with the reason and what to do';
+'Returns the candles that no task processes in an environment, and those dated in the future, each with the reason '
+'and what to do';
 revoke all on function ohlcv.unprocessed_candles(text) from public;

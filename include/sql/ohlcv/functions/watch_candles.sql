@@ -1,6 +1,6 @@
--- Called below for ohlcv.candles and its partitions, and by ohlcv.add_candle_partitions for each new one: a statement
--- on a partition fires the partition's triggers only. They fire in sessions with session_replication_role = replica,
--- too: bulk loads and subscribers set it, and a candle that is not logged is never built.
+-- Called below for ohlcv.candles and its partitions, and by ohlcv.add_candle_partitions for each new partition: a
+-- statement on a partition fires only the triggers of the partition. The triggers are enabled always, because bulk
+-- loads and subscribers set session_replication_role = replica, and a change that is not logged is never built.
 create or replace function ohlcv.watch_candles(p_table regclass) returns void
 language plpgsql
 volatile
@@ -27,10 +27,11 @@ begin
 end
 $$;
 
-comment on function ohlcv.watch_candles(regclass) is 'Gives a table of candles the triggers that note its changes';
+comment on function ohlcv.watch_candles(regclass) is
+'Creates the triggers on a table of candles that log its changes and refuse TRUNCATE';
 revoke all on function ohlcv.watch_candles(regclass) from public;
 
--- Partitions made before this file changed have the triggers of that time.
+-- Existing partitions have the triggers of an earlier version of this file.
 select ohlcv.watch_candles(tree.relid) from pg_partition_tree('ohlcv.candles') as tree;
 
 create or replace trigger refuse_candle_elsewhere before insert or update on ohlcv.candles_elsewhere
