@@ -1,4 +1,4 @@
-"""Candles as hypothesis makes them, and ticks as Airflow would run them."""
+"""Candles, and runs of ``ohlcv_aggregation`` without Airflow."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from aggregator.core.settings import OhlcvSettings
 from aggregator.ohlcv.aggregate import aggregate
 from aggregator.ohlcv.plan import plan, prepare_partitions
-from aggregator.ohlcv.run import Run, finish
+from aggregator.ohlcv.run import TIMEFRAMES, Run, finish
 from tests.oracles import bars_of
 
 if TYPE_CHECKING:
@@ -27,10 +27,10 @@ DAY = datetime(2026, 3, 8, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 STEPS = {"1m": MINUTE, "5m": 5 * MINUTE}
 COLUMNS = "symbol, timeframe, ts, open, high, low, close, volume, trades"
-ROOMY = OhlcvSettings(max_tasks_per_run=100_000, max_windows_per_task=100_000, env_name="PROD")
+NO_LIMITS = OhlcvSettings(max_tasks_per_run=100_000, max_windows_per_task=100_000, env_name="PROD")
 
 FOREVER = datetime.max.replace(tzinfo=UTC)
-"""A run that has time until then stops when there is nothing left to build."""
+"""A run with time until then stops when there is nothing left to build."""
 
 Candle = tuple[Any, ...]
 
@@ -49,15 +49,15 @@ def candle(symbol: str, base: str, ts: datetime, price: float = 10, **other: Any
 
 
 def candles(symbol: str, base: str, start: datetime, end: datetime, **other: Any) -> list[Candle]:
-    """A candle at every step of ``[start, end)``, the price going up by 1."""
+    """A candle at every step of ``[start, end)``; the price rises by 1 per step."""
     count = (end - start) // STEPS[base]
     return [candle(symbol, base, start + number * STEPS[base], 10 + number, **other) for number in range(count)]
 
 
 def any_candles(feeds: Sequence[tuple[str, str]], days: int) -> st.SearchStrategy[list[Candle]]:
-    """Candles of some feeds in the days from `DAY` on, in any order, with gaps; of equal keys the last one counts."""
+    """Candles of some feeds starting at `DAY`, in any order, with gaps. Of equal keys, the last one counts."""
 
-    def made(feed: tuple[str, str], slot: int, cents: list[int], volume: int, trades: int | None) -> Candle:
+    def build(feed: tuple[str, str], slot: int, cents: list[int], volume: int, trades: int | None) -> Candle:
         symbol, base = feed
         low, *between, high = sorted(cents)
         ts = DAY + slot * (timedelta(days=days) // 480 // STEPS[base] * STEPS[base])
@@ -65,7 +65,7 @@ def any_candles(feeds: Sequence[tuple[str, str]], days: int) -> st.SearchStrateg
         return (symbol, base, ts, *prices, Decimal(volume) / 1000, trades)
 
     row = st.builds(
-        made,
+        build,
         st.sampled_from(feeds),
         st.integers(0, 479),
         st.lists(st.integers(1, 10_000_000), min_size=4, max_size=4),
@@ -76,7 +76,7 @@ def any_candles(feeds: Sequence[tuple[str, str]], days: int) -> st.SearchStrateg
 
 
 def register(connection: psycopg.Connection, symbols: dict[str, str], **columns: Any) -> None:
-    """Add symbols with their base timeframes to the registry."""
+    """Insert assets with their base timeframes."""
     names = ["symbol", "base_timeframe", *columns]
     for symbol, base in symbols.items():
         connection.execute(
@@ -86,7 +86,7 @@ def register(connection: psycopg.Connection, symbols: dict[str, str], **columns:
 
 
 def ingest(connection: psycopg.Connection, rows: Iterable[Candle]) -> None:
-    """Upsert candles by one statement, as a feed does; of equal keys the last one counts."""
+    """Upsert candles by one statement, as a feed does. Of equal keys, the last one counts."""
     latest = {row[:3]: row for row in rows}
     if not latest:
         return
@@ -105,17 +105,15 @@ def ingest(connection: psycopg.Connection, rows: Iterable[Candle]) -> None:
     )
 
 
-def run_of(
-    moment: datetime, run_id: str | None = None, *, repeat_until: datetime | None = None, **different: Any
-) -> Run:
-    """The run that is due at a moment, a minute after its interval's end; its settings starve nobody."""
-    end = moment - MINUTE
-    name = run_id or f"scheduled__{moment:%Y%m%d%H%M}"
-    return Run(name, end - 5 * MINUTE, end, moment, ROOMY.model_copy(update=different), repeat_until)
+def run_of(as_of: datetime, run_id: str | None = None, *, repeat_until: datetime | None = None, **settings: Any) -> Run:
+    """The run that is due at a time, one minute after the end of its interval; its settings do not limit it."""
+    end = as_of - MINUTE
+    name = run_id or f"scheduled__{as_of:%Y%m%d%H%M}"
+    return Run(name, end - 5 * MINUTE, end, as_of, NO_LIMITS.model_copy(update=settings), repeat_until)
 
 
 def tick(connection: psycopg.Connection, run: Run) -> dict[str, Any]:
-    """One run: plan, aggregate, finish, each in a transaction of its own."""
+    """Execute one run: plan, aggregate and finish, each in its own transaction."""
     with transaction(connection) as cursor:
         prepare_partitions(cursor, run)
     with transaction(connection) as cursor:
@@ -126,15 +124,23 @@ def tick(connection: psycopg.Connection, run: Run) -> dict[str, Any]:
         return finish(cursor, run)
 
 
+def rebuild_all(connection: psycopg.Connection, as_of: datetime) -> dict[str, Any]:
+    """Rebuild all windows in one run; return its totals."""
+    for timeframe in TIMEFRAMES:
+        range_ = [DAY - timedelta(days=2), DAY + timedelta(days=2)]
+        connection.execute("select ohlcv.mark_stale(null, %s, %s, %s)", [timeframe, *range_])
+    return tick(connection, run_of(as_of))
+
+
 @contextmanager
 def transaction(connection: psycopg.Connection) -> Iterator[psycopg.Cursor]:
-    """A transaction on a connection that is in autocommit, and its cursor."""
+    """Open a transaction on an autocommit connection, and yield its cursor."""
     with connection.transaction(), connection.cursor() as cursor:
         yield cursor
 
 
 def stored(connection: psycopg.Connection) -> dict[tuple[str, str, datetime], Any]:
-    """All bars, as the oracle has them."""
+    """All bars, in the format of the oracle."""
     query = """
         select symbol, timeframe, ts, open, high, low, close, volume, price_volume, trades, candles, quality
         from ohlcv.bars
@@ -143,7 +149,7 @@ def stored(connection: psycopg.Connection) -> dict[tuple[str, str, datetime], An
 
 
 def expected(connection: psycopg.Connection, as_of: datetime, but: str = "") -> dict[tuple[str, str, datetime], Any]:
-    """What the oracle makes of the candles that are stored, but those of a symbol that makes no bars."""
+    """The bars that the oracle computes from the stored candles, without those of the symbol ``but``."""
     rows = [
         (symbol, base, ts.astimezone(UTC), *values)
         for symbol, base, ts, *values in connection.execute(
@@ -167,11 +173,11 @@ def expected(connection: psycopg.Connection, as_of: datetime, but: str = "") -> 
 
 
 def versions(connection: psycopg.Connection) -> list[Any]:
-    """What changes when a bar is rewritten or locked, too."""
+    """Row versions of all bars. They change when a bar is rewritten or locked."""
     query = "select symbol, timeframe, ts, xmin, xmax, ctid from ohlcv.bars order by symbol, timeframe, ts"
     return connection.execute(query).fetchall()
 
 
 def tasks(connection: psycopg.Connection, columns: str, where: str = "true") -> list[Any]:
-    """Some columns of the tasks, by symbol and size."""
+    """Some columns of the tasks, ordered by symbol and size."""
     return connection.execute(f"select {columns} from ohlcv.tasks where {where} order by symbol, size").fetchall()

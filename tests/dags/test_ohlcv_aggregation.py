@@ -1,4 +1,4 @@
-"""The DAG's tasks as Airflow runs them: a tick, a clear, a rebuild, a run that failed."""
+"""The tasks of the DAG as Airflow executes them: scheduled runs, cleared runs, rebuilds and failed runs."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from tests.airflow_context import context
 from tests.market_data import DAY, MINUTE, candle, candles, expected, ingest, register, stored, tasks, versions
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from airflow.dag_processing.dagbag import DagBag
 
 NO_PARAMS = {"startDate": None, "endDate": None, "symbols": None, "timeframes": None, "dryRun": True}
@@ -34,9 +36,9 @@ def dag(dag_bag: DagBag) -> Any:
 
 
 @pytest.fixture(autouse=True)
-def market(monkeypatch, migrated) -> psycopg.Connection:
-    """An autocommit connection to a database with a day of candles, that of the tasks."""
-    connection = migrated("market")
+def market(monkeypatch: pytest.MonkeyPatch, migrated: Callable[..., psycopg.Connection]) -> psycopg.Connection:
+    """An autocommit connection to the database of the tasks, with one day of candles."""
+    connection: psycopg.Connection = migrated("market")
     monkeypatch.setenv("MAX_TASKS_PER_RUN", "1000")
     monkeypatch.setenv("MAX_WINDOWS_PER_TASK", "1000")
     connection.execute("select ohlcv.add_candle_partitions(%s, %s)", [DAY, END])
@@ -46,8 +48,8 @@ def market(monkeypatch, migrated) -> psycopg.Connection:
     return connection
 
 
-def run(dag: Any, end: datetime = END, failed: str | None = None, run_id: str | None = None, **params: Any) -> Any:
-    """One run of the interval that ends at ``end``, up to a task that fails, with the finish's result."""
+def run(dag: Any, end: datetime = END, *, failed: str | None = None, run_id: str | None = None, **params: Any) -> Any:
+    """Execute the run of the interval that ends at ``end``; return the results of ``finish`` and ``aggregate``."""
     results: dict[str, Any] = {}
 
     def execute(task_id: str, **fields: Any) -> Any:
@@ -66,7 +68,7 @@ def run(dag: Any, end: datetime = END, failed: str | None = None, run_id: str | 
     return execute("finish"), results.get("aggregate")
 
 
-def test_tick_builds_what_was_over_a_minute_after_its_interval(dag, market) -> None:
+def test_run_builds_the_windows_that_ended_before_it_was_due(dag: Any, market: psycopg.Connection) -> None:
     done, instances = run(dag)
     assert stored(market) == expected(market, END + MINUTE)
     assert done["inserted"] == len(stored(market)) == 2 * (96 + 24 + 6 + 1)
@@ -81,7 +83,9 @@ def test_tick_builds_what_was_over_a_minute_after_its_interval(dag, market) -> N
     assert market.execute(names).fetchone() == (["planned", "aggregated"],)
 
 
-def test_plan_reports_tasks_that_the_limit_leaves_waiting(dag, market, monkeypatch, caplog) -> None:
+def test_plan_reports_tasks_that_the_limit_leaves_waiting(
+    dag: Any, market: psycopg.Connection, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setenv("MAX_TASKS_PER_RUN", "3")
     run(dag)
     planned = "select checkpoints -> 0 ->> 'due', checkpoints -> 0 ->> 'claimed' from ops.ops_runlog"
@@ -89,7 +93,9 @@ def test_plan_reports_tasks_that_the_limit_leaves_waiting(dag, market, monkeypat
     assert "5 of 8 due tasks wait for later runs. Raise MAX_TASKS_PER_RUN (3)" in caplog.text
 
 
-def test_task_instance_takes_two_shards(dag, market, monkeypatch) -> None:
+def test_task_instance_processes_two_shards(
+    dag: Any, market: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OHLCV_SYMBOLS_PER_SHARD", "1")
     register(market, {"C": "5m"})
     ingest(market, candles("C", "5m", DAY, END))
@@ -100,7 +106,7 @@ def test_task_instance_takes_two_shards(dag, market, monkeypatch) -> None:
 
 
 @pytest.mark.slow
-def test_run_that_has_nothing_to_do_closes_its_log(dag, market) -> None:
+def test_run_without_due_tasks_closes_its_log(dag: Any, market: psycopg.Connection) -> None:
     run(dag)
     done, instances = run(dag, END + 5 * MINUTE)
     assert (done["bars"], instances) == (0, [])
@@ -108,7 +114,9 @@ def test_run_that_has_nothing_to_do_closes_its_log(dag, market) -> None:
 
 
 @pytest.mark.slow
-def test_cleared_run_builds_the_windows_that_ended_in_its_interval_and_says_what_changed(dag, market) -> None:
+def test_cleared_run_rebuilds_the_windows_of_its_interval_and_counts_changes(
+    dag: Any, market: psycopg.Connection
+) -> None:
     run(dag)
     noon = DAY + timedelta(hours=12)
     run(dag, noon)
@@ -118,16 +126,18 @@ def test_cleared_run_builds_the_windows_that_ended_in_its_interval_and_says_what
     assert versions(market) == before
     market.execute("update ohlcv.bars set high = 0 where ts = %s and timeframe = '4h'", [noon - timedelta(hours=4)])
     done, _ = run(dag, noon)
-    assert (done["unchanged"], done["updated"], done["inserted"]) == (2 * 2 + 2, 2, 0), "the day that it changed, too"
+    assert (done["unchanged"], done["updated"], done["inserted"]) == (2 * 2 + 2, 2, 0), (
+        "and the day that contains the changed bars"
+    )
     assert stored(market) == expected(market, END + MINUTE)
 
 
 @pytest.mark.slow
-def test_rebuild_of_days_reports_and_then_keeps(dag, market) -> None:
+def test_dry_run_stores_nothing_and_the_rebuild_stores_the_same_counts(dag: Any, market: psycopg.Connection) -> None:
     run(dag)
     market.execute("update ohlcv.bars set high = 0; delete from ohlcv.bars where timeframe = '1h' and symbol = 'B'")
     wrong = stored(market)
-    rebuilding = {"startDate": "2026-03-08", "symbols": ["A"]}
+    rebuilding: dict[str, Any] = {"startDate": "2026-03-08", "symbols": ["A"]}
     _, (dry,) = run(dag, END, run_id="manual__1", **rebuilding)
     assert stored(market) == wrong
     done, (kept,) = run(dag, END, run_id="manual__2", dryRun=False, **rebuilding)
@@ -146,19 +156,21 @@ def test_rebuild_of_days_reports_and_then_keeps(dag, market) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["retried", "cleared"])
-def test_rebuild_that_stopped_continues_where_it_stopped(dag, market, monkeypatch, how: str) -> None:
+def test_interrupted_rebuild_continues_where_it_stopped(
+    dag: Any, market: psycopg.Connection, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
     run(dag)
     market.execute("update ohlcv.bars set high = 0")
     monkeypatch.setattr(rebuild, "SYMBOLS_PER_CHUNK", 1)
     rebuild_chunk = rebuild._rebuild_chunk
 
-    def die(transaction: Any, run: Any, chunk: Any, *, dry_run: bool) -> Any:
+    def fail(transaction: Any, run: Any, chunk: Any, *, dry_run: bool) -> Any:
         if chunk.symbols == ["B"]:
             raise TransientError("killed")
         return rebuild_chunk(transaction, run, chunk, dry_run=dry_run)
 
-    monkeypatch.setattr(rebuild, "_rebuild_chunk", die)
-    rebuilding = {"run_id": "manual__1", "dryRun": False, "startDate": "2026-03-08"}
+    monkeypatch.setattr(rebuild, "_rebuild_chunk", fail)
+    rebuilding: dict[str, Any] = {"run_id": "manual__1", "dryRun": False, "startDate": "2026-03-08"}
     with pytest.raises(TransientError):
         run(dag, END, **rebuilding)
     if how == "cleared":
@@ -169,29 +181,36 @@ def test_rebuild_that_stopped_continues_where_it_stopped(dag, market, monkeypatc
 
     done, (again,) = run(dag, END, **rebuilding)
 
-    assert again["bars"] == 96 + 24 + 6 + 1, "A was done"
-    assert done["updated"] == 2 * (96 + 24 + 6 + 1), "the run's totals have A, too"
+    assert again["bars"] == 96 + 24 + 6 + 1, "A was stored before"
+    assert done["updated"] == 2 * (96 + 24 + 6 + 1), "the totals of the run include A"
     assert stored(market) == expected(market, END + MINUTE)
     assert market.execute("select from ops.ops_runlog_progress").fetchall() == []
     _, (once_more,) = run(dag, END, **rebuilding)
-    assert once_more["unchanged"] == 2 * (96 + 24 + 6 + 1), "a clear of a finished rebuild does all of it"
+    assert once_more["unchanged"] == 2 * (96 + 24 + 6 + 1), "a clear of a finished rebuild repeats all of it"
 
 
 @pytest.mark.slow
-def test_rebuild_that_stopped_between_chunks_of_days_continues_with_the_next(dag, market, monkeypatch) -> None:
+def test_rebuild_interrupted_between_chunks_continues_with_the_next_chunk(
+    dag: Any, market: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run(dag)
     monkeypatch.setattr(rebuild, "DAYS_PER_CHUNK", 1)
     rebuild_chunk = rebuild._rebuild_chunk
     starts: list[datetime] = []
 
-    def die_at_the_third(transaction: Any, run: Any, chunk: Any, *, dry_run: bool) -> Any:
+    def fail_at_third(transaction: Any, run: Any, chunk: Any, *, dry_run: bool) -> Any:
         starts.append(chunk.starts_at)
         if len(starts) == 3:
             raise TransientError("killed")
         return rebuild_chunk(transaction, run, chunk, dry_run=dry_run)
 
-    monkeypatch.setattr(rebuild, "_rebuild_chunk", die_at_the_third)
-    rebuilding = {"run_id": "manual__1", "dryRun": False, "startDate": "2026-03-06", "endDate": "2026-03-09"}
+    monkeypatch.setattr(rebuild, "_rebuild_chunk", fail_at_third)
+    rebuilding: dict[str, Any] = {
+        "run_id": "manual__1",
+        "dryRun": False,
+        "startDate": "2026-03-06",
+        "endDate": "2026-03-09",
+    }
     with pytest.raises(TransientError):
         run(dag, END, **rebuilding)
     with pytest.raises(PermanentError):
@@ -202,8 +221,8 @@ def test_rebuild_that_stopped_between_chunks_of_days_continues_with_the_next(dag
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rebuilding", [{}, {"dryRun": False, "startDate": "2026-03-08", "endDate": "2026-03-10"}])
-def test_timeout_while_statements_run_cancels_them_and_nothing_commits(
-    dag, market, monkeypatch, database_url: str, rebuilding: dict[str, Any]
+def test_timeout_cancels_running_statements_and_prevents_commits(
+    dag: Any, market: psycopg.Connection, monkeypatch: pytest.MonkeyPatch, database_url: str, rebuilding: dict[str, Any]
 ) -> None:
     monkeypatch.setattr(rebuild, "SYMBOLS_PER_CHUNK", 1)
     monkeypatch.setattr(rebuild, "DAYS_PER_CHUNK", 1)
@@ -242,7 +261,9 @@ def test_timeout_while_statements_run_cancels_them_and_nothing_commits(
 
 
 @pytest.mark.slow
-def test_rebuild_leaves_bars_alone_whose_candles_are_behind_the_retention(dag, market, monkeypatch) -> None:
+def test_rebuild_keeps_bars_whose_candles_were_dropped(
+    dag: Any, market: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run(dag)
     later = DAY + timedelta(days=70)
     monkeypatch.setenv("CANDLE_RETENTION_DAYS", "30")
@@ -259,7 +280,9 @@ def test_rebuild_leaves_bars_alone_whose_candles_are_behind_the_retention(dag, m
 
 
 @pytest.mark.slow
-def test_candles_that_are_not_aggregated_outlive_the_retention(dag, market, monkeypatch) -> None:
+def test_retention_keeps_candles_that_are_not_aggregated(
+    dag: Any, market: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("CANDLE_RETENTION_DAYS", "30")
     later = DAY + timedelta(days=70)
     run(dag, later)
@@ -268,16 +291,18 @@ def test_candles_that_are_not_aggregated_outlive_the_retention(dag, market, monk
 
 
 @pytest.mark.slow
-def test_rebuild_from_long_ago_begins_with_the_first_candle(dag, market, monkeypatch) -> None:
+def test_long_rebuild_starts_at_the_first_candle(
+    dag: Any, market: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run(dag)
     chunks = []
     rebuild_chunk = rebuild._rebuild_chunk
 
-    def kept(transaction: Any, run: Any, chunk: Any, *, dry_run: bool) -> Any:
+    def record(transaction: Any, run: Any, chunk: Any, *, dry_run: bool) -> Any:
         chunks.append((chunk.starts_at, chunk.ends_at))
         return rebuild_chunk(transaction, run, chunk, dry_run=dry_run)
 
-    monkeypatch.setattr(rebuild, "_rebuild_chunk", kept)
+    monkeypatch.setattr(rebuild, "_rebuild_chunk", record)
     done, _ = run(dag, run_id="manual", dryRun=False, startDate="0001-01-01", endDate="2026-03-20")
     assert chunks == [(DAY, datetime(2026, 3, 21, tzinfo=UTC))]
     assert done["unchanged"] == 2 * (96 + 24 + 6 + 1)
@@ -285,7 +310,7 @@ def test_rebuild_from_long_ago_begins_with_the_first_candle(dag, market, monkeyp
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("params", "says"),
+    ("params", "text"),
     [
         ({"startDate": "2026-03-09", "endDate": "2026-03-08"}, "startDate 2026-03-09 is after endDate 2026-03-08"),
         ({"startDate": "2026-03-08", "endDate": "9999-12-31"}, "endDate 9999-12-31 is in the future"),
@@ -297,14 +322,16 @@ def test_rebuild_from_long_ago_begins_with_the_first_candle(dag, market, monkeyp
         ({"startDate": "2026-03-08", "symbols": [f"X{n:05}" for n in range(10_000)]}, "'X00019', and 9,980 more. No"),
     ],
 )
-def test_wrong_params_are_named_and_nothing_is_built(dag, market, params: dict[str, Any], says: str) -> None:
-    with pytest.raises(PermanentError, match=says):
+def test_wrong_params_fail_and_nothing_is_built(
+    dag: Any, market: psycopg.Connection, params: dict[str, Any], text: str
+) -> None:
+    with pytest.raises(PermanentError, match=text):
         run(dag, **params)
     assert stored(market) == {}
 
 
 @pytest.mark.slow
-def test_failed_aggregation_fails_the_run_and_the_next_one_does_its_work(dag, market) -> None:
+def test_failed_aggregation_fails_the_run_and_the_next_run_does_its_work(dag: Any, market: psycopg.Connection) -> None:
     with pytest.raises(
         PermanentError, match=r"Task aggregate of this run failed: .* the next run builds what is missing"
     ):
@@ -321,7 +348,7 @@ def test_failed_aggregation_fails_the_run_and_the_next_one_does_its_work(dag, ma
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("failed", "params", "says"),
+    ("failed", "params", "text"),
     [
         ("plan", {}, "Nothing was claimed. The next run builds the windows that are due."),
         ("plan", {"startDate": "2026-03-08"}, "Nothing was rebuilt. Fix the cause and clear this run"),
@@ -338,13 +365,15 @@ def test_failed_aggregation_fails_the_run_and_the_next_one_does_its_work(dag, ma
         ),
     ],
 )
-def test_finish_of_a_failed_run_says_what_to_do(dag, failed: str, params: dict[str, Any], says: str) -> None:
-    with pytest.raises(PermanentError, match=f"Task {failed} of this run failed: see its log. .*{says}"):
+def test_failed_run_reports_what_it_stored_and_what_to_do(
+    dag: Any, failed: str, params: dict[str, Any], text: str
+) -> None:
+    with pytest.raises(PermanentError, match=f"Task {failed} of this run failed: see its log. .*{text}"):
         run(dag, failed=failed, **params)
 
 
 @pytest.mark.slow
-def test_database_that_is_down_is_transient(dag, monkeypatch) -> None:
+def test_unreachable_database_is_a_transient_error(dag: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_MARKET_DB", "postgresql://u@127.0.0.1:1/market?connect_timeout=2")
     with pytest.raises(TransientError):
         run(dag)
@@ -352,21 +381,23 @@ def test_database_that_is_down_is_transient(dag, monkeypatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("env_name", "runs"),
+    ("env_name", "processed"),
     [("prod", ["A", "B"]), ("STAGE", ["A", "B"]), ("Test", ["A", "B", "T"]), ("dev", ["A", "B", "T"])],
 )
-def test_test_assets_run_in_dev_and_test_only(dag, market, monkeypatch, env_name: str, runs: list[str]) -> None:
+def test_test_assets_are_processed_in_dev_and_test_only(
+    dag: Any, market: psycopg.Connection, monkeypatch: pytest.MonkeyPatch, env_name: str, processed: list[str]
+) -> None:
     monkeypatch.setenv("ENV_NAME", env_name)
     register(market, {"T": "5m"}, active=False, test_active=True)
     register(market, {"off": "5m"}, active=False, test_active=False)
     for symbol in ("T", "off"):
         ingest(market, candles(symbol, "5m", DAY, DAY + 30 * MINUTE))
     run(dag)
-    assert sorted({symbol for symbol, _, _ in stored(market)}) == runs
+    assert sorted({symbol for symbol, _, _ in stored(market)}) == processed
 
 
 @pytest.mark.slow
-def test_limits_of_the_workers_are_heeded(dag, market, monkeypatch) -> None:
+def test_limits_of_the_workers_apply(dag: Any, market: psycopg.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAX_TASKS_PER_RUN", "3")
     monkeypatch.setenv("MAX_WINDOWS_PER_TASK", "10")
     run(dag)
@@ -382,7 +413,7 @@ def test_limits_of_the_workers_are_heeded(dag, market, monkeypatch) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("since_due", "built"), [(timedelta(), 96), (timedelta(minutes=3, seconds=31), 10)])
 def test_run_uses_the_time_before_its_deadline_for_a_backlog(
-    dag, market, monkeypatch, since_due: timedelta, built: int
+    dag: Any, market: psycopg.Connection, monkeypatch: pytest.MonkeyPatch, since_due: timedelta, built: int
 ) -> None:
     monkeypatch.setenv("MAX_WINDOWS_PER_TASK", "10")
     with time_machine.travel(END + MINUTE + since_due, tick=False):
@@ -392,7 +423,9 @@ def test_run_uses_the_time_before_its_deadline_for_a_backlog(
 
 
 @pytest.mark.parametrize("encoded_database", ["SQL_ASCII"], indirect=True)
-def test_rebuild_in_a_database_that_is_sql_ascii_finds_its_tasks(dag, encoded_database: str, monkeypatch) -> None:
+def test_rebuild_in_a_sql_ascii_database_finds_its_tasks(
+    dag: Any, encoded_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_MARKET_DB", encoded_database)
     migrate(partial(psycopg.connect, encoded_database), "market")
     with psycopg.connect(encoded_database, autocommit=True, client_encoding="utf8") as connection:

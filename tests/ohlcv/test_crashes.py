@@ -1,4 +1,4 @@
-"""Whatever dies in a tick: no window is lost, none is built twice, and no lock stays."""
+"""A process that is killed during a run: no window is lost, none is built twice, and no lock remains."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
+    from dev.postgres import Postgres
+
 pytestmark = pytest.mark.slow
 
 HOUR = 60 * MINUTE
@@ -34,11 +36,11 @@ STALE_SECONDS = 900
 WRITTEN_BY = {"plan": "ohlcv.tasks", "aggregate": "ohlcv.bars", "finish": "ops.ops_runlog"}
 STEPS = list(WRITTEN_BY)
 TRANSACTIONS = {"plan": 1, "aggregate": 2, "finish": 1}
-"""That a step has open at once."""
+"""Number of transactions that a step has open in parallel."""
 
 
 def prepared(url: str, connection: psycopg.Connection) -> psycopg.Connection:
-    """The connection, to a migrated database with candles up to `END`."""
+    """Migrate a database and insert candles up to `END`; return the connection."""
     migrate(partial(psycopg.connect, url), "market")
     connection.execute("select ohlcv.add_candle_partitions(%s, %s)", [DAY, END])
     register(connection, SYMBOLS)
@@ -54,7 +56,7 @@ def market(database_url: str, connection: psycopg.Connection) -> psycopg.Connect
 
 @contextmanager
 def worker(url: str, name: str, steps: str, *ends: datetime) -> Iterator[subprocess.Popen[str]]:
-    """A process that does some steps, killed at the end if it is still there."""
+    """Start a process that executes some steps; kill it at the end if it is still running."""
     with tempfile.TemporaryDirectory(prefix="aggregator-worker-") as folder:
         environment = {
             **os.environ,
@@ -80,27 +82,33 @@ def worker(url: str, name: str, steps: str, *ends: datetime) -> Iterator[subproc
                 process.kill()
 
 
-def wait_for_backends(connection: psycopg.Connection, condition: str, count: int) -> None:
-    """Wait until so many of the workers' transactions are in a state."""
+def errors_of(process: subprocess.Popen[str]) -> str:
+    """Error output of a process that has ended."""
+    assert process.stderr
+    return process.stderr.read()
 
-    def look() -> None:
+
+def wait_for_backends(connection: psycopg.Connection, condition: str, count: int) -> None:
+    """Wait until a number of transactions of the workers meet a condition."""
+
+    def check() -> None:
         query = f"select count(*) from pg_stat_activity where application_name like 'ohlcv_aggregation/%' {condition}"
         ((found,),) = connection.execute(query).fetchall()
         if found != count:
             msg = f"{found} transactions of workers {condition}"
             raise NotYetError(msg)
 
-    wait(look, seconds=60, every=0.1)
+    wait(check, seconds=60, every=0.1)
 
 
 def built_once(connection: psycopg.Connection) -> bool:
-    """Whether no bar was built a second time, not even to the same values."""
+    """Whether no bar was computed a second time, not even with the same values."""
     ((built,),) = connection.execute("select sum(total_bars) from ohlcv.tasks").fetchall()
-    return built == len(stored(connection))
+    return int(built) == len(stored(connection))
 
 
 def assert_all_is_built_once(connection: psycopg.Connection) -> None:
-    """A day later, when every task is due again, no window that was built is built again."""
+    """A day later, when every task is due again, no window is built a second time."""
     later = END + 24 * HOUR + MINUTE
     tick(connection, run_of(later))
     assert stored(connection) == expected(connection, later)
@@ -108,8 +116,8 @@ def assert_all_is_built_once(connection: psycopg.Connection) -> None:
     assert built_once(connection)
 
 
-def assert_next_runs_make_it_whole(connection: psycopg.Connection) -> None:
-    """The locks of a run that died end with their age, by the database's clock, and not a second later."""
+def assert_next_runs_complete_it(connection: psycopg.Connection) -> None:
+    """Locks of a killed run are taken over at the configured age, by the clock of the database."""
     claimed = tasks(connection, "claimed_at", "status = 'running'")
     next_run = run_of(END + 6 * MINUTE)
     tick(connection, next_run)
@@ -121,11 +129,11 @@ def assert_next_runs_make_it_whole(connection: psycopg.Connection) -> None:
     assert_all_is_built_once(connection)
 
 
-def kill_before_the_commit(connection: psycopg.Connection, url: str, step: str) -> None:
-    """Do the steps of a run before one, and kill that one while it waits with what it has not committed."""
+def kill_before_commit(connection: psycopg.Connection, url: str, step: str) -> None:
+    """Execute the steps before ``step``, and kill that step while it waits with an open transaction."""
     if before := STEPS[: STEPS.index(step)]:
         with worker(url, "dies", ",".join(before), END) as process:
-            assert process.wait(timeout=120) == 0, process.stderr.read()
+            assert process.wait(timeout=120) == 0, errors_of(process)
     with psycopg.connect(url) as holder:
         holder.execute(f"lock table {WRITTEN_BY[step]} in share mode")
         with worker(url, "dies", step, END) as process:
@@ -136,30 +144,30 @@ def kill_before_the_commit(connection: psycopg.Connection, url: str, step: str) 
 
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("committed", [False, True], ids=["before its commit", "after its commit"])
-def test_kill_in_any_step_loses_no_window_and_builds_none_twice(
-    market, database_url: str, step: str, committed: bool
+def test_killed_step_loses_no_window_and_builds_none_twice(
+    market: psycopg.Connection, database_url: str, step: str, committed: bool
 ) -> None:
     if committed:
         steps = STEPS[: STEPS.index(step) + 1]
         with worker(database_url, "dies", ",".join([*steps, DIE]), END) as process:
-            assert process.wait(timeout=120) == -signal.SIGKILL, process.stderr.read()
+            assert process.wait(timeout=120) == -signal.SIGKILL, errors_of(process)
     else:
-        kill_before_the_commit(market, database_url, step)
-    assert_next_runs_make_it_whole(market)
+        kill_before_commit(market, database_url, step)
+    assert_next_runs_complete_it(market)
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_second_try_of_a_killed_step_does_all_of_it(market, database_url: str, step: str) -> None:
-    kill_before_the_commit(market, database_url, step)
+def test_retry_of_a_killed_step_does_all_of_it(market: psycopg.Connection, database_url: str, step: str) -> None:
+    kill_before_commit(market, database_url, step)
     with worker(database_url, "dies", ",".join(STEPS[STEPS.index(step) :]), END) as process:
-        assert process.wait(timeout=120) == 0, process.stderr.read()
+        assert process.wait(timeout=120) == 0, errors_of(process)
     assert stored(market) == expected(market, END + MINUTE)
     totals = market.execute("select status, (totals ->> 'bars')::int from ops.ops_runlog").fetchall()
     assert totals == [("success", len(stored(market)))]
     assert_all_is_built_once(market)
 
 
-def test_postgres_that_restarts_in_a_tick_is_a_reason_to_try_again(own_postgres) -> None:
+def test_restart_of_postgres_is_transient_and_the_retry_succeeds(own_postgres: Postgres) -> None:
     url = own_postgres.ensure_database("market")
     with closing(psycopg.connect(url, autocommit=True)) as connection, closing(psycopg.connect(url)) as holder:
         prepared(url, connection)
@@ -170,13 +178,13 @@ def test_postgres_that_restarts_in_a_tick_is_a_reason_to_try_again(own_postgres)
             _, errors = process.communicate(timeout=60)
     assert "TransientError" in errors
     with worker(url, "restarted", "aggregate,finish", END) as process:
-        assert process.wait(timeout=120) == 0, process.stderr.read()
+        assert process.wait(timeout=120) == 0, errors_of(process)
     with psycopg.connect(url, autocommit=True) as connection:
         assert stored(connection) == expected(connection, END + MINUTE)
         assert_all_is_built_once(connection)
 
 
-def test_ticks_of_two_schedulers_at_once_while_candles_come_in(market, database_url: str) -> None:
+def test_concurrent_runs_during_ingest_build_all_windows(market: psycopg.Connection, database_url: str) -> None:
     ends = [END + number * 15 * MINUTE for number in range(16)]
     steps = "plan,aggregate,finish"
     with worker(database_url, "one", steps, *ends) as one, worker(database_url, "two", steps, *ends) as two:
@@ -185,9 +193,9 @@ def test_ticks_of_two_schedulers_at_once_while_candles_come_in(market, database_
             late += 1
             ingest(market, [candle("A", "1m", DAY + late % 1500 * MINUTE, 50 + late % 7)])
             new = END + late % 240 * MINUTE
-            # Every round with another price, so that windows change while they are built, too.
+            # Another price in each round, so that windows change while they are built.
             ingest(market, [candle("A", "1m", new, 60 + late % 11)])
-        assert (one.returncode, two.returncode) == (0, 0), one.stderr.read() + two.stderr.read()
+        assert (one.returncode, two.returncode) == (0, 0), errors_of(one) + errors_of(two)
     last = END + 6 * HOUR + MINUTE
     tick(market, run_of(last))
     assert stored(market) == expected(market, last)
@@ -195,7 +203,7 @@ def test_ticks_of_two_schedulers_at_once_while_candles_come_in(market, database_
     assert market.execute("select from ohlcv.stale_windows").fetchall() == []
 
 
-def test_run_whose_moment_is_years_off_moves_no_window(market) -> None:
+def test_run_that_is_due_years_off_moves_no_window(market: psycopg.Connection) -> None:
     as_of = END + MINUTE
     tick(market, run_of(as_of - timedelta(days=3650)))
     assert stored(market) == {}

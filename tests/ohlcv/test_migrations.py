@@ -1,4 +1,4 @@
-"""Migrations of market databases that are in use."""
+"""Migrations of a market database with data."""
 
 from __future__ import annotations
 
@@ -23,16 +23,17 @@ END = DAY + 24 * HOUR
 
 @pytest.mark.slow
 def test_base_timeframe_changed_before_0009_is_found_and_coarser_bars_are_corrected(
-    database_url: str, connection, tmp_path: Path
+    database_url: str, connection: psycopg.Connection, tmp_path: Path
 ) -> None:
     before = tmp_path / "ohlcv" / "migrations"
     before.mkdir(parents=True)
     for number in range(1, 9):
-        shutil.copy(*SQL.glob(f"ohlcv/migrations/{number:04}_*.sql"), before)
+        (migration,) = SQL.glob(f"ohlcv/migrations/{number:04}_*.sql")
+        shutil.copy(migration, before)
     connect = partial(psycopg.connect, database_url)
     migrate(connect, "market", tmp_path)
     register(connection, {"A": "1m", "B": "1m", "never built": "1m"})
-    # As it was stored: A had 5m until noon, and its day expects candles of 1m.
+    # Data as stored before 0009: A had 5m until noon, and its day expects 1m candles.
     connection.execute(
         """
         insert into ohlcv.bars (

@@ -1,4 +1,4 @@
-"""Steps of OHLCV runs in a process of their own, to be killed: ``python -m tests.ohlcv.worker NAME STEPS END …``."""
+"""Executes steps of OHLCV runs in a process that can be killed: ``python -m tests.ohlcv.worker NAME STEPS END …``."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from typing import Any
 from tests.airflow_context import context
 
 DIE = "die"
-"""A step that is ``kill -9``."""
+"""A step that kills the process with SIGKILL."""
 
 _FILE = Path(__file__).parents[2] / "dags" / "ohlcv_aggregation.py"
 
 
 def main(name: str, steps: str, *ends: str) -> None:
-    """Do some steps of the runs of some intervals, by the operators of the DAG.
+    """Execute some steps of the runs of some intervals, by the operators of the DAG.
 
     Args:
-        name: Makes the run ids, with the interval's end.
-        steps: ``plan``, ``aggregate``, ``finish`` and `DIE`, with commas.
-        ends: Of the intervals.
+        name: Prefix of the run ids; the end of the interval follows.
+        steps: ``plan``, ``aggregate``, ``finish`` and `DIE`, separated by commas.
+        ends: Ends of the intervals.
     """
     dag = runpy.run_path(str(_FILE))["plan"].dag
     for end in map(datetime.fromisoformat, ends):
-        # Where another process has planned: two symbols, and a shard for each.
+        # The plan of another process: two symbols, with one shard each.
         instances: Any = [[{"shard": n, "of": 2, "first": symbol, "last": symbol} for n, symbol in enumerate("AB")]]
         for step in steps.split(","):
             if step == DIE:
