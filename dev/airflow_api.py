@@ -1,4 +1,4 @@
-"""Airflow's REST API, as far as the commands of this package and the end-to-end tests need it."""
+"""Client of Airflow's REST API, for the commands of this package and the end-to-end tests."""
 
 from __future__ import annotations
 
@@ -14,29 +14,32 @@ if TYPE_CHECKING:
 
 FINISHED = frozenset({"success", "failed"})
 
+_PATIENCE = 600
+"""Time limit for Airflow to start on a busy machine, in seconds."""
+
 _PAGE = 100
 """Airflow's `[api] maximum_page_limit`."""
 
 
 class AirflowApiError(Exception):
-    """Airflow refused a call, or is broken; the text says why."""
+    """Airflow refused a call or failed; the text says why."""
 
 
 class NotYetError(AirflowApiError):
-    """What is waited for has not come about; the text says what is missing."""
+    """The expected state is not reached yet; the text says what is missing."""
 
 
 def wait(condition: Callable[[], Any], *, seconds: float, every: float = 0.5) -> Any:
-    """Call ``condition`` until it raises NotYetError or a connection error no more, and return its result.
+    """Call ``condition`` until it raises neither NotYetError nor a connection error, and return its result.
 
     Args:
-        condition: Raises NotYetError for as long as it is to be called again.
-        seconds: For how long.
+        condition: Raises NotYetError while the expected state is not reached.
+        seconds: Time limit.
         every: Seconds between two calls.
 
     Raises:
-        NotYetError: It has not come about; the last one.
-        httpx.TransportError: The last one.
+        NotYetError: The time limit is over; this is the last error.
+        httpx.TransportError: Likewise.
     """
     return tenacity.Retrying(
         retry=tenacity.retry_if_exception_type((NotYetError, httpx.TransportError)),
@@ -48,10 +51,10 @@ def wait(condition: Callable[[], Any], *, seconds: float, every: float = 0.5) ->
 
 @dataclass(frozen=True)
 class AirflowApi:
-    """A running Airflow that lets everybody in.
+    """A running Airflow without authentication.
 
     Attributes:
-        url: Of its API server.
+        url: URL of its API server.
     """
 
     url: str
@@ -69,11 +72,11 @@ class AirflowApi:
         return self._call("PATCH", path, json=body)
 
     def entries(self, path: str, key: str) -> Iterator[dict[str, Any]]:
-        """What ``GET /api/v2/<path>`` lists, page by page.
+        """Iterate over the entries of ``GET /api/v2/<path>``.
 
         Args:
-            path: Of the list.
-            key: Under which a page has its entries.
+            path: Path of the list.
+            key: Key of the entries in a page.
         """
         total, seen = 1, 0
         while seen < total:
@@ -84,23 +87,40 @@ class AirflowApi:
     def _call(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
         response = httpx.request(method, f"{self.url}/api/v2/{path}", timeout=120, **arguments)
         if response.is_server_error and method == "GET":
-            msg = f"{method} {path} answered {response.status_code}"
+            msg = f"{method} {path} returned {response.status_code}"
             raise NotYetError(msg)
         if response.is_error:
-            msg = f"{method} {path} answered {response.status_code}: {response.text[:500]}"
+            msg = f"{method} {path} returned {response.status_code}: {response.text[:500]}"
             raise AirflowApiError(msg)
-        answer: dict[str, Any] = response.json() if response.content else {}
-        return answer
+        body: dict[str, Any] = response.json() if response.content else {}
+        return body
 
-    def wait_until_loaded(self, dag_ids: set[str], check: Callable[[], None] = lambda: None) -> None:
-        """Wait until every component is healthy and exactly ``dag_ids`` are loaded, without import errors.
+    def wait_until_up(self, check: Callable[[], None]) -> None:
+        """Wait until the API server responds.
 
         Args:
-            dag_ids: What has to be there.
-            check: Called now and then; may raise to end the wait.
+            check: Called before each request. It may raise an error to end the wait.
 
         Raises:
-            NotYetError: It took more than three minutes.
+            httpx.TransportError: The API server does not listen after ten minutes.
+            NotYetError: The API server fails after ten minutes.
+        """
+
+        def up() -> None:
+            check()
+            self.get("monitor/health")
+
+        wait(up, seconds=_PATIENCE)
+
+    def wait_until_loaded(self, dag_ids: set[str], check: Callable[[], None] = lambda: None) -> None:
+        """Wait until every component is healthy and ``dag_ids`` are loaded without import errors.
+
+        Args:
+            dag_ids: DAGs to wait for.
+            check: Called before each request. It may raise an error to end the wait.
+
+        Raises:
+            NotYetError: A component or a DAG is missing after ten minutes.
             AirflowApiError: A DAG file cannot be imported.
         """
 
@@ -119,80 +139,80 @@ class AirflowApi:
                 msg = f"not loaded yet: {', '.join(sorted(missing))}"
                 raise NotYetError(msg)
 
-        wait(loaded, seconds=180)
+        wait(loaded, seconds=_PATIENCE)
 
     def start(self, dag_id: str, logical_date: datetime | None = None, **conf: Any) -> str:
-        """Start a run by hand, and return its id.
+        """Start a manual run and return its ID.
 
         Args:
-            dag_id: Whose.
-            logical_date: The moment it is for; None for now.
-            conf: Its params.
+            dag_id: The DAG.
+            logical_date: Logical date of the run; None for the current time.
+            conf: Params of the run.
         """
-        moment = (logical_date or datetime.now(UTC)).isoformat()
-        return str(self.post(f"dags/{dag_id}/dagRuns", logical_date=moment, conf=conf)["dag_run_id"])
+        date = (logical_date or datetime.now(UTC)).isoformat()
+        return str(self.post(f"dags/{dag_id}/dagRuns", logical_date=date, conf=conf)["dag_run_id"])
 
     def runs(self, dag_id: str) -> list[dict[str, Any]]:
-        """The newest runs of a DAG, the latest data interval first."""
+        """Return the newest runs of a DAG, the latest data interval first."""
         runs: list[dict[str, Any]] = self.get(f"dags/{dag_id}/dagRuns", limit=100, order_by="-run_after")["dag_runs"]
         return runs
 
     def wait_for_run(self, dag_id: str, run_id: str | None = None, *, seconds: float = 180) -> dict[str, Any]:
-        """Wait until a run is over, and return it.
+        """Wait until a run has finished, and return it.
 
         Args:
-            dag_id: Whose run.
-            run_id: Which; None for the DAG's newest.
-            seconds: For how long.
+            dag_id: The DAG.
+            run_id: The run; None for the newest run of the DAG.
+            seconds: Time limit.
 
         Raises:
-            NotYetError: It is not there or not over by then.
+            NotYetError: The run does not exist or has not finished in time.
         """
 
-        def over() -> dict[str, Any]:
+        def finished() -> dict[str, Any]:
             runs = [run for run in self.runs(dag_id) if run_id in {None, run["dag_run_id"]}]
             if not runs or runs[0]["state"] not in FINISHED:
                 msg = f"{dag_id}: {runs[0]['state'] if runs else 'no run'} after {seconds:g} s"
                 raise NotYetError(msg)
             return runs[0]
 
-        run: dict[str, Any] = wait(over, seconds=seconds)
+        run: dict[str, Any] = wait(finished, seconds=seconds)
         return run
 
     def wait_for_backfill(self, dag_id: str, number: int, *, seconds: float = 180) -> list[dict[str, Any]]:
-        """Wait until all runs of a DAG's backfills are over, and return them.
+        """Wait until all runs of a DAG's backfills have finished, and return them.
 
         Args:
-            dag_id: Whose.
-            number: How many there have to be.
-            seconds: For how long.
+            dag_id: The DAG.
+            number: Expected number of runs.
+            seconds: Time limit.
 
         Raises:
-            NotYetError: They are not there or not over by then.
+            NotYetError: The runs do not exist or have not finished in time.
         """
 
-        def over() -> list[dict[str, Any]]:
+        def finished() -> list[dict[str, Any]]:
             runs = [run for run in self.runs(dag_id) if run["run_type"] == "backfill"]
-            finished = sum(run["state"] in FINISHED for run in runs)
-            if finished < max(number, len(runs)):
-                msg = f"{dag_id}: {finished} of {max(number, len(runs))} runs of backfills after {seconds:g} s"
+            count = sum(run["state"] in FINISHED for run in runs)
+            if count < max(number, len(runs)):
+                msg = f"{dag_id}: {count} of {max(number, len(runs))} runs of backfills after {seconds:g} s"
                 raise NotYetError(msg)
             return runs
 
-        runs: list[dict[str, Any]] = wait(over, seconds=seconds)
+        runs: list[dict[str, Any]] = wait(finished, seconds=seconds)
         return runs
 
     def clear(self, dag_id: str, run_id: str) -> None:
-        """Clear a whole run, as the UI does; it is queued then."""
+        """Clear a whole run, as the UI does."""
         self.post(f"dags/{dag_id}/dagRuns/{run_id}/clear", dry_run=False, only_failed=False)
 
     def result(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> Any:
-        """What a task, or one of a mapped task's instances, returned: its XCom."""
+        """Return the result of a task instance: its XCom ``return_value``."""
         path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/return_value"
         return self.get(path, deserialize="true", map_index=map_index)["value"]
 
     def log(self, dag_id: str, run_id: str, task_id: str, try_number: int, map_index: int = -1) -> str:
-        """The log of one try of a task: a line an entry, and the class and text of each exception."""
+        """Return the log of one try: one line per entry, then the class and text of each exception."""
         path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}"
         lines = []
         for entry in self.get(path, map_index=map_index)["content"]:

@@ -1,6 +1,6 @@
-"""The local stack: PostgreSQL, the stand-ins for Analytics Engine and n8n, and a whole Airflow, in one folder.
+"""The local stack: PostgreSQL, stand-ins for Analytics Engine and n8n, and a complete Airflow, in one folder.
 
-The demo, ``make up`` and the end-to-end tests each run one of these.
+The demo, ``make up`` and the end-to-end tests each run a stack.
 """
 
 from __future__ import annotations
@@ -45,30 +45,33 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).parents[1]
 ACCOUNT_ID = "local"
 PRODUCTS = ("market", "clicks", "analytics", "telemetry", "kpi", "ops")
-"""The products' databases, each with its connection; in the local stack all of them are one."""
+"""Names of the products' databases. Each has a connection; in the local stack, all are the same database."""
 
 _PORTS = 65_536
 
 _MB = 1_000_000
 NEEDED = 500 * _MB
-"""Bytes on the disk that a stack needs: most of it is PostgreSQL's."""
+"""Free disk space that a stack needs, in bytes. PostgreSQL uses most of it."""
+
+TASK_STARTERS = ("scheduler", "triggerer")
+"""Programs that start tasks, which fail while the API server does not respond."""
 
 DATABASES = ("airflow", "products")
-"""What the stack creates on its PostgreSQL server."""
+"""Databases that the stack creates on its PostgreSQL server."""
 
 
 class StackError(Exception):
-    """The stack cannot do what was asked; the text says why and what to do."""
+    """A command for the stack failed; the text says why and what to do."""
 
 
 @dataclass(frozen=True)
 class Ports:
-    """Where the programs listen, on 127.0.0.1.
+    """Ports of the programs, on 127.0.0.1.
 
     Attributes:
-        airflow: UI and REST API.
-        analytics_engine: The SQL API's stand-in.
-        n8n: The webhooks' stand-in.
+        airflow: Airflow's UI and REST API.
+        analytics_engine: The stand-in for the SQL API of Analytics Engine.
+        n8n: The stand-in for n8n.
     """
 
     airflow: int
@@ -77,50 +80,50 @@ class Ports:
 
     @classmethod
     def from_environment(cls, kept: Ports | None = None) -> Ports:
-        """``AIRFLOW_PORT``, ``ANALYTICS_ENGINE_PORT`` and ``N8N_PORT``.
+        """Read ``AIRFLOW_PORT``, ``ANALYTICS_ENGINE_PORT`` and ``N8N_PORT``.
 
         Args:
-            kept: Used for variables that are not set; None: the defaults 8080, 8790 and 5678 are.
+            kept: Ports for variables that are not set; None for the defaults 8080, 8790 and 5678.
 
         Raises:
-            StackError: A variable is not the number of a port.
+            StackError: A variable is not a port number.
         """
         defaults = asdict(kept or cls(8080, 8790, 5678))
         given = {name: os.environ.get(_variable(name)) or str(port) for name, port in defaults.items()}
         wrong = [name for name, port in given.items() if not (port.isdecimal() and 0 < int(port) < _PORTS)]
         if wrong:
-            msg = f"{', '.join(map(_variable, wrong))}: not the number of a port (1 to {_PORTS - 1})."
+            msg = f"{', '.join(map(_variable, wrong))}: not a port number (1 to {_PORTS - 1})."
             raise StackError(msg)
         return cls(**{name: int(port) for name, port in given.items()})
 
     @classmethod
     def free(cls) -> Ports:
-        """Ports that nothing listens on."""
-        with ExitStack() as open_ones:
-            sockets = [open_ones.enter_context(socket.socket()) for _ in fields(cls)]
-            for one in sockets:
-                one.bind(("127.0.0.1", 0))
-            return cls(*(one.getsockname()[1] for one in sockets))
+        """Return ports that no program uses."""
+        with ExitStack() as opened:
+            sockets = [opened.enter_context(socket.socket()) for _ in fields(cls)]
+            for each in sockets:
+                each.bind(("127.0.0.1", 0))
+            return cls(*(each.getsockname()[1] for each in sockets))
 
     def refuse_taken(self) -> None:
         """Check that every program can listen on its port.
 
         Raises:
-            StackError: Some cannot; the text names all of them, and ports that are free.
+            StackError: Some ports are taken. The text names all of them, and a command with free ports.
         """
         ports = asdict(self)
         free: dict[str, int] = {}
         for name, port in ports.items():
-            # The next higher one that nobody uses: neither another program nor another one of ours.
+            # The next higher port that neither another program nor another part of this stack uses.
             others = {*free.values(), *(other for key, other in ports.items() if key != name and key not in free)}
             candidates = [port, *range(max(port + 1, 1024), _PORTS), *range(1024, _PORTS)]
             free[name] = next(each for each in candidates if each not in others and _is_free(each))
         taken = sorted({port for name, port in ports.items() if free[name] != port})
         if taken:
-            # What was typed, or kept from the last time, is part of the command: it is the next one that is typed.
-            typed = {name for name in ports if os.environ.get(_variable(name))}
+            # The command repeats the variables that are set, so that it works as it is.
+            given = {name for name in ports if os.environ.get(_variable(name))}
             command = [
-                f"{_variable(name)}={port}" for name, port in free.items() if name in typed or port != ports[name]
+                f"{_variable(name)}={port}" for name, port in free.items() if name in given or port != ports[name]
             ]
             one = len(taken) == 1
             msg = (
@@ -131,7 +134,7 @@ class Ports:
 
 
 def _variable(port: str) -> str:
-    """The environment variable of one of the ports."""
+    """The environment variable of a port."""
     return f"{port.upper()}_PORT"
 
 
@@ -149,9 +152,9 @@ class Stack:
     """One local stack.
 
     Args:
-        home: Everything it keeps stands in this folder.
-        workers: Celery workers that run its tasks, with Redis; 0: the scheduler runs them itself.
-        configuration: Environment variables of its programs beside, or in place of, those that it sets by itself.
+        home: Folder of all its files.
+        workers: Number of Celery workers, with Redis; 0 for LocalExecutor.
+        configuration: Environment variables of its programs, which override those that the stack sets.
     """
 
     def __init__(self, home: Path, *, workers: int = 0, configuration: Mapping[str, str] | None = None) -> None:
@@ -162,41 +165,41 @@ class Stack:
 
     @property
     def running(self) -> bool:
-        """Whether ``start`` was called and ``stop`` was not."""
+        """Whether the stack was started and not stopped."""
         return self.supervisor.running()
 
     @property
     def kept_ports(self) -> Ports | None:
-        """Where it listened the last time; None if there was none."""
+        """Ports of the last start; None before the first start."""
         return self.ports if self._notes_file.exists() else None
 
     @property
     def ports(self) -> Ports:
-        """Where it listens."""
+        """Ports of the stack."""
         return Ports(**self._notes()["ports"])
 
     @property
     def airflow_url(self) -> str:
-        """Of the UI and the REST API."""
+        """URL of the UI and the REST API."""
         return f"http://localhost:{self.ports.airflow}"
 
     @property
     def products_url(self) -> str:
-        """Libpq URL of the database that stands for all products' databases."""
+        """Libpq URL of the database of all products."""
         return self.url_of("products")
 
     def url_of(self, name: str) -> str:
-        """Libpq URL of one of ``DATABASES``."""
+        """Return the libpq URL of one of ``DATABASES``."""
         return self._postgres.url_of(self._database(name))
 
     @property
     def analytics_engine(self) -> AnalyticsEngineControl:
-        """Control of the stand-in: write events, order faults."""
+        """Control of the stand-in: write events, inject faults."""
         return AnalyticsEngineControl(f"http://127.0.0.1:{self.ports.analytics_engine}")
 
     @property
     def n8n(self) -> N8nControl:
-        """Control of the stand-in: register workflows, order faults, see executions."""
+        """Control of the stand-in: register workflows, inject faults, list executions."""
         return N8nControl(f"http://127.0.0.1:{self.ports.n8n}")
 
     @property
@@ -205,7 +208,7 @@ class Stack:
         return AirflowApi(self.airflow_url)
 
     def freshness(self) -> tuple[int, dict[str, str]]:
-        """What a monitor outside is told: the status, and table → state."""
+        """Return the status code of ``/api/freshness``, and table → state."""
         secret = self.environment()["CRON_SECRET"]
         response = httpx.get(
             f"{self.airflow_url}/api/freshness", headers={"Authorization": f"Bearer {secret}"}, timeout=30
@@ -216,18 +219,18 @@ class Stack:
         """Start everything, and wait until Airflow has loaded every DAG.
 
         Args:
-            ports: Where to listen.
-            durable: Whether the data has to survive a power cut.
-            say: Is told each step before it begins.
+            ports: Ports of the programs.
+            durable: Whether the data must survive a power failure.
+            say: Called with the name of each step before it starts.
 
         Raises:
-            StackError: It runs already, a port is taken, or a program does not come up.
+            StackError: The stack runs already, a port is taken, or a program does not start.
         """
         if self.running:
             msg = "The stack is running already. Stop it with: make down"
             raise StackError(msg)
         if self.workers and shutil.which("redis-server") is None:
-            msg = "Celery workers need redis-server, which is not there. On Debian and Ubuntu: apt install redis-server"
+            msg = "Celery workers need redis-server. Install it; on Debian and Ubuntu: apt install redis-server"
             raise StackError(msg)
         ports.refuse_taken()
         make_writable(self.home)
@@ -237,12 +240,14 @@ class Stack:
             self._write_notes(server, ports)
             self._create_databases(say)
             say("Starting the stand-ins and Airflow")
-            self.supervisor.start(self._programs(), self.environment(), expendable=self.workers)
+            self._start_programs()
             self.analytics_engine.wait_until_ready()
             self.n8n.wait_until_ready()
             say("Loading the sample data")
             with psycopg.connect(self.products_url) as connection:
                 load(self.analytics_engine, connection)
+            say("Waiting for Airflow's API server")
+            self._start_task_starters()
             say("Waiting for Airflow to load the DAGs")
             self.airflow.wait_until_loaded(dag_ids(), self._refuse_broken)
             self._load_kpis()
@@ -250,8 +255,17 @@ class Stack:
             self.stop()
             raise
 
+    def _start_programs(self) -> None:
+        self.supervisor.start(self._programs(), self.environment(), expendable=self.workers, later=TASK_STARTERS)
+
+    def _start_task_starters(self) -> None:
+        """Start the programs that start tasks, as soon as the API server responds."""
+        self.airflow.wait_until_up(self._refuse_broken)
+        for program in TASK_STARTERS:
+            self.supervisor.start_program(program)
+
     def _load_kpis(self) -> None:
-        """Register the sample's workflows, and the registry where there is none: somebody may have edited it."""
+        """Register the sample workflows, and create the KPI registry unless it exists."""
         self.n8n.register(kpis.workflows())
         variables = {variable["key"] for variable in self.airflow.get("variables", limit=100)["variables"]}
         if VARIABLE not in variables:
@@ -259,13 +273,13 @@ class Stack:
             self.airflow.post("variables", key=VARIABLE, value=registry, description="KPIs that kpi_dispatch sends")
 
     def stop(self) -> None:
-        """Stop everything that ``start`` started; the data stays."""
+        """Stop everything that ``start`` started. The data stays."""
         self.supervisor.stop()
         if self._notes_file.exists():
             self._postgres.stop()
 
     def remove(self) -> None:
-        """Delete its data; nothing is given time to save it."""
+        """Kill all programs and delete the data."""
         self.supervisor.kill()
         if self._notes_file.exists():
             if self._postgres.data is None:
@@ -275,7 +289,7 @@ class Stack:
         shutil.rmtree(self.home, ignore_errors=True)
 
     def environment(self) -> dict[str, str]:
-        """What a program needs in its environment to be part of this stack: Airflow's configuration and connections."""
+        """Return the environment of the stack's programs: Airflow's configuration and connections."""
         secret = self._secret
         ports = self.ports
         return {
@@ -295,7 +309,7 @@ class Stack:
                 "fernet_key", lambda: base64.urlsafe_b64encode(os.urandom(32)).decode()
             ),
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{ports.airflow}/execution/",
-            # Whoever reaches 127.0.0.1 on this machine is its user: nobody has to log in.
+            # No login: only users of this machine can reach 127.0.0.1.
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
             "AIRFLOW__API__HOST": "127.0.0.1",
             "AIRFLOW__API__PORT": str(ports.airflow),
@@ -318,7 +332,7 @@ class Stack:
                 }
             ),
             KEY_VARIABLE: secret("n8n_key", secrets.token_hex),
-            # A real n8n takes the stand-in's place by this connection.
+            # A real n8n replaces the stand-in through this connection.
             "AIRFLOW_CONN_N8N": os.environ.get("AIRFLOW_CONN_N8N")
             or json.dumps(
                 {
@@ -330,7 +344,7 @@ class Stack:
             REPORT_SECRET: secret("scheduler_api_key", secrets.token_hex),
             "CRON_SECRET": secret("cron_secret", secrets.token_hex),
             "SCHEDULER_API_KEY": secret("scheduler_api_key", secrets.token_hex),
-            # The defaults were made for a Worker's CPU limit, and starve.
+            # The defaults were set for the CPU limit of a Worker. With them, symbols starve.
             "MAX_TASKS_PER_RUN": "100000",
             "MAX_WINDOWS_PER_TASK": "5000",
             **postgres_environment(self.products_url),
@@ -340,7 +354,7 @@ class Stack:
     def _create_databases(self, say: Callable[[str], object]) -> None:
         for name in DATABASES:
             self._postgres.ensure_database(self._database(name))
-        say("Creating Airflow's database, migrating the products'")
+        say("Migrating Airflow's database and the products' databases")
         with ThreadPoolExecutor() as threads:
             airflow = threads.submit(self.run, "airflow", "db", "migrate")
             for database in databases():
@@ -348,10 +362,10 @@ class Stack:
             airflow.result()
 
     def run(self, *command: str) -> str:
-        """Run a program as part of this stack and return what it printed.
+        """Run a command in the environment of this stack and return its output.
 
         Raises:
-            StackError: It failed; the text ends with what it printed.
+            StackError: The command failed. The text ends with its output.
         """
         done = subprocess.run(
             command, env=self.environment(), cwd=REPOSITORY, capture_output=True, text=True, check=False
@@ -381,19 +395,19 @@ class Stack:
     def _celery_programs(self) -> dict[str, list[str]]:
         if not self.workers:
             return {}
-        # A socket that only its owner may use needs neither a port nor a password.
+        # A socket that only its owner can use needs no port and no password.
         redis = ["redis-server", "--port", "0", "--unixsocket", str(self._redis_socket), "--unixsocketperm", "700"]
         worker = ["airflow", "celery", "worker", "--skip-serve-logs", "--celery-hostname"]
         return {
-            # A title of its own would overwrite the environment, in which the stack's mark stands.
+            # A process title would overwrite the environment and the stack's mark in it.
             "redis": [*redis, "--save", "", "--dir", str(self.home), "--set-proc-title", "no"],
             **{name: [*worker, name] for name in self.workers},
         }
 
     def _refuse_broken(self) -> None:
         if broken := self.supervisor.broken():
-            ends = "\n\n".join(f"{name} printed last:\n{end}" for name, end in broken.items())
-            msg = f"{', '.join(broken)} did not come up. The whole output is in {self.home / 'logs'}\n\n{ends}"
+            ends = "\n\n".join(f"End of the output of {name}:\n{end}" for name, end in broken.items())
+            msg = f"{', '.join(broken)} did not start. The complete output is in {self.home / 'logs'}\n\n{ends}"
             raise StackError(msg)
 
     def _airflow_connection(self) -> str:
@@ -412,7 +426,7 @@ class Stack:
 
     @property
     def _database_password(self) -> str:
-        """Of the embedded server, which asks nobody for one: its clients have one all the same, to see who tells it."""
+        """Password of the clients. The embedded server needs none; tests check that no output contains it."""
         return self._secret("database_password", secrets.token_hex)
 
     def _secret(self, name: str, generate: Callable[[], str]) -> str:
@@ -446,31 +460,31 @@ class Stack:
 
     def _write_notes(self, server: Postgres, ports: Ports) -> None:
         notes = {"ports": asdict(ports), "postgres_url": server.url, "postgres_data": server.data and str(server.data)}
-        self._notes_file.touch(mode=0o600)  # the URL of an existing server may hold a password
+        self._notes_file.touch(mode=0o600)  # the URL of an existing server may contain a password
         self._notes_file.write_text(json.dumps(notes))
 
 
 def _counts(report: Report) -> str:
-    """What a migration did, without a name of each function."""
+    """Summarize a migration report without the names of functions."""
     changes = {"migration": len(report.migrations), "function": len(report.functions)}
     applied = ", ".join(f"{count} {what}{'s' if count > 1 else ''}" for what, count in changes.items() if count)
     return "\n  ".join(f"{report.database}: {line}" for line in [applied or "up to date", *report.notices])
 
 
 def make_writable(folder: Path) -> None:
-    """Make a folder, or see that files can be made in the one that is there.
+    """Create a folder, or check that an existing one is writable.
 
     Args:
-        folder: Which.
+        folder: The folder.
 
     Raises:
-        StackError: Nothing can be written there, or too little.
+        StackError: The folder is not writable, or its disk is almost full.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        msg = f"Nothing can be written to {folder}: {error.strerror}. Make it yours and writable, or remove it."
+        msg = f"Cannot write to {folder}: {error.strerror}. Make it writable for your user, or remove it."
         raise StackError(msg) from None
     if (free := shutil.disk_usage(folder).free) < NEEDED:
         msg = f"The disk of {folder} has {free // _MB} MB left, and a stack needs {NEEDED // _MB} MB. Free some space."
@@ -478,15 +492,15 @@ def make_writable(folder: Path) -> None:
 
 
 def dag_ids() -> set[str]:
-    """The DAGs of the repository: one a file."""
+    """Return the DAG IDs of the repository: the names of the DAG files."""
     return {path.stem for path in (REPOSITORY / "dags").glob("*.py")}
 
 
 def bundles(folders: Mapping[str, Path]) -> dict[str, str]:
-    """The variable that makes Airflow load the DAGs of these folders, and of no others.
+    """Return the variable that makes Airflow load the DAGs of these folders only.
 
     Args:
-        folders: Name of a bundle → its folder.
+        folders: Name of a bundle → folder.
     """
     classpath = "airflow.dag_processing.bundles.local.LocalDagBundle"
     entries = [
@@ -496,6 +510,6 @@ def bundles(folders: Mapping[str, Path]) -> dict[str, str]:
 
 
 def postgres_environment(url: str) -> dict[str, str]:
-    """The variables with which ``psql`` and its kin find the database of ``url``."""
+    """Return the variables with which ``psql`` and similar programs find the database of ``url``."""
     names = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "password": "PGPASSWORD", "dbname": "PGDATABASE"}
     return {names[key]: str(value) for key, value in conninfo_to_dict(url).items() if key in names and value}

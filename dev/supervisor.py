@@ -1,4 +1,4 @@
-"""The long-running programs of a stack, kept by supervisord: started together, restarted if they die, stopped whole."""
+"""The long-running programs of a stack. supervisord starts them, restarts those that exit, and stops all of them."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
 START_SECONDS = 30
-"""How long supervisord may take to go into the background."""
+"""Time limit for supervisord to write its process ID, in seconds."""
 
 MARK = "AGGREGATOR_STACK"
-"""Environment variable that every process of a stack inherits; its value is the stack's home."""
+"""Environment variable of every process of a stack. Its value is the home of the stack."""
 
 
 @dataclass(frozen=True)
 class Supervisor:
-    """A supervisord of its own for one folder.
+    """A supervisord with its files in one folder.
 
     Attributes:
-        home: Holds its configuration, process id and, under ``logs/``, what the programs print.
-        stop_seconds: How long a program may take to stop by itself before it is killed.
+        home: Folder of its configuration, its process ID and, in ``logs/``, the output of the programs.
+        stop_seconds: Seconds between a program's termination signal and its kill signal.
     """
 
     home: Path
@@ -44,7 +44,7 @@ class Supervisor:
 
     @property
     def pid_file(self) -> Path:
-        """Where supervisord keeps its process id."""
+        """File with the process ID of supervisord."""
         return self.home / "supervisord.pid"
 
     @property
@@ -52,7 +52,7 @@ class Supervisor:
         return self.home / "socket"
 
     def running(self) -> bool:
-        """Whether the programs are being kept."""
+        """Whether supervisord runs."""
         try:
             return "supervisord" in " ".join(psutil.Process(int(self.pid_file.read_text())).cmdline())
         except (FileNotFoundError, ValueError, psutil.NoSuchProcess):
@@ -64,19 +64,21 @@ class Supervisor:
         environment: Mapping[str, str],
         *,
         expendable: Collection[str] = (),
+        later: Collection[str] = (),
     ) -> None:
-        """Start ``programs`` (name → command) with ``environment``, in the background.
+        """Start programs in the background.
 
-        Nothing of the environment is written to a file: it holds secrets.
+        The environment contains secrets, so it is written to no file.
 
         Args:
-            programs: What to start.
-            environment: Of all of them.
-            expendable: Names of the programs that stay dead when they die.
+            programs: Name → command.
+            environment: Environment of every program.
+            expendable: Names of the programs that are not restarted when they exit.
+            later: Names of the programs that :meth:`start_program` starts.
         """
         logs = self.home / "logs"
         logs.mkdir(parents=True, exist_ok=True)
-        # A Unix socket's path may have a hundred characters or so; a home may have more.
+        # The path of a Unix socket is limited to about 100 characters; the home may be longer.
         socket = Path(tempfile.mkdtemp(prefix="aggregator-")) / "supervisor"
         self._socket_file.write_text(str(socket))
         configuration = configparser.RawConfigParser()
@@ -95,9 +97,10 @@ class Supervisor:
             configuration[f"program:{name}"] = {
                 "command": subprocess.list2cmdline(command),
                 "redirect_stderr": "true",
-                "stdout_logfile": str(logs / f"{name}.log").replace("%", "%%"),  # which it expands twice
+                "stdout_logfile": str(logs / f"{name}.log").replace("%", "%%"),  # supervisord expands it twice
+                "autostart": "false" if name in later else "true",
                 "autorestart": "false" if name in expendable else "true",
-                # What dies sooner is started again, wanted or not.
+                # supervisord restarts every program that exits before this time, in seconds.
                 "startsecs": "0" if name in expendable else "1",
                 "stopasgroup": "true",
                 "killasgroup": "true",
@@ -105,16 +108,16 @@ class Supervisor:
             }
         for section in configuration.values():
             for option, value in section.items():
-                section[option] = value.replace("%", "%%")  # it expands %(…)s
+                section[option] = value.replace("%", "%%")  # supervisord expands %(…)s
         text = io.StringIO()
         configuration.write(text)
         path = self.home / "supervisord.conf"
         path.write_text(text.getvalue())
         command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(path)]
-        # Airflow renames its processes; without SPT_NOENV that overwrites the environment in which the mark stands.
+        # Airflow renames its processes. Without SPT_NOENV, that overwrites the environment and the mark in it.
         marked = {**environment, MARK: str(self.home), "SPT_NOENV": "1"}
         subprocess.run(command, env=marked, check=True)
-        # It notes its process id a moment after it has gone into the background.
+        # supervisord writes its process ID after it detaches.
         tenacity.Retrying(
             retry=tenacity.retry_if_result(lambda running: not running),
             wait=tenacity.wait_fixed(0.05),
@@ -122,12 +125,12 @@ class Supervisor:
         )(self.running)
 
     def broken(self) -> dict[str, str]:
-        """The programs that do not run → the end of what each printed."""
+        """Return the programs that do not run → the end of their output."""
         states = {name: info["statename"] for name, info in self._programs().items()}
         return {name: self.log_end(name) for name, state in states.items() if state in {"BACKOFF", "EXITED", "FATAL"}}
 
     def processes_of(self, program: str) -> list[psutil.Process]:
-        """The processes of a program: its own first, then all that it has started; none if it does not run."""
+        """Return the process of a program, then all its descendants; an empty list if it does not run."""
         try:
             process = psutil.Process(self._programs()[program]["pid"])
             return [process, *process.children(recursive=True)]
@@ -135,12 +138,12 @@ class Supervisor:
             return []
 
     def stop_program(self, name: str) -> None:
-        """Stop one program, which stays stopped."""
+        """Stop a program until :meth:`start_program`."""
         with self._rpc() as supervisor:
             supervisor.stopProcess(name)
 
     def start_program(self, name: str) -> None:
-        """Start one program that was stopped."""
+        """Start a program that does not run."""
         with self._rpc() as supervisor:
             supervisor.startProcess(name)
 
@@ -158,13 +161,13 @@ class Supervisor:
             transport.close()
 
     def log_end(self, program: str, lines: int = 15) -> str:
-        """The last ``lines`` lines that ``program`` printed."""
+        """Return the last lines of a program's output."""
         path = self.home / "logs" / f"{program}.log"
         return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else ""
 
     def stop(self) -> None:
-        """Stop every program, and all that carries this stack's mark: tasks outlive a scheduler that was killed."""
-        # Before their parents have gone: those that hide their environment are only known as somebody's children.
+        """Stop every program and every other process with the stack's mark, such as the tasks of a killed scheduler."""
+        # Listed before their parents exit: a process that hides its environment is found only through its parent.
         known = self.processes()
         if self.running():
             supervisord = psutil.Process(int(self.pid_file.read_text()))
@@ -174,8 +177,8 @@ class Supervisor:
         self.kill()
 
     def kill(self) -> None:
-        """End all of it at once, for a stack whose data is not needed any more."""
-        while leftovers := self.processes():  # again: one of them may have started another meanwhile
+        """Kill all processes at once, for a stack whose data is no longer needed."""
+        while leftovers := self.processes():  # repeated: a process may have started another one
             self._kill(leftovers)
         if self._socket_file.exists():
             shutil.rmtree(Path(self._socket_file.read_text()).parent, ignore_errors=True)
@@ -187,12 +190,12 @@ class Supervisor:
         psutil.wait_procs(processes, timeout=self.stop_seconds)
 
     def processes(self) -> list[psutil.Process]:
-        """Every living process of this stack, this one excepted; supervisord, which would restart the others, first."""
+        """Return every process of this stack except this one; supervisord, which restarts the others, is first."""
         found: dict[int, psutil.Process] = {}
         for process in psutil.process_iter():
             with suppress(psutil.Error):
                 if process.environ().get(MARK) == str(self.home):
-                    # Airflow hides the environment of processes with tasks from all users but root.
+                    # Airflow hides the environment of task processes from all users except root.
                     found |= {each.pid: each for each in (process, *process.children(recursive=True))}
         return [process for process in found.values() if process.pid != os.getpid() and _is_alive(process)]
 
