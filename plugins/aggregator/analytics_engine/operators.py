@@ -45,7 +45,7 @@ class AnalyticsEngineOperator(BaseOperator):
 
     The query can use ``%(data_interval_start)s`` and ``%(data_interval_end)s``, the bounds of the window. For more than
     `MAX_ROWS` rows use ``AnalyticsEngineToPostgresOperator``. No DAG of this repository uses this operator; it is for
-    your own.
+    your own (``docs/extend/write-a-dag.md``).
     """
 
     template_fields: Sequence[str] = ("sql", "parameters", "conn_id")

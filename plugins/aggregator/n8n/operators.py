@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 class N8nWebhookOperator(BaseOperator):
     """Start an n8n workflow through its webhook. The task succeeds when n8n accepts the call.
 
+    No DAG of this repository uses this operator; it is for your own (``docs/extend/write-a-dag.md``).
+
     No argument is a template. A payload with n8n's own ``{{ $json.x }}``, or with user input, is sent unchanged. So the
     operator can be mapped over data safely:
 

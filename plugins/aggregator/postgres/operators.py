@@ -76,8 +76,8 @@ class SqlUpsertOperator(BaseOperator):
     """Upsert a query or rows into one table, in one transaction.
 
     Equal rows are neither rewritten nor locked, stored rows are never deleted, and values are never logged (spec:
-    SqlUpsertOperator). Pass exactly one of ``sql`` and ``rows``. ``rows`` is for your own DAGs: no DAG of this
-    repository uses it. See *Extend: Write a DAG* (``docs/extend/write-a-dag.md``).
+    SqlUpsertOperator). Pass exactly one of ``sql`` and ``rows``. No DAG of this repository uses ``rows``; it is for
+    your own (``docs/extend/write-a-dag.md``).
 
     Args:
         conn_id: Airflow connection of the database.
