@@ -34,6 +34,7 @@ market-data
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 from airflow.sdk import DAG, Param
 
@@ -41,7 +42,7 @@ from aggregator.core import metrics
 from aggregator.ohlcv.operators import OhlcvAggregateOperator, OhlcvFinishOperator, OhlcvPlanOperator
 from aggregator.wiring import dag_args
 
-DATE = {"type": ["null", "string"], "format": "date"}
+DATE: dict[str, Any] = {"type": ["null", "string"], "format": "date"}
 
 with DAG(
     # The next run does the work of a failed one.

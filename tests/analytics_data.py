@@ -85,7 +85,8 @@ def run(task: BaseOperator, start: datetime, end: datetime) -> dict[str, Any]:
     """One try of the task, for the window between two naive UTC moments."""
     # In Airflow a try is a process of its own; here the task would keep the connection of the test before.
     vars(task).pop("hook", None)
-    return task.execute(context(task, start.replace(tzinfo=UTC), end.replace(tzinfo=UTC)))
+    result: dict[str, Any] = task.execute(context(task, start.replace(tzinfo=UTC), end.replace(tzinfo=UTC)))
+    return result
 
 
 def run_day(task: BaseOperator, day: datetime) -> dict[str, Any]:

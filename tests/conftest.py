@@ -189,7 +189,10 @@ def connection(database_url: str) -> Iterator[psycopg.Connection]:
 
 @pytest.fixture
 def migrated(
-    monkeypatch: pytest.MonkeyPatch, database_url: str, connection: psycopg.Connection, connection_url
+    monkeypatch: pytest.MonkeyPatch,
+    database_url: str,
+    connection: psycopg.Connection,
+    connection_url: Callable[[str], str],
 ) -> Callable[..., psycopg.Connection]:
     """Migrates ``database_url`` as the databases that a test names, and makes it that of their connections."""
 
@@ -223,7 +226,9 @@ def ops_database_url(postgres: Postgres) -> Iterator[str]:
 
 
 @pytest.fixture
-def kpi_db(monkeypatch, kpi_database_url: str, connection_url) -> Iterator[psycopg.Connection]:
+def kpi_db(
+    monkeypatch: pytest.MonkeyPatch, kpi_database_url: str, connection_url: Callable[[str], str]
+) -> Iterator[psycopg.Connection]:
     """An autocommit connection to the database of ``kpi_db``, without jobs."""
     monkeypatch.setenv("AIRFLOW_CONN_KPI_DB", connection_url(kpi_database_url))
     with psycopg.connect(kpi_database_url, autocommit=True) as connection:
@@ -232,7 +237,9 @@ def kpi_db(monkeypatch, kpi_database_url: str, connection_url) -> Iterator[psyco
 
 
 @pytest.fixture
-def ops(monkeypatch, ops_database_url: str, connection_url) -> Iterator[psycopg.Connection]:
+def ops(
+    monkeypatch: pytest.MonkeyPatch, ops_database_url: str, connection_url: Callable[[str], str]
+) -> Iterator[psycopg.Connection]:
     """An autocommit connection to the database of ``ops_db``, without alerts and dead letters."""
     monkeypatch.setenv("AIRFLOW_CONN_OPS_DB", connection_url(ops_database_url))
     with psycopg.connect(ops_database_url, autocommit=True) as connection:
@@ -241,7 +248,7 @@ def ops(monkeypatch, ops_database_url: str, connection_url) -> Iterator[psycopg.
 
 
 @pytest.fixture
-def metadata_database(monkeypatch, tmp_path: Path) -> None:
+def metadata_database(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Airflow's own database, without connections and variables, in a process that looks there for them."""
     from airflow.models.connection import Connection  # noqa: PLC0415
     from airflow.models.variable import Variable  # noqa: PLC0415
@@ -251,7 +258,7 @@ def metadata_database(monkeypatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def no_metadata_database(monkeypatch) -> None:
+def no_metadata_database(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that looks for connections and variables in a database of Airflow that is down."""
     _use_metadata_database(monkeypatch, "postgresql+psycopg2://someone:secret-word@127.0.0.1:1/airflow")
 

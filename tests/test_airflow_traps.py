@@ -101,7 +101,7 @@ class TestTimetables:
             data_interval=DataInterval(DAY_15, DAY_16),
             run_after=DAY_16,
         )
-        model = DagModel(dag_id="job")
+        model = DagModel(dag_id="job")  # type: ignore[no-untyped-call]  # Airflow's
 
         model.calculate_dagrun_date_fields(dag, reference_run=manual)
 
@@ -116,7 +116,7 @@ class TestDeadlines:
 
     @pytest.fixture
     def session(self) -> Iterator[Session]:
-        import_all_models()
+        import_all_models()  # type: ignore[no-untyped-call]  # Airflow's
         engine = create_engine("sqlite://")
         DagRun.metadata.create_all(engine)
         with Session(engine) as session:
@@ -131,7 +131,7 @@ class TestDeadlines:
         declared = DAG("job", schedule=stock_timetable(), start_date=DAY_15, catchup=True, deadline=deadline)
         EmptyOperator(task_id="task", dag=declared)
         session.add(DagBundleModel(name="bundle"))
-        session.add(DagModel(dag_id="job", bundle_name="bundle", fileloc="job.py"))
+        session.add(DagModel(dag_id="job", bundle_name="bundle", fileloc="job.py"))  # type: ignore[no-untyped-call]  # Airflow's
         session.flush()
         SerializedDagModel.write_dag(LazyDeserializedDAG.from_dag(declared), bundle_name="bundle", session=session)
         dag = session.scalars(select(SerializedDagModel)).one().dag

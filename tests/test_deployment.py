@@ -34,14 +34,14 @@ def compose(repository: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def services(compose) -> dict[str, Any]:
+def services(compose: Any) -> dict[str, Any]:
     services: dict[str, Any] = compose["services"]
     assert services
     return services
 
 
 @pytest.fixture(scope="module")
-def environment(compose) -> dict[str, str | None]:
+def environment(compose: Any) -> dict[str, str | None]:
     """Of every container that runs Airflow."""
     environment: dict[str, str | None] = compose["x-airflow-common"]["environment"]
     return environment
@@ -96,7 +96,7 @@ def named(trees: list[ast.AST], name: str) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def variables(syntax_trees) -> set[str]:
+def variables(syntax_trees: Any) -> set[str]:
     """The keys of the Airflow variables that code reads."""
     reads = [
         node
@@ -114,7 +114,7 @@ def test_compose_file_follows_the_compose_specification(repository: Path) -> Non
     assert done.returncode == 0, done.stdout
 
 
-def test_every_service_is_limited_watched_and_local(services) -> None:
+def test_every_service_is_limited_watched_and_local(services: Any) -> None:
     for name, service in services.items():
         assert "mem_limit" in service, name
         assert ("healthcheck" in service) != (name in ONE_SHOT), name
@@ -122,7 +122,7 @@ def test_every_service_is_limited_watched_and_local(services) -> None:
         assert set(service.get("depends_on", ())) <= set(services), name
 
 
-def test_airflow_starts_after_the_migrations_and_as_nobody_special(services, repository: Path) -> None:
+def test_airflow_starts_after_the_migrations_and_as_nobody_special(services: Any, repository: Path) -> None:
     airflow = {name: service for name, service in services.items() if "build" in service}
     assert airflow.keys() - ONE_SHOT == {
         "alerts",
@@ -153,12 +153,14 @@ def test_every_airflow_key_exists_in_airflows_configuration(repository: Path, na
     assert keys - known == set()
 
 
-def test_every_setting_reaches_every_container_and_nothing_else_does(environment) -> None:
+def test_every_setting_reaches_every_container_and_nothing_else_does(environment: Any) -> None:
     given = {name for name in environment if not name.startswith(("AIRFLOW__", "AIRFLOW_CONN_"))}
     assert given == SETTINGS
 
 
-def test_connections_are_those_that_code_uses(environment, airflow_settings, syntax_trees, repository: Path) -> None:
+def test_connections_are_those_that_code_uses(
+    environment: Any, airflow_settings: Any, syntax_trees: Any, repository: Path
+) -> None:
     table = (
         (repository / "docs" / "configure" / "settings.md")
         .read_text()
@@ -178,17 +180,17 @@ def test_connections_are_those_that_code_uses(environment, airflow_settings, syn
     assert {connection["conn_id"] for connection in airflow_settings["connections"]} == declared
 
 
-def test_variables_are_those_that_code_reads(airflow_settings, variables, repository: Path) -> None:
+def test_variables_are_those_that_code_reads(airflow_settings: Any, variables: Any, repository: Path) -> None:
     assert {variable["variable_name"] for variable in airflow_settings["variables"]} == variables
     documents = "".join(path.read_text() for path in (repository / "docs").rglob("*.md"))
     assert [name for name in variables if f"`{name}`" not in documents] == []
 
 
-def test_pools_are_those_that_code_uses(airflow_settings, syntax_trees) -> None:
+def test_pools_are_those_that_code_uses(airflow_settings: Any, syntax_trees: Any) -> None:
     assert {pool["pool_name"] for pool in airflow_settings["pools"]} == named(syntax_trees, r"^pool$")
 
 
-def test_no_password_is_written_down(environment, services, airflow_settings) -> None:
+def test_no_password_is_written_down(environment: Any, services: Any, airflow_settings: Any) -> None:
     values = dict(environment) | {
         name: value for service in services.values() for name, value in service.get("environment", {}).items()
     }
@@ -203,7 +205,9 @@ def test_no_password_is_written_down(environment, services, airflow_settings) ->
     assert not [connection for connection in airflow_settings["connections"] if connection.get("conn_password")]
 
 
-def test_example_names_what_the_compose_file_takes_from_the_environment(repository: Path, environment, example) -> None:
+def test_example_names_what_the_compose_file_takes_from_the_environment(
+    repository: Path, environment: Any, example: Any
+) -> None:
     text = (repository / "docker-compose.yaml").read_text()
     taken = set(re.findall(r"(?<!\$)\$\{(\w+)", text)) | {name for name, value in environment.items() if value is None}
     assert example == taken
@@ -222,7 +226,7 @@ def test_image_is_made_of_what_runs_and_of_a_python_that_is_tested(repository: P
     assert set(allowed) == copied
 
 
-def test_celery_executor_can_be_imported(monkeypatch) -> None:
+def test_celery_executor_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     # Its provider 3.26.0 names a part of Celery that 5.7 does not have any more.
     monkeypatch.setenv("AIRFLOW__CELERY__BROKER_URL", "redis://localhost/0")
     assert importlib.import_module("airflow.providers.celery.executors.celery_executor").CeleryExecutor

@@ -39,7 +39,8 @@ def test_the_timetable_is_registered() -> None:
 
 
 def test_the_deadline_reference_is_registered() -> None:
-    assert plugins_manager.get_deadline_references_plugins() == {"aggregator.alerts.deadline.DagRunDue": DagRunDue}
+    registered: dict[str, type] = plugins_manager.get_deadline_references_plugins()
+    assert registered == {"aggregator.alerts.deadline.DagRunDue": DagRunDue}
 
 
 def test_processes_without_http_api_do_not_import_fastapi(repository: Path) -> None:

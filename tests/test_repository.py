@@ -62,7 +62,9 @@ def test_every_make_command_in_the_documents_exists(repository: Path) -> None:
         assert named <= targets, document.name
 
 
-def test_every_airflow_command_in_the_documents_is_understood(repository: Path, capsys) -> None:
+def test_every_airflow_command_in_the_documents_is_understood(
+    repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     text = "".join(document.read_text() for document in documents(repository))
     commands = re.findall(r"^airflow (.+?)(?: +#.*)?$", text, re.MULTILINE)
     assert len(commands) > 5

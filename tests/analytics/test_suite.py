@@ -17,27 +17,27 @@ def context(run_type: str) -> Any:
     return {"dag_run": SimpleNamespace(run_type=run_type)}
 
 
-def test_pause_skips_scheduled_runs(monkeypatch) -> None:
+def test_pause_skips_scheduled_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENABLE_ANALYTICS_CRON", "false")
     with pytest.raises(AirflowSkipException, match="ENABLE_ANALYTICS_CRON is false"):
         skip_while_paused(context("scheduled"))
 
 
 @pytest.mark.parametrize("run_type", ["manual", "backfill"])
-def test_pause_lets_runs_through_that_somebody_starts(monkeypatch, run_type: str) -> None:
+def test_pause_lets_runs_through_that_somebody_starts(monkeypatch: pytest.MonkeyPatch, run_type: str) -> None:
     monkeypatch.setenv("ENABLE_ANALYTICS_CRON", "false")
     skip_while_paused(context(run_type))
 
 
 @pytest.mark.parametrize("value", [None, "", "true", "1"])
-def test_schedule_runs_unless_it_is_paused(monkeypatch, value: str | None) -> None:
+def test_schedule_runs_unless_it_is_paused(monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
     monkeypatch.delenv("ENABLE_ANALYTICS_CRON", raising=False)
     if value is not None:
         monkeypatch.setenv("ENABLE_ANALYTICS_CRON", value)
     skip_while_paused(context("scheduled"))
 
 
-def test_unclear_setting_is_refused(monkeypatch) -> None:
+def test_unclear_setting_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENABLE_ANALYTICS_CRON", "perhaps")
     with pytest.raises(PermanentError, match="ENABLE_ANALYTICS_CRON"):
         skip_while_paused(context("scheduled"))

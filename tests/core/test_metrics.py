@@ -20,7 +20,7 @@ TAGS = {"dag_id": "d", "task_id": "t"}
 
 
 @pytest.fixture
-def sent(monkeypatch) -> list[tuple[Any, ...]]:
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """What goes to Airflow's metrics."""
     sent: list[tuple[Any, ...]] = []
     monkeypatch.setattr(stats, "incr", lambda name, count, tags: sent.append((name, count, tags)))
@@ -33,7 +33,7 @@ def context(**params: Any) -> Any:
     return {"ti": SimpleNamespace(**TAGS, run_id="r", start_date=started), "params": params}
 
 
-def test_counts_of_a_result_become_metrics_and_fields(sent) -> None:
+def test_counts_of_a_result_become_metrics_and_fields(sent: Any) -> None:
     with structlog.testing.capture_logs() as logs:
         metrics.report(context(), RESULT)
     assert sent == [
@@ -52,26 +52,26 @@ def test_counts_of_a_result_become_metrics_and_fields(sent) -> None:
 @pytest.mark.parametrize(
     ("report", "result"), [(metrics.report, {**RESULT, "dry_run": True}), (metrics.report_sums, RESULT)]
 )
-def test_what_was_not_done_or_is_counted_already_is_logged_only(sent, report: Any, result: dict[str, Any]) -> None:
+def test_what_was_not_done_or_is_counted_already_is_logged_only(sent: Any, report: Any, result: dict[str, Any]) -> None:
     with structlog.testing.capture_logs() as logs:
         report(context(), result)
     assert sent == [("aggregator.task.duration", TAGS)]
     assert logs[0]["inserted"] == 2
 
 
-def test_run_with_the_param_dry_run_counts_nothing(sent) -> None:
+def test_run_with_the_param_dry_run_counts_nothing(sent: Any) -> None:
     metrics.report(context(dryRun=True), RESULT)
     assert sent == [("aggregator.task.duration", TAGS)]
 
 
-def test_result_that_says_it_is_no_dry_run_is_counted_whatever_the_param(sent) -> None:
+def test_result_that_says_it_is_no_dry_run_is_counted_whatever_the_param(sent: Any) -> None:
     """OHLCV's param is true by default, and means nothing in an ordinary run."""
     metrics.report(context(dryRun=True), {**RESULT, "dry_run": False})
     assert ("aggregator.rows.inserted", 2, TAGS) in sent
 
 
 def test_bars_are_counted_by_the_tasks_that_build_them_alone(dag_bag: DagBag) -> None:
-    dag = dag_bag.dags["ohlcv_aggregation"]
+    dag: Any = dag_bag.dags["ohlcv_aggregation"]
     assert dag.get_task("aggregate").partial_kwargs["post_execute"] is metrics.report
     assert dag.get_task("finish")._post_execute_hook is metrics.report_sums
 

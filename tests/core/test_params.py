@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from airflow.dag_processing.dagbag import DagBag
 
 CREATED = datetime(2026, 11, 16, 2, tzinfo=UTC)
-DATE = {"type": ["null", "string"], "format": "date"}
+DATE: Any = {"type": ["null", "string"], "format": "date"}
 
 
 def context(dag: DAG, conf: dict[str, Any] | None) -> Any:
@@ -65,7 +65,7 @@ def test_dag_without_params_takes_none() -> None:
 
 
 def test_every_task_of_every_dag_refuses_a_misspelled_param(dag_bag: DagBag) -> None:
-    tasks = [task for dag in dag_bag.dags.values() for task in dag.tasks]
+    tasks: list[Any] = [task for dag in dag_bag.dags.values() for task in dag.tasks]
     assert len(tasks) > 10
     for task in tasks:
         hook: Any = task.partial_kwargs["pre_execute"] if task.is_mapped else task._pre_execute_hook

@@ -87,7 +87,7 @@ def test_run_retries_only_the_task_with_a_transient_error(tmp_path: Path, monkey
     initdb()
     use_bundle(monkeypatch, "retries", tmp_path)
     (tmp_path / "retries.py").write_text(DAG_FILE)
-    DagBundlesManager().sync_bundles_to_db()
+    DagBundlesManager().sync_bundles_to_db()  # type: ignore[no-untyped-call]  # Airflow's
     bag = BundleDagBag(tmp_path, bundle_path=tmp_path, bundle_name="retries")
     sync_bag_to_db(bag, "retries", None)
 

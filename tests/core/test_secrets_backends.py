@@ -56,7 +56,7 @@ def use(monkeypatch: pytest.MonkeyPatch, *backends: BaseSecretsBackend) -> None:
     ("error", "expected"), [(ConnectionError(SECRET), TransientError), (KeyError(SECRET), PermanentError)]
 )
 def test_connection_is_not_unknown_if_a_backend_does_not_answer(
-    monkeypatch, conn_id: str, error: Exception, expected: type[AggregatorError]
+    monkeypatch: pytest.MonkeyPatch, conn_id: str, error: Exception, expected: type[AggregatorError]
 ) -> None:
     use(monkeypatch, Backend(), Backend(error))
     with pytest.raises(AirflowNotFoundException):
@@ -67,13 +67,13 @@ def test_connection_is_not_unknown_if_a_backend_does_not_answer(
     assert SECRET not in str(raised.value)
 
 
-def test_connection_is_unknown_if_every_backend_answers(monkeypatch) -> None:
+def test_connection_is_unknown_if_every_backend_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, Backend(), Backend())
     with pytest.raises(UnknownConnectionError):
         PostgresTransactionHook("market_db").connect()
 
 
-def test_backend_that_keeps_connections_only_is_not_asked_for_a_variable(monkeypatch) -> None:
+def test_backend_that_keeps_connections_only_is_not_asked_for_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, Backend())
     check_backends(lambda backend: backend.get_variable(key="x"))
 

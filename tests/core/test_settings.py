@@ -36,21 +36,21 @@ CHECKED = [(product, name) for product in ALL for name in product.model_fields i
 
 
 @pytest.fixture(params=CHECKED, ids=[name for _, name in CHECKED])
-def wrong(request, monkeypatch) -> tuple[type[Settings], str]:
+def wrong(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[type[Settings], str]:
     """One variable with a value that it cannot have: the class of its product, and its name."""
     product, name = request.param
     monkeypatch.setenv(name.upper(), "no-such-value")
     return product, name
 
 
-def test_error_names_the_variable_and_not_its_value(wrong) -> None:
+def test_error_names_the_variable_and_not_its_value(wrong: Any) -> None:
     product, name = wrong
     with pytest.raises(PermanentError, match=rf"Invalid settings: {name.upper()}: ") as caught:
         product.load()
     assert "no-such-value" not in str(caught.value)
 
 
-def test_invalid_variable_stops_no_other_product(wrong) -> None:
+def test_invalid_variable_stops_no_other_product(wrong: Any) -> None:
     product, _ = wrong
     for other in ALL:
         if other is not product:
@@ -58,7 +58,7 @@ def test_invalid_variable_stops_no_other_product(wrong) -> None:
 
 
 @pytest.mark.slow
-def test_all_dags_load_while_every_variable_is_invalid(monkeypatch, repository: Path) -> None:
+def test_all_dags_load_while_every_variable_is_invalid(monkeypatch: pytest.MonkeyPatch, repository: Path) -> None:
     for _, name in CHECKED:
         monkeypatch.setenv(name.upper(), "no-such-value")
     bag: Any = DagBag(repository / "dags")
@@ -72,7 +72,7 @@ def test_all_dags_load_while_every_variable_is_invalid(monkeypatch, repository: 
             assert "AGGREGATOR_START_DATE" in dag.timetable.description
 
 
-def test_invalid_start_date_holds_back_the_first_run_only(monkeypatch) -> None:
+def test_invalid_start_date_holds_back_the_first_run_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AGGREGATOR_START_DATE", "yesterday")
     timetable = timetable_of(CATALOG["click_rollups"].schedule)
     assert isinstance(timetable, OffsetCronTimetable)
@@ -82,6 +82,7 @@ def test_invalid_start_date_holds_back_the_first_run_only(monkeypatch) -> None:
     assert timetable.next_dagrun_info(last_automated_data_interval=None, restriction=restriction) is None
     following = timetable.next_dagrun_info(last_automated_data_interval=last, restriction=restriction)
     assert following is not None
+    assert following.data_interval is not None
     assert following.data_interval.start == last.end
     backfill = TimeRestriction(last.start, None, catchup=True)
     info = timetable.next_dagrun_info(last_automated_data_interval=None, restriction=backfill)
@@ -99,7 +100,7 @@ def test_invalid_start_date_holds_back_the_first_run_only(monkeypatch) -> None:
 )
 @pytest.mark.usefixtures("metadata_database")
 def test_freshness_of_one_product_is_unknown_while_its_settings_are_invalid(
-    monkeypatch, variable: str, table: str
+    monkeypatch: pytest.MonkeyPatch, variable: str, table: str
 ) -> None:
     for product in ("clicks", "market", "analytics", "telemetry", "kpi"):
         monkeypatch.delenv(f"AIRFLOW_CONN_{product.upper()}_DB", raising=False)
@@ -110,20 +111,20 @@ def test_freshness_of_one_product_is_unknown_while_its_settings_are_invalid(
 
 
 @pytest.mark.parametrize("value", ["yesterday", "2026-02-30", "2026-02-28T10:00:00", "0226-02-28", "9999-12-31"])
-def test_start_date_that_the_schedule_cannot_use_is_named(monkeypatch, value: str) -> None:
+def test_start_date_that_the_schedule_cannot_use_is_named(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("AGGREGATOR_START_DATE", value)
     with pytest.raises(PermanentError, match="AGGREGATOR_START_DATE: ") as caught:
         ScheduleSettings.load()
     assert value not in str(caught.value)
 
 
-def test_start_date_is_the_beginning_of_a_utc_day(monkeypatch) -> None:
+def test_start_date_is_the_beginning_of_a_utc_day(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AGGREGATOR_START_DATE", "2026-02-28")
     assert ScheduleSettings.load().start_date == datetime(2026, 2, 28, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("value", [None, "", " ", "\n"])
-def test_blank_variable_counts_as_not_set(monkeypatch, value: str | None) -> None:
+def test_blank_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
     for name in ("AGGREGATOR_START_DATE", "CRON_SECRET", "MAX_TASKS_PER_RUN"):
         monkeypatch.delenv(name, raising=False)
         if value is not None:
@@ -151,7 +152,7 @@ def test_blank_variable_counts_as_not_set(monkeypatch, value: str | None) -> Non
 )
 @pytest.mark.parametrize("around", ["\n", "\r\n", " "])
 def test_blanks_and_line_breaks_around_a_value_are_removed(
-    monkeypatch, product: type[Settings], name: str, value: str, loaded: Any, around: str
+    monkeypatch: pytest.MonkeyPatch, product: type[Settings], name: str, value: str, loaded: Any, around: str
 ) -> None:
     monkeypatch.setenv(name.upper(), f" {value}{around}")
     assert getattr(product.load(), name) == loaded
@@ -169,14 +170,14 @@ def test_blanks_and_line_breaks_around_a_value_are_removed(
 )
 @pytest.mark.parametrize("value", ["0", "-1", "99999999999", "1.5"])
 def test_number_that_dates_and_the_database_cannot_hold_is_refused(
-    monkeypatch, product: type[Settings], name: str, value: str
+    monkeypatch: pytest.MonkeyPatch, product: type[Settings], name: str, value: str
 ) -> None:
     monkeypatch.setenv(name.upper(), value)
     with pytest.raises(PermanentError, match=f"{name.upper()}: "):
         product.load()
 
 
-def test_deadlines_are_durations_by_dag(monkeypatch) -> None:
+def test_deadlines_are_durations_by_dag(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AGGREGATOR_DEADLINES", '{"click_rollups": "PT90M", "telemetry_daily": "02:00:00"}')
     assert deadline_of("click_rollups") == timedelta(minutes=90)
     assert deadline_of("telemetry_daily") == timedelta(hours=2)
@@ -193,7 +194,9 @@ def test_deadlines_are_durations_by_dag(monkeypatch) -> None:
         ("soon", "AGGREGATOR_DEADLINES: not JSON"),
     ],
 )
-def test_invalid_deadlines_are_named_and_the_defaults_apply(monkeypatch, value: str, said: str) -> None:
+def test_invalid_deadlines_are_named_and_the_defaults_apply(
+    monkeypatch: pytest.MonkeyPatch, value: str, said: str
+) -> None:
     monkeypatch.setenv("AGGREGATOR_DEADLINES", value)
     with pytest.raises(PermanentError, match=said):
         DeadlineSettings.load()
@@ -201,7 +204,7 @@ def test_invalid_deadlines_are_named_and_the_defaults_apply(monkeypatch, value: 
 
 
 @pytest.mark.parametrize("different", ["{}", '{"my_clicks": "PT1H"}'])
-def test_dag_without_an_entry_fails_with_what_to_add_and_where(monkeypatch, different: str) -> None:
+def test_dag_without_an_entry_fails_with_what_to_add_and_where(monkeypatch: pytest.MonkeyPatch, different: str) -> None:
     monkeypatch.setenv("AGGREGATOR_DEADLINES", different)
     with pytest.raises(
         PermanentError,
@@ -211,6 +214,6 @@ def test_dag_without_an_entry_fails_with_what_to_add_and_where(monkeypatch, diff
     assert deadline_of("click_rollups") == CATALOG["click_rollups"].deadline
 
 
-def test_deadline_of_an_unknown_dag_leaves_the_others_alone(monkeypatch) -> None:
+def test_deadline_of_an_unknown_dag_leaves_the_others_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AGGREGATOR_DEADLINES", '{"no_such_dag": "PT1H", "click_rollups": "PT90M"}')
     assert deadline_of("click_rollups") == timedelta(minutes=90)

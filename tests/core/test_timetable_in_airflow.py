@@ -66,14 +66,14 @@ class Deployment:
         (folder / "job.py").write_text(DAG_FILE.format(dag_id=dag_id))
 
     def parse(self) -> DAG:
-        DagBundlesManager().sync_bundles_to_db()
+        DagBundlesManager().sync_bundles_to_db()  # type: ignore[no-untyped-call]  # Airflow's
         bag = BundleDagBag(self.folder, bundle_path=self.folder, bundle_name="job")
         assert not bag.import_errors
         sync_bag_to_db(bag, "job", None)
         return bag.dags[self.dag_id]
 
     def schedule(self) -> None:
-        runner = SchedulerJobRunner(job=Job())
+        runner = SchedulerJobRunner(job=Job())  # type: ignore[no-untyped-call]  # Airflow's
         with create_session() as session:
             model = session.get_one(DagModel, self.dag_id)
             while model.next_dagrun_create_after and model.next_dagrun_create_after <= pendulum.now("UTC"):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def analytics_db(migrated) -> psycopg.Connection:
+def analytics_db(migrated: Callable[..., psycopg.Connection]) -> psycopg.Connection:
     """An autocommit connection to the migrated database of ``analytics_db``, on a server that is not in UTC."""
     connection = migrated("analytics")
     connection.execute(f"alter database {connection.info.dbname} set timezone to 'Asia/Kolkata'")
@@ -21,7 +21,7 @@ def analytics_db(migrated) -> psycopg.Connection:
 
 
 @pytest.fixture
-def without_waiting(monkeypatch) -> Callable[..., None]:
+def without_waiting(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Makes the hooks of a class lose no time between tries: waits are the hook's own tests' business."""
 
     def make(hook_class: Any, **options: Any) -> None:

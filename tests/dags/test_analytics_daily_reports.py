@@ -38,7 +38,7 @@ def stored(connection: psycopg.Connection, day: datetime) -> list[tuple[Any, ...
 @pytest.mark.slow
 @examples
 @given(data.activity(DAY, NEXT))
-def test_any_day_is_that_of_an_independent_engine(task, analytics_db, rows) -> None:
+def test_any_day_is_that_of_an_independent_engine(task: Any, analytics_db: psycopg.Connection, rows: Any) -> None:
     data.replace(analytics_db, ACTIVITY, rows, WRITTEN)
     run_twice(task, DAY, NEXT)
     assert stored(analytics_db, DAY) == campaign_stats_of(rows, DAY)
@@ -47,7 +47,9 @@ def test_any_day_is_that_of_an_independent_engine(task, analytics_db, rows) -> N
 @pytest.mark.slow
 @examples
 @given(data.activity(DAY, NEXT), st.permutations([-1, 0, 1]))
-def test_days_in_any_order_make_the_same_tables(task, analytics_db, rows, ages) -> None:
+def test_days_in_any_order_make_the_same_tables(
+    task: Any, analytics_db: psycopg.Connection, rows: Any, ages: Any
+) -> None:
     data.replace(analytics_db, ACTIVITY, rows, WRITTEN)
     days = [DAY + timedelta(days=age) for age in ages]
     for day in days:
@@ -56,7 +58,7 @@ def test_days_in_any_order_make_the_same_tables(task, analytics_db, rows, ages) 
         assert stored(analytics_db, day) == campaign_stats_of(rows, day)
 
 
-def test_late_mail_is_counted_by_a_cleared_run(task, analytics_db) -> None:
+def test_late_mail_is_counted_by_a_cleared_run(task: Any, analytics_db: psycopg.Connection) -> None:
     mail = {"organization_id": ORGANIZATIONS[0], "contact_id": None, "event_source": CAMPAIGNS[0], "created_at": DAY}
     store(analytics_db, ACTIVITY, [mail | {"event_type": "email_sent"}])
     run_day(task, DAY)

@@ -54,7 +54,7 @@ def jobs() -> st.SearchStrategy[list[dict[str, Any]]]:
 @pytest.mark.slow
 @examples
 @given(jobs())
-def test_any_day_is_that_of_an_independent_engine(task, analytics_db, rows) -> None:
+def test_any_day_is_that_of_an_independent_engine(task: Any, analytics_db: psycopg.Connection, rows: Any) -> None:
     data.replace(analytics_db, JOBS, rows, WRITTEN)
     run_twice(task, DAY, NEXT)
     assert stored(analytics_db) == enrichment_metrics_of(rows, DAY, NEXT)
@@ -63,7 +63,9 @@ def test_any_day_is_that_of_an_independent_engine(task, analytics_db, rows) -> N
 @pytest.mark.slow
 @examples
 @given(jobs(), st.permutations([-1, 0, 1]))
-def test_days_in_any_order_make_the_same_tables(task, analytics_db, rows, ages) -> None:
+def test_days_in_any_order_make_the_same_tables(
+    task: Any, analytics_db: psycopg.Connection, rows: Any, ages: Any
+) -> None:
     data.replace(analytics_db, JOBS, rows, WRITTEN)
     days = [DAY + timedelta(days=age) for age in ages]
     for day in days:
@@ -72,7 +74,7 @@ def test_days_in_any_order_make_the_same_tables(task, analytics_db, rows, ages) 
         assert stored(analytics_db, day) == enrichment_metrics_of(rows, day, day + timedelta(days=1))
 
 
-def test_job_that_completed_since_is_counted_by_a_cleared_run(task, analytics_db) -> None:
+def test_job_that_completed_since_is_counted_by_a_cleared_run(task: Any, analytics_db: psycopg.Connection) -> None:
     job = {"organization_id": ORGANIZATIONS[0], "status": "running", "total_cost": None, "created_at": DAY}
     store(analytics_db, JOBS, [job])
     run_day(task, DAY)
@@ -85,7 +87,7 @@ def test_job_that_completed_since_is_counted_by_a_cleared_run(task, analytics_db
 
 @pytest.mark.parametrize(("completed_at", "freshness"), [("infinity", 1), ("-infinity", 0)])
 def test_job_that_completed_at_infinity_counts_like_one_far_away(
-    task, analytics_db, completed_at: str, freshness: int
+    task: Any, analytics_db: psycopg.Connection, completed_at: str, freshness: int
 ) -> None:
     job = {"organization_id": ORGANIZATIONS[0], "status": "completed", "created_at": DAY}
     store(analytics_db, JOBS, [{**job, "completed_at": completed_at}])

@@ -42,7 +42,7 @@ def stored(connection: psycopg.Connection, month: datetime) -> list[tuple[Any, .
 @pytest.mark.slow
 @examples
 @given(st.data())
-def test_any_month_is_that_of_an_independent_engine(task, analytics_db, drawn) -> None:
+def test_any_month_is_that_of_an_independent_engine(task: Any, analytics_db: psycopg.Connection, drawn: Any) -> None:
     month = drawn.draw(st.sampled_from(MONTHS))
     rows = drawn.draw(data.activity(month, end_of(month)))
     data.replace(analytics_db, ACTIVITY, rows, WRITTEN)
@@ -53,7 +53,9 @@ def test_any_month_is_that_of_an_independent_engine(task, analytics_db, drawn) -
 @pytest.mark.slow
 @examples
 @given(data.activity(MONTHS[2], end_of(MONTHS[2])), st.permutations([MONTHS[2], MONTHS[3]]))
-def test_months_in_any_order_make_the_same_tables(task, analytics_db, rows, months) -> None:
+def test_months_in_any_order_make_the_same_tables(
+    task: Any, analytics_db: psycopg.Connection, rows: Any, months: Any
+) -> None:
     data.replace(analytics_db, ACTIVITY, rows, WRITTEN)
     for month in months:
         run(task, month, end_of(month))
@@ -61,7 +63,7 @@ def test_months_in_any_order_make_the_same_tables(task, analytics_db, rows, mont
         assert stored(analytics_db, month) == monthly_usage_of(rows, month)
 
 
-def test_long_types_stay_apart_and_fit(task, analytics_db) -> None:
+def test_long_types_stay_apart_and_fit(task: Any, analytics_db: psycopg.Connection) -> None:
     types = ["y" * length for length in range(90, 101)] + ["y" * 99 + "z"]
     event = {"organization_id": ORGANIZATIONS[0], "created_at": MONTHS[0]}
     store(analytics_db, ACTIVITY, [event | {"event_type": type_} for type_ in types])
@@ -73,7 +75,7 @@ def test_long_types_stay_apart_and_fit(task, analytics_db) -> None:
     assert max(map(len, names)) == 100
 
 
-def test_late_event_is_counted_by_a_cleared_run(task, analytics_db) -> None:
+def test_late_event_is_counted_by_a_cleared_run(task: Any, analytics_db: psycopg.Connection) -> None:
     event = {"organization_id": ORGANIZATIONS[0], "event_type": "page_view", "created_at": MONTHS[0]}
     for count in (1, 2):
         store(analytics_db, ACTIVITY, [event])

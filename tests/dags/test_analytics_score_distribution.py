@@ -64,14 +64,18 @@ def row_of(day: date, total_contacts: int = 0) -> dict[str, Any]:
 @example([50], [1, 2])
 @example([0] * 190 + [10] * 10, [-3, -2])  # 0.5 in floating point is 0.4999999999998 here
 @given(st.lists(st.integers(0, 100), max_size=50), st.lists(st.integers(-9, 999), max_size=3))
-def test_any_scores_are_those_of_an_independent_engine(task, analytics_db, yesterday, many, few) -> None:
+def test_any_scores_are_those_of_an_independent_engine(
+    task: Any, analytics_db: psycopg.Connection, yesterday: Any, many: Any, few: Any
+) -> None:
     scores = scores_of(*many) + scores_of(*few, organization=ORGANIZATIONS[1])
     data.replace(analytics_db, SCORES, scores, WRITTEN)
     run_twice(task, yesterday, yesterday + DAY)
     assert stored(analytics_db) == score_distribution_of(scores)
 
 
-def test_snapshot_is_dated_with_the_day_it_is_taken_and_can_be_taken_again(task, analytics_db, yesterday) -> None:
+def test_snapshot_is_dated_with_the_day_it_is_taken_and_can_be_taken_again(
+    task: Any, analytics_db: psycopg.Connection, yesterday: Any
+) -> None:
     data.replace(analytics_db, SCORES, scores_of(10, 20))
     run_day(task, yesterday)
     assert dates(analytics_db) == [(yesterday + DAY).date()]
@@ -81,7 +85,7 @@ def test_snapshot_is_dated_with_the_day_it_is_taken_and_can_be_taken_again(task,
     assert stored(analytics_db)[0][4] == 30
 
 
-def test_run_of_a_past_day_changes_no_stored_row(task, analytics_db, yesterday) -> None:
+def test_run_of_a_past_day_changes_no_stored_row(task: Any, analytics_db: psycopg.Connection, yesterday: Any) -> None:
     today = yesterday + DAY
     store(analytics_db, WRITTEN, [row_of((today - age * DAY).date(), total_contacts=7) for age in range(4)])
     before = stored(analytics_db)
@@ -91,7 +95,9 @@ def test_run_of_a_past_day_changes_no_stored_row(task, analytics_db, yesterday) 
     assert stored(analytics_db) == before
 
 
-def test_run_of_a_past_day_fills_todays_gap_and_no_other(task, analytics_db, yesterday) -> None:
+def test_run_of_a_past_day_fills_todays_gap_and_no_other(
+    task: Any, analytics_db: psycopg.Connection, yesterday: Any
+) -> None:
     today = (yesterday + DAY).date()
     store(analytics_db, WRITTEN, [row_of(today, total_contacts=7)])
     store(analytics_db, SCORES, scores_of(10) + scores_of(20, organization=ORGANIZATIONS[1]))
@@ -100,14 +106,16 @@ def test_run_of_a_past_day_fills_todays_gap_and_no_other(task, analytics_db, yes
     assert [row[-1] for row in stored(analytics_db)] == [7, 1]
 
 
-def test_contacts_without_a_score_do_not_count(task, analytics_db, yesterday) -> None:
+def test_contacts_without_a_score_do_not_count(task: Any, analytics_db: psycopg.Connection, yesterday: Any) -> None:
     analytics_db.execute(f"alter table {SCORES} alter total_score drop not null")
     store(analytics_db, SCORES, [*scores_of(5), scores_of(0, 0)[1] | {"total_score": None}])
     run_day(task, yesterday)
     assert stored(analytics_db) == [(ORGANIZATIONS[0], 5, 5, 5, 5, 5, 5, 1)]
 
 
-def test_average_that_does_not_fit_is_refused_for_its_organisation_alone(task, analytics_db, yesterday) -> None:
+def test_average_that_does_not_fit_is_refused_for_its_organisation_alone(
+    task: Any, analytics_db: psycopg.Connection, yesterday: Any
+) -> None:
     store(analytics_db, SCORES, scores_of(1000) + scores_of(20, organization=ORGANIZATIONS[1]))
     with pytest.raises(PermanentError, match=ORGANIZATIONS[0]):
         run_day(task, yesterday)

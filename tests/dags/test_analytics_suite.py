@@ -97,6 +97,7 @@ def test_every_task_heeds_the_pause_and_leaves_letters(suite: list[Any]) -> None
 def test_rows_whose_source_has_nothing_stay_and_are_reported(
     dag_bag: DagBag, analytics_db: psycopg.Connection, dag_id: str, table: str, row: dict[str, Any]
 ) -> None:
+    task: Any
     (task,) = dag_bag.dags[dag_id].tasks
     # A snapshot is dated with the day on which it is taken.
     day = datetime.now(UTC).replace(tzinfo=None, hour=0, minute=0, second=0, microsecond=0)
@@ -113,11 +114,10 @@ def test_rows_whose_source_has_nothing_stay_and_are_reported(
 def test_organization_that_cannot_be_computed_is_named_after_the_others_are_stored(
     dag_bag: DagBag, analytics_db: psycopg.Connection, dag_id: str, poison: tuple[str, str, str]
 ) -> None:
+    task: Any
     (task,) = dag_bag.dags[dag_id].tasks
-    (arrange, table, error), day = (
-        poison,
-        datetime.now(UTC).replace(tzinfo=None, hour=0, minute=0, second=0, microsecond=0),
-    )
+    arrange, table, error = poison
+    day = datetime.now(UTC).replace(tzinfo=None, hour=0, minute=0, second=0, microsecond=0)
     bad, good, also_good = (str(UUID(int=number)) for number in (2, 1, 3))
     analytics_db.execute(arrange.format(poison=bad, good=good, also_good=also_good, day=day, overflow=OVERFLOW))
 

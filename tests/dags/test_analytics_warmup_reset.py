@@ -18,6 +18,8 @@ from dev.sample import warmup
 from tests.airflow_context import context
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import psycopg
     from airflow.dag_processing.dagbag import DagBag
 
@@ -33,7 +35,7 @@ def task(dag_bag: DagBag) -> Any:
 
 
 @pytest.fixture(autouse=True)
-def database(monkeypatch, migrated) -> None:
+def database(monkeypatch: pytest.MonkeyPatch, migrated: Callable[..., psycopg.Connection]) -> None:
     monkeypatch.delenv("WARMUP_COUNTER_STORE", raising=False)
     migrated("analytics")
 
@@ -41,7 +43,8 @@ def database(monkeypatch, migrated) -> None:
 def run(task: Any, day: date = DAY) -> dict[str, int]:
     """One try of the task, for one day."""
     start = datetime(day.year, day.month, day.day, tzinfo=UTC)
-    return task.execute(context(task, start, start + timedelta(days=1)))
+    result: dict[str, int] = task.execute(context(task, start, start + timedelta(days=1)))
+    return result
 
 
 def arrange(connection: psycopg.Connection, domains: list[tuple[str, bool, datetime]]) -> None:
@@ -61,7 +64,7 @@ def left(connection: psycopg.Connection) -> set[str]:
     return {domain for (domain,) in connection.execute("select domain from delivery.warmup_counters")}
 
 
-def test_sample_resets_those_that_warm_up(task, connection) -> None:
+def test_sample_resets_those_that_warm_up(task: Any, connection: psycopg.Connection) -> None:
     today = DAY + timedelta(days=1)
     domains = warmup.sending_domains(today)
     arrange(connection, [(row["domain"], row["verified"], row["created_at"]) for row in domains])
@@ -72,7 +75,7 @@ def test_sample_resets_those_that_warm_up(task, connection) -> None:
     assert run(task) == expected | {"reset": 0}
 
 
-def test_age_is_that_at_the_end_of_the_day(task, connection) -> None:
+def test_age_is_that_at_the_end_of_the_day(task: Any, connection: psycopg.Connection) -> None:
     thirty_days = timedelta(days=30)
     arrange(
         connection,
@@ -91,7 +94,9 @@ def test_age_is_that_at_the_end_of_the_day(task, connection) -> None:
 @pytest.mark.slow
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.booleans(), st.integers(-2, 33 * 86400)), max_size=12))
-def test_any_domains_are_those_of_an_independent_engine(task, connection, given_domains) -> None:
+def test_any_domains_are_those_of_an_independent_engine(
+    task: Any, connection: psycopg.Connection, given_domains: Any
+) -> None:
     domains = [
         (f"{number}.example", verified, MIDNIGHT - timedelta(seconds=age))
         for number, (verified, age) in enumerate(given_domains)
@@ -112,7 +117,7 @@ def test_any_domains_are_those_of_an_independent_engine(task, connection, given_
     assert left(connection) == {row[0] for row in domains} - {domain for (domain,) in warming}
 
 
-def test_run_cleared_a_month_later_leaves_todays_counters(task, connection) -> None:
+def test_run_cleared_a_month_later_leaves_todays_counters(task: Any, connection: psycopg.Connection) -> None:
     arrange(connection, [("young.example", True, MIDNIGHT - timedelta(days=3))])
     run(task)
     connection.execute(
@@ -123,7 +128,7 @@ def test_run_cleared_a_month_later_leaves_todays_counters(task, connection) -> N
     assert left(connection) == {"young.example"}
 
 
-def test_adopts_the_products_table_whatever_its_time_zone(task, connection) -> None:
+def test_adopts_the_products_table_whatever_its_time_zone(task: Any, connection: psycopg.Connection) -> None:
     connection.execute(
         "alter table delivery.sending_domains alter created_at type timestamptz using created_at at time zone 'UTC'"
     )
@@ -136,11 +141,13 @@ def test_adopts_the_products_table_whatever_its_time_zone(task, connection) -> N
 
 
 @pytest.mark.parametrize(("code", "error"), [("AccessDenied", PermanentError), ("SlowDown", TransientError)])
-def test_failures_of_the_r2_store_fail_the_task(task, monkeypatch, code: str, error: type[Exception]) -> None:
+def test_failures_of_the_r2_store_fail_the_task(
+    task: Any, monkeypatch: pytest.MonkeyPatch, code: str, error: type[Exception]
+) -> None:
     monkeypatch.setenv("WARMUP_COUNTER_STORE", "r2")
 
     class Refusing:
-        def reset_daily_counters(self, domains, before) -> ResetReport:
+        def reset_daily_counters(self, domains: Any, before: Any) -> ResetReport:
             assert before == datetime(2026, 11, 16, tzinfo=UTC)
             return ResetReport(reset=9, failed={code: 3})
 
@@ -149,7 +156,9 @@ def test_failures_of_the_r2_store_fail_the_task(task, monkeypatch, code: str, er
         run(task)
 
 
-def test_unknown_store_is_refused_before_anything_is_reset(task, connection, monkeypatch) -> None:
+def test_unknown_store_is_refused_before_anything_is_reset(
+    task: Any, connection: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("WARMUP_COUNTER_STORE", "redis")
     arrange(connection, [("young.example", True, MIDNIGHT - SECOND)])
     with pytest.raises(PermanentError, match="WARMUP_COUNTER_STORE"):

@@ -172,5 +172,6 @@ def test_constant_counts_as_used_only_if_a_call_gets_it() -> None:
 
 
 def test_redis_redelivers_no_task_that_still_runs(dag_bag: DagBag) -> None:
-    longest = max(task.execution_timeout.total_seconds() for dag in dag_bag.dags.values() for task in dag.tasks)
+    tasks: list[Any] = [task for dag in dag_bag.dags.values() for task in dag.tasks]
+    longest = max(task.execution_timeout.total_seconds() for task in tasks)
     assert int(shipped()["AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT"]) > longest

@@ -37,7 +37,9 @@ def _metadata() -> None:
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch, repository: Path) -> Callable[[str, datetime], tuple[Any, dict[str, str]]]:
+def run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repository: Path
+) -> Callable[[str, datetime], tuple[Any, dict[str, str]]]:
     """Runs a DAG for a date, each time as the same run; returns its state and those of its tasks."""
     use_bundle(monkeypatch, "shipped", tmp_path)
 
@@ -45,7 +47,7 @@ def run(tmp_path: Path, monkeypatch, repository: Path) -> Callable[[str, datetim
         # `dag.test` of Airflow 3.3 cannot end a run with a deadline.
         text = (repository / "dags" / f"{dag_id}.py").read_text()
         (tmp_path / f"{dag_id}.py").write_text(f"{text}    dag.deadline = None\n".replace("):\n", ") as dag:\n", 1))
-        DagBundlesManager().sync_bundles_to_db()
+        DagBundlesManager().sync_bundles_to_db()  # type: ignore[no-untyped-call]  # Airflow's
         bag = BundleDagBag(tmp_path, bundle_path=tmp_path, bundle_name="shipped")
         assert not bag.import_errors
         sync_bag_to_db(bag, "shipped", None)
@@ -55,7 +57,9 @@ def run(tmp_path: Path, monkeypatch, repository: Path) -> Callable[[str, datetim
     return run
 
 
-def test_cleared_ohlcv_run_whose_plan_fails_is_a_failed_run(run, migrated) -> None:
+def test_cleared_ohlcv_run_whose_plan_fails_is_a_failed_run(
+    run: Any, migrated: Callable[..., psycopg.Connection]
+) -> None:
     market: psycopg.Connection = migrated("market", "ops")
     market.execute("select ohlcv.add_candle_partitions(%s, %s)", [DAY, DAY + timedelta(days=1)])
     register(market, {"A": "5m"})
@@ -77,7 +81,7 @@ def test_cleared_ohlcv_run_whose_plan_fails_is_a_failed_run(run, migrated) -> No
 
 
 def test_cleared_kpi_run_whose_job_cannot_be_created_is_a_failed_run(
-    run, migrated, n8n: N8nControl, monkeypatch
+    run: Any, migrated: Callable[..., psycopg.Connection], n8n: N8nControl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kpi_db: psycopg.Connection = migrated("kpi", "ops")
     n8n.register({"a": Workflow()})
