@@ -1,19 +1,19 @@
 """
 ### What
-Starts the n8n workflow of every active KPI of the Variable `kpi-registry`, one task instance each, named by the KPI.
-What became of each is in `kpi.job_kpis`, and as JSON in the view `kpi.job_records`. KPIs whose entry says
-`"reportBack": true` are waited for, `JOB_TIMEOUT_MINUTES` at most. An invalid entry is left out, with a warning. The
-run fails if a KPI did, after all others were sent.
+Starts the n8n workflow of each active KPI in the Variable `kpi-registry`. Each KPI is one task instance, named by its
+id. The results are in `kpi.job_kpis`, and as JSON in the view `kpi.job_records`. If an entry has `"reportBack": true`,
+the run waits for n8n's report, at most `JOB_TIMEOUT_MINUTES`. Invalid entries are dropped with a warning. A failed KPI
+does not stop the others; the run fails after all were sent.
 
 ### Window
-None: the run of 2026-11-15 12:00 fires at that moment. After downtime, missed days are not sent: a run that begins on a
-later day than its own, and more than an hour late, is skipped.
+None. The run of 2026-11-15 12:00 starts at 2026-11-15 12:00. Runs for past days are skipped, so missed days are not
+sent after downtime. A run counts as past when it starts after its UTC day ended and more than one hour late.
 
 ### Re-run
-Clear the run, or the instance of one KPI: only KPIs that n8n has not accepted are sent again, as the registry has them
-then. A KPI whose outcome is `unknown` is never sent by a clear: check n8n's executions, then trigger a new run with
-`resend` and its id. A second run of the same day sends what no other run of it has sent. A backfill sends nothing. With
-the param `resend`, a run sends everything once more, or what the param `kpis` lists.
+Clear the run, or the instance of one KPI. Only KPIs that are `failed` or `pending` are sent again, with the current
+registry entry. A clear never sends a KPI that is `unknown`: check n8n's executions, then trigger a new run with
+`resend` and its id. A second run of the same day sends only KPIs that no other run sent. A backfill sends nothing. With
+the param `resend`, a run sends each KPI once more. The param `kpis` selects KPIs.
 
 ### Deadline
 12:45.
@@ -35,17 +35,19 @@ from aggregator.kpi.operators import (
 from aggregator.wiring import dag_args
 
 with DAG(
-    # n8n is asked four times within each try.
+    # Each try sends up to four requests.
     **dag_args("kpi_dispatch", retries=2),
     doc_md=__doc__,
     max_active_runs=1,
     params={
-        "resend": Param(default=False, type="boolean", description="Also send what was sent already, and old days"),
+        "resend": Param(
+            default=False, type="boolean", description="Send KPIs that were sent already, and send on past days"
+        ),
         "kpis": Param(
             None,
             type=["null", "array"],
             items={"type": "string"},
-            description="Send these KPIs only, one id a line; empty: all active ones",
+            description="Ids of the KPIs to send, one per line. Empty: all active KPIs",
         ),
     },
 ):

@@ -6,14 +6,17 @@ import json
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from airflow.sdk.definitions import xcom_arg as expandinput_xcom
+from airflow.sdk.definitions.xcom_arg import PlainXComArg
 from airflow.sdk.exceptions import AirflowSkipException, TaskDeferred
 
 from aggregator.core.errors import PermanentError, TransientError, WrongParamsError
 from aggregator.kpi import jobs
-from aggregator.kpi.operators import batches
+from aggregator.kpi.operators import NOTHING_TO_SEND, batches
 from aggregator.kpi.registry import RegistryError
 from aggregator.n8n.errors import N8nUnknownError
 from aggregator.n8n.hook import N8nHook
@@ -545,6 +548,22 @@ def test_places_behind_the_last_page_are_skipped(dag, registry, n8n, monkeypatch
     outcomes = run.send()
     assert executed(n8n) == dict.fromkeys("abcdefg", 1)
     assert isinstance(outcomes["–"], AirflowSkipException)
+
+
+def test_mapped_arguments_match_the_xcoms_of_runs_before_an_upgrade(dag: Any) -> None:
+    """A cleared instance of an old run has a stored map index and stored XComs, and must send the same KPI."""
+    mapped = dag.get_task("trigger_kpi")
+    stored = {"read_registry": [["a", "b"], ["c"]], "create_job": [0, 1]}
+    ti = SimpleNamespace(map_index=0)
+    sent = []
+    for ti.map_index in range(4):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(PlainXComArg, "resolve", lambda self, _: stored[self.operator.task_id])
+            patch.setattr(expandinput_xcom, "get_task_map_length", lambda _, resolved, __: len(resolved))
+            arguments, _ = mapped.expand_input.resolve({"ti": ti})
+        sent.append(mapped.unmap(arguments).kpi_id)
+    assert sent == ["a", "b", "c", "–"]
+    assert NOTHING_TO_SEND == "nothing_to_send"
 
 
 class Killed(BaseException):

@@ -22,7 +22,7 @@ KEY = {"Authorization": "Bearer right"}
 @pytest.fixture(autouse=True)
 def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Raise the limit of a response, so that a busy machine makes no test fail; a test of the limit sets its own."""
-    monkeypatch.setattr(api, "ANSWER_WITHIN", 120.0)
+    monkeypatch.setattr(api, "RESPONSE_TIMEOUT", 120.0)
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_contradiction_changes_nothing(client, job) -> None:
     response = client.post(PATH, json={"status": "failed", "error": "after all"})
     assert (response.status_code, response.json()) == (
         409,
-        {"detail": "The KPI is completed, and failed cannot follow that."},
+        {"detail": "The KPI is completed, so its status cannot change to failed. Nothing was stored."},
     )
     assert stored(job) == ("completed", None)
 
@@ -170,7 +170,7 @@ def test_database_that_is_not_there(client, monkeypatch, caplog, url: str | None
 
 @pytest.mark.slow
 def test_a_database_that_hangs_is_not_waited_for(client, job, kpi_database_url, monkeypatch) -> None:
-    monkeypatch.setattr(api, "ANSWER_WITHIN", 1)
+    monkeypatch.setattr(api, "RESPONSE_TIMEOUT", 1)
     threads = Threads("one", 1)
     monkeypatch.setattr(api, "_THREADS", threads)
     with psycopg.connect(kpi_database_url) as other:
@@ -182,7 +182,7 @@ def test_a_database_that_hangs_is_not_waited_for(client, job, kpi_database_url, 
 
 
 def test_a_server_that_says_nothing_is_not_waited_for(client, mute_server: int, monkeypatch, caplog) -> None:
-    monkeypatch.setattr(api, "ANSWER_WITHIN", 0.2)
+    monkeypatch.setattr(api, "RESPONSE_TIMEOUT", 0.2)
     monkeypatch.setenv("AIRFLOW_CONN_KPI_DB", f"postgresql://u@127.0.0.1:{mute_server}/kpi?connect_timeout=30")
     assert client.post(PATH, json={"status": "completed"}).status_code == 503
     assert "TimeoutError" in caplog.text

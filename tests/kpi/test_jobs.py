@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from itertools import product
@@ -22,6 +23,7 @@ from tests.kpi_data import RUN, TRACE, create, first, kpi, send
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from psycopg.rows import TupleRow
 
@@ -518,6 +520,11 @@ PATHS: dict[str, list[str]] = {
 
 
 class TestStateMachine:
+    def test_diagram_in_the_documents_has_every_transition(self, repository: Path) -> None:
+        text = (repository / "docs" / "products" / "kpi.md").read_text()
+        drawn = re.findall(r"^    ([a-z]+) --> ([a-z]+): ", text, re.MULTILINE)
+        assert sorted(drawn) == sorted((before, after) for before, states in TRANSITIONS.items() for after in states)
+
     def test_every_other_transition_is_rejected(self, kpi_db: Connection) -> None:
         update = "update kpi.job_kpis set status = %s where kpi_id = %s"
         for before, after in product(Status, Status):

@@ -105,16 +105,16 @@ def test_what_is_no_registry_is_refused(text: str | None) -> None:
 
 
 BROKEN: dict[str, tuple[str, str]] = {
-    "escaped lone surrogate": ('"\\ud800"', "holds half of a surrogate pair"),
-    "lone surrogate": ('"\ud800"', "holds half of a surrogate pair"),
-    "lone surrogate in a name": ('{"a\\udc00": 1}', "holds half of a surrogate pair"),
-    "5,000 levels of lists": ("[" * 5000 + "]" * 5000, "is nested too deeply: 200 levels are read"),
-    "100,000 levels of objects": ('{"a":' * 100_000 + "1" + "}" * 100_000, "is nested too deeply"),
-    "201 levels": ("[" * 198 + "]" * 198, "is nested too deeply"),
-    "5,000 digits": ("9" * 5000, "holds a number that is too large"),
-    "minus and 5,000 digits": ("-" + "9" * 5000, "holds a number that is too large"),
-    "large exponent": ("1e999", "holds a number that is too large"),
-    "NUL": ('"\\u0000"', "holds a NUL character"),
+    "escaped lone surrogate": ('"\\ud800"', "contains half of a surrogate pair"),
+    "lone surrogate": ('"\ud800"', "contains half of a surrogate pair"),
+    "lone surrogate in a name": ('{"a\\udc00": 1}', "contains half of a surrogate pair"),
+    "5,000 levels of lists": ("[" * 5000 + "]" * 5000, "has more than 200 levels of nesting"),
+    "100,000 levels of objects": ('{"a":' * 100_000 + "1" + "}" * 100_000, "has more than 200 levels"),
+    "201 levels": ("[" * 198 + "]" * 198, "has more than 200 levels"),
+    "5,000 digits": ("9" * 5000, "contains a number that is too large"),
+    "minus and 5,000 digits": ("-" + "9" * 5000, "contains a number that is too large"),
+    "large exponent": ("1e999", "contains a number that is too large"),
+    "NUL": ('"\\u0000"', "contains a NUL character"),
 }
 
 
@@ -162,12 +162,12 @@ INVALID: dict[str, tuple[Any, str]] = {
     "no webhookUrl": (without("webhookUrl"), "webhookUrl: Field required"),
     "empty id": (entry(""), "id: String should have at least 1 character"),
     "blank id": (entry(" \t"), "id: must not be blank"),
-    "blank before id": (entry(" a"), "id: must not begin or end with a blank"),
-    "blank after id": (entry("a\u00a0"), "id: must not begin or end with a blank"),
-    "line break after id": (entry("a\n"), "id: must not begin or end with a blank"),
-    "control character in id": (entry("a\x1bb"), "id: must not have control or invisible characters"),
-    "zero-width blank in id": (entry("a\u200bb"), "id: must not have control or invisible characters"),
-    "change of direction in id": (entry("a\u202eb"), "id: must not have control or invisible characters"),
+    "blank before id": (entry(" a"), "id: must not begin or end with whitespace"),
+    "blank after id": (entry("a\u00a0"), "id: must not begin or end with whitespace"),
+    "line break after id": (entry("a\n"), "id: must not begin or end with whitespace"),
+    "control character in id": (entry("a\x1bb"), "id: must not contain control or invisible characters"),
+    "zero-width blank in id": (entry("a\u200bb"), "id: must not contain control or invisible characters"),
+    "change of direction in id": (entry("a\u202eb"), "id: must not contain control or invisible characters"),
     "dot as id": (entry("."), "id: must not be . or .."),
     "two dots as id": (entry(".."), "id: must not be . or .."),
     "id that is too long in NFC": (entry("\u0958" * 101), "id: String should have at most 200 characters"),
@@ -187,12 +187,12 @@ INVALID: dict[str, tuple[Any, str]] = {
         entry(webhookUrl="https://n8n.example.com/" + "x" * 2000),
         "webhookUrl: String should have at most",
     ),
-    "password": (entry(webhookUrl=f"https://u:{SECRET}@n8n.example.com/x"), "webhookUrl: must not hold credentials"),
-    "user": (entry(webhookUrl=f"https://{SECRET}@n8n.example.com/x"), "webhookUrl: must not hold credentials"),
-    "empty user": (entry(webhookUrl="https://:p@n8n.example.com/x"), "webhookUrl: must not hold credentials"),
-    "NUL in id": (entry("a\0b"), "holds a NUL character"),
-    "NUL in metadata": (entry(metadata={"a": [{"b\0": 1}]}), "holds a NUL character"),
-    "NUL in what nobody reads": (entry(other="\0"), "holds a NUL character"),
+    "password": (entry(webhookUrl=f"https://u:{SECRET}@n8n.example.com/x"), "webhookUrl: must not contain credentials"),
+    "user": (entry(webhookUrl=f"https://{SECRET}@n8n.example.com/x"), "webhookUrl: must not contain credentials"),
+    "empty user": (entry(webhookUrl="https://:p@n8n.example.com/x"), "webhookUrl: must not contain credentials"),
+    "NUL in id": (entry("a\0b"), "contains a NUL character"),
+    "NUL in metadata": (entry(metadata={"a": [{"b\0": 1}]}), "contains a NUL character"),
+    "NUL in what nobody reads": (entry(other="\0"), "contains a NUL character"),
     "text": ("https://n8n.example.com/x", "Input should be a valid dictionary"),
     "null": (None, "Input should be a valid dictionary"),
     "list": ([entry()], "Input should be a valid dictionary"),
@@ -212,7 +212,7 @@ def test_invalid_entry_is_dropped_by_name_and_the_others_are_not(invalid: Any, r
 def test_infinite_number_is_dropped() -> None:
     text = json.dumps({"kpis": [entry("a", metadata={"n": [0]}), entry("b")]}).replace("[0]", "[1e999]")
     found = parse(text)
-    assert ([kpi.id for kpi in found.kpis], found.dropped) == (["b"], [("a", "holds a number that is too large")])
+    assert ([kpi.id for kpi in found.kpis], found.dropped) == (["b"], [("a", "contains a number that is too large")])
 
 
 def test_deep_metadata_is_data() -> None:
@@ -226,16 +226,14 @@ def test_deep_metadata_is_data() -> None:
 def test_first_of_two_with_the_same_id_counts() -> None:
     found = parse(json.dumps({"kpis": [entry("a", name="First", active=False), entry("a"), entry("a", name="Third")]}))
     assert [kpi.name for kpi in found.kpis] == ["Name of a"]
-    assert found.dropped == [("a", "id: stands in the registry already; the first entry counts")]
+    assert found.dropped == [("a", "id: an earlier entry has the same id and is used")]
 
 
 def test_unicode_forms_of_one_id_are_one_kpi() -> None:
     composed, decomposed = "caf\u00e9", "cafe\u0301"
     found = parse(json.dumps({"kpis": [entry(decomposed), entry(composed)]}))
     assert [kpi.id for kpi in found.kpis] == [composed]
-    assert [dropped.reason for dropped in found.dropped] == [
-        "id: stands in the registry already; the first entry counts"
-    ]
+    assert [dropped.reason for dropped in found.dropped] == ["id: an earlier entry has the same id and is used"]
 
 
 @pytest.mark.parametrize(
@@ -327,7 +325,7 @@ class TestCommand:
     def test_what_would_be_sent(self, file: Path, capsys) -> None:
         assert main([str(file)]) == 0
         said = capsys.readouterr().out
-        assert "1 KPI is sent" in said
+        assert "KPIs to send: 1" in said
         assert "cmc-btc-price" in said
         assert "n8n.example.com" in said
         assert "webhook/btc-price" not in said

@@ -1,4 +1,4 @@
-"""KPI dispatch: which KPIs there are, and what became of each (spec: KPI dispatch)."""
+"""KPI dispatch: the registry, the job records, and the tasks that send KPIs to n8n (spec: KPI dispatch)."""
 
 WORKER = "scheduler-worker"
-"""What the product calls this part of it."""
+"""Name of this service in the product's JSON."""

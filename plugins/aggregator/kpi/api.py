@@ -1,4 +1,4 @@
-"""``POST /api/kpi/{traceId}/{kpiId}``: n8n reports how the workflow of a KPI has ended (spec: KPI dispatch)."""
+"""``POST /api/kpi/{traceId}/{kpiId}``: n8n reports how the workflow of a KPI ended."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from aggregator.kpi import jobs
 from aggregator.postgres.hook import PostgresTransactionHook
 
 MAX_BODY = 64 * 1024
-"""Bytes of a report."""
+"""Maximum size of a report in bytes."""
 
-ANSWER_WITHIN = 10.0
-"""Seconds after which a caller is asked to come again. What its report did until then stays: it can be repeated."""
+RESPONSE_TIMEOUT = 10.0
+"""Seconds until the response is 503. The report may be stored even so, and it can be repeated."""
 
 _THREADS = Threads("kpi-reports", 8)
 
 
 class Report(BaseModel):
-    """What n8n says.
+    """Body of a report.
 
     Attributes:
-        status: How the workflow has ended.
-        error: What went wrong.
+        status: How the workflow ended.
+        error: Error message.
     """
 
     status: Literal["completed", "failed"]
-    error: str | None = Field(None, description="What went wrong; its first 2,000 characters are kept.")
+    error: str | None = Field(None, description="Error message. The first 2,000 characters are stored.")
 
 
 class Stored(Camel):
-    """What is stored of a KPI.
+    """Response to a stored report.
 
     Attributes:
         trace_id: The job.
-        kpi_id: Which.
-        status: Where it stands.
-        repeated: Whether it stood there before.
+        kpi_id: The KPI.
+        status: Its status.
+        repeated: Whether the same report was stored before.
     """
 
     trace_id: str
@@ -50,36 +50,36 @@ class Stored(Camel):
     repeated: bool
 
 
-async def _reported(request: Request) -> Report:
-    """The report of a request."""
+async def _body(request: Request) -> Report:
+    """Parse the body of a request."""
     return validate(Report, await read_json(request, at_most=MAX_BODY))
 
 
 router = APIRouter()
-_ANSWERS: dict[str, Any] = {
+_DOCUMENTED: dict[str, Any] = {
     "response_model": Stored,
     "responses": {
-        400: {"description": "The body is not a report; nothing was stored."},
-        401: {"description": "The bearer is missing or wrong."},
+        400: {"description": "The body is not a report. Nothing was stored."},
+        401: {"description": "The bearer token is missing or wrong."},
         404: {"description": "There is no such job, or no such KPI in it."},
-        409: {"description": "The report cannot follow the KPI's status; nothing was stored."},
+        409: {"description": "The report contradicts the KPI's status. Nothing was stored."},
         413: {"description": "The body is too large."},
-        503: {"description": "No key is configured, or the job records cannot be used now: report again later."},
+        503: {"description": "No key is configured, or the job records are unavailable. Report again later."},
     },
 }
-_BODY = {"requestBody": {"required": True, "content": {"application/json": {"schema": Report.model_json_schema()}}}}
+_OPENAPI = {"requestBody": {"required": True, "content": {"application/json": {"schema": Report.model_json_schema()}}}}
 
 
-@router.post("/{traceId}/{kpiId:path}", openapi_extra=_BODY, **_ANSWERS)
-async def report(traceId: str, kpiId: str, given: Annotated[Report, Depends(_reported)]) -> Stored:  # noqa: N803 - the path's
-    """Store how the workflow of a KPI has ended. The same report again changes nothing."""
-    what, status = await _THREADS.run(_store, traceId, kpiId, given, timeout=ANSWER_WITHIN)
-    if what == "no such KPI":
+@router.post("/{traceId}/{kpiId:path}", openapi_extra=_OPENAPI, **_DOCUMENTED)
+async def report(traceId: str, kpiId: str, given: Annotated[Report, Depends(_body)]) -> Stored:  # noqa: N803 - the path's
+    """Store how the workflow of a KPI ended. A repeated report changes nothing."""
+    result, status = await _THREADS.run(_store, traceId, kpiId, given, timeout=RESPONSE_TIMEOUT)
+    if result == "no such KPI":
         raise HTTPException(HTTPStatus.NOT_FOUND, "There is no such job, or no such KPI in it.")
-    if what == "refused":
-        detail = f"The KPI is {status.value}, and {given.status} cannot follow that."
+    if result == "refused":
+        detail = f"The KPI is {status.value}, so its status cannot change to {given.status}. Nothing was stored."
         raise HTTPException(HTTPStatus.CONFLICT, detail)
-    return Stored(trace_id=traceId, kpi_id=kpiId, status=status, repeated=what == "repeated")
+    return Stored(trace_id=traceId, kpi_id=kpiId, status=status, repeated=result == "repeated")
 
 
 def _store(trace_id: str, kpi_id: str, given: Report) -> tuple[jobs.Report, jobs.Status]:
@@ -87,6 +87,6 @@ def _store(trace_id: str, kpi_id: str, given: Report) -> tuple[jobs.Report, jobs
         return jobs.Report.NO_SUCH_KPI, jobs.Status.UNKNOWN
     hook = PostgresTransactionHook(jobs.CONNECTION)
     with hook.transaction(
-        timeout=timedelta(seconds=ANSWER_WITHIN), application_name="aggregator/kpi-reports"
+        timeout=timedelta(seconds=RESPONSE_TIMEOUT), application_name="aggregator/kpi-reports"
     ) as cursor:
         return jobs.report(cursor, trace_id, kpi_id, given.status, given.error)

@@ -1,4 +1,4 @@
-"""The KPI registry: the Airflow Variable ``kpi-registry``, JSON as people edit it (spec: KPI dispatch, registry).
+"""The KPI registry: the Airflow Variable ``kpi-registry``, a JSON document that people edit.
 
 python -m aggregator.kpi.registry [FILE | -]
 """
@@ -35,16 +35,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 VARIABLE = "kpi-registry"
-"""The Airflow Variable that holds the registry."""
+"""Name of the Airflow Variable."""
 
 MAX_BYTES = 4 * 1024 * 1024
-"""The largest registry that is read: thousands of KPIs."""
+"""Maximum size of the registry in bytes, enough for thousands of KPIs."""
 
 _URL = TypeAdapter(HttpUrl)
 
 
 class RegistryError(PermanentError):
-    """There is no registry that could be read; nothing was sent."""
+    """The registry is missing or unreadable. Nothing was sent."""
 
 
 def _text(value: str) -> str:
@@ -57,36 +57,36 @@ def _text(value: str) -> str:
 def _web_address(value: str) -> str:
     url = _URL.validate_python(value)
     if url.username is not None or url.password is not None:
-        msg = "must not hold credentials: they would be in logs; the n8n connection has the key"
+        msg = "must not contain credentials: they would be logged. Put the API key in the n8n connection"
         raise ValueError(msg)
-    # As the parser understood it: whoever judges the host and whoever connects to it shall see the same one.
+    # The parser's form, so that the check of the host and the connection use the same host.
     return str(url)
 
 
 def normalized(value: Any) -> Any:
-    """An id in Unicode's form NFC, so that equal texts are equal ids; anything else as it is.
+    """Normalize an id to Unicode NFC, so that equal texts are equal ids.
 
     Args:
-        value: What is given as an id.
+        value: The id. Other types are returned unchanged.
     """
     return unicodedata.normalize("NFC", value) if isinstance(value, str) else value
 
 
 def _identifier(value: str) -> str:
     if value != value.strip():
-        msg = "must not begin or end with a blank"
+        msg = "must not begin or end with whitespace"
         raise ValueError(msg)
     if _INVISIBLE.search(value):
-        msg = "must not have control or invisible characters"
+        msg = "must not contain control or invisible characters"
         raise ValueError(msg)
     if value in {".", ".."}:
-        msg = "must not be . or .., which a URL cannot name: n8n could not report back"
+        msg = "must not be . or .., because n8n could not report back to such a URL"
         raise ValueError(msg)
     return value
 
 
 _INVISIBLE = re.compile(r"[\u0000-\u001f\u007f-\u009f\u00ad\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
-"""Control characters, line separators, changes of direction, and characters without a width that join nothing."""
+"""Control characters, line separators, text direction marks, and zero-width characters except joiners."""
 
 Text = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_text)]
 Identifier = Annotated[
@@ -107,7 +107,7 @@ Identifier = Annotated[
 
 
 class Kpi(BaseModel):
-    """One entry of the registry."""
+    """A registry entry."""
 
     model_config = ConfigDict(
         alias_generator=to_camel,
@@ -116,39 +116,45 @@ class Kpi(BaseModel):
         field_title_generator=lambda name, _: name.replace("_", " "),
     )
 
-    id: Identifier = Field(description="Names the KPI: in Airflow, in the job record, in what n8n gets and reports.")
-    name: Text = Field(description="For people.")
-    description: str = Field("", max_length=2000, description="For people; n8n gets it, too.")
-    type: Text = Field(description="What kind of KPI it is, e.g. `price`; n8n gets it.")
-    active: bool = Field(default=False, strict=True, description="Only active KPIs are sent; others are not checked.")
+    id: Identifier = Field(
+        description="Identifies the KPI in Airflow, in the job record, and in n8n's requests and reports."
+    )
+    name: Text = Field(description="Display name; sent to n8n.")
+    description: str = Field("", max_length=2000, description="Description; sent to n8n.")
+    type: Text = Field(description="Category, such as `price`; sent to n8n.")
+    active: bool = Field(
+        default=False, strict=True, description="Only active KPIs are sent. Inactive entries are not validated."
+    )
     webhook_url: Annotated[
         str,
-        Field(max_length=2000, description="Of the n8n workflow: http or https, without credentials."),
+        Field(max_length=2000, description="URL of the n8n workflow: http or https, without credentials."),
         AfterValidator(_web_address),
         WithJsonSchema({"type": "string", "format": "uri", "pattern": "^https?://", "maxLength": 2000}),
     ]
     report_back: bool = Field(
         default=False,
         strict=True,
-        description="Whether n8n reports the workflow's end, and the run waits for it.",
+        description="Whether n8n reports the end of the workflow. The run waits for the report.",
     )
-    analysis_config: dict[str, JsonValue] | None = Field(None, description="For other readers of the registry.")
-    metadata: dict[str, JsonValue] | None = Field(None, description="Anything else; kept with the job record.")
+    analysis_config: dict[str, JsonValue] | None = Field(
+        None, description="Not used. For other readers of the registry."
+    )
+    metadata: dict[str, JsonValue] | None = Field(None, description="Any data; stored in the job record.")
 
 
 class RegistryDocument(BaseModel):
-    """The whole registry, as its JSON schema describes it."""
+    """The whole registry, for its JSON schema."""
 
     kpis: list[Kpi]
-    metadata: dict[str, JsonValue] | None = Field(None, description="For people; not read.")
+    metadata: dict[str, JsonValue] | None = Field(None, description="Not used.")
 
 
 class Dropped(NamedTuple):
-    """An entry that is not sent.
+    """An active entry that is invalid and not sent.
 
     Attributes:
-        name: Its id, or its place in the list where it has none.
-        reason: What is wrong with it, without what stands there.
+        name: Its id, or its position in the list if it has none.
+        reason: The problem, without the invalid value.
     """
 
     name: str
@@ -156,10 +162,10 @@ class Dropped(NamedTuple):
 
 
 class Registry(NamedTuple):
-    """What a registry says.
+    """A parsed registry.
 
     Attributes:
-        kpis: The active ones, in their order.
+        kpis: Valid active KPIs, in the order of the registry.
         dropped: Active entries that are invalid.
     """
 
@@ -168,21 +174,21 @@ class Registry(NamedTuple):
 
 
 def parse(text: str | None) -> Registry:
-    """Read a registry.
+    """Parse a registry.
 
     Args:
-        text: The Variable's value; None if there is none.
+        text: Value of the Variable; None if it does not exist.
 
     Returns:
-        The active KPIs, and those that were dropped: a field is missing or wrong, the id stands there already, or
-        PostgreSQL could not store it.
+        The valid active KPIs, and the dropped entries. An entry is dropped if a field is missing or invalid, if an
+        earlier entry has the same id, or if PostgreSQL cannot store it.
 
     Raises:
-        RegistryError: It is missing, too large, not JSON, or not of the registry's shape.
+        RegistryError: The registry is missing, too large, not JSON, or not an object with a list ``kpis``.
     """
     registry = Registry([], [])
     seen: set[str] = set()
-    for place, entry in enumerate(_entries(text)):
+    for index, entry in enumerate(_entries(text)):
         if isinstance(entry, dict) and entry.get("active", False) is False:
             continue
         reason = _unstorable(entry)
@@ -196,13 +202,13 @@ def parse(text: str | None) -> Registry:
                     seen.add(kpi.id)
                     registry.kpis.append(kpi)
                     continue
-                reason = "id: stands in the registry already; the first entry counts"
-        registry.dropped.append(Dropped(_name(entry, place), reason))
+                reason = "id: an earlier entry has the same id and is used"
+        registry.dropped.append(Dropped(_name(entry, index), reason))
     return registry
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON schema of a registry, generated from the model."""
+    """Return the JSON schema of the registry."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **RegistryDocument.model_json_schema(),
@@ -212,57 +218,53 @@ def json_schema() -> dict[str, Any]:
 
 def _entries(text: str | None) -> list[Any]:
     if text is None or not text.strip():
-        msg = f"There is no KPI registry: create the Airflow Variable {VARIABLE}. Nothing was sent."
+        msg = f"There is no KPI registry. Nothing was sent. Create the Airflow Variable {VARIABLE}."
         raise RegistryError(msg)
     content = text.encode(errors="surrogatepass")
     if len(content) > MAX_BYTES:
-        msg = f"The KPI registry has {len(content):,} bytes, and at most {MAX_BYTES:,} are read. Nothing was sent."
+        msg = f"The KPI registry has {len(content):,} bytes, more than {MAX_BYTES:,}. Nothing was sent. Remove entries."
         raise RegistryError(msg)
     try:
         document = parse_leniently(text)
     except ValueError as error:
-        msg = f"The KPI registry is not JSON: {error}. Nothing was sent; correct the Airflow Variable {VARIABLE}."
+        msg = f"The KPI registry is not JSON: {error}. Nothing was sent. Correct the Airflow Variable {VARIABLE}."
         raise RegistryError(msg) from None
     entries = document.get("kpis") if isinstance(document, dict) else None
     if not isinstance(entries, list):
-        msg = f'The KPI registry is not {{"kpis": [...]}}. Nothing was sent; correct the Airflow Variable {VARIABLE}.'
+        msg = f'The KPI registry is not {{"kpis": [...]}}. Nothing was sent. Correct the Airflow Variable {VARIABLE}.'
         raise RegistryError(msg)
     return entries
 
 
 def _unstorable(value: Any) -> str | None:
-    """Why PostgreSQL's jsonb could not hold a value; None if it could."""
+    """Why PostgreSQL cannot store a value as jsonb; None if it can."""
     if isinstance(value, str):
         if value == TOO_DEEP:
-            return f"is nested too deeply: {MAX_DEPTH} levels are read"
+            return f"has more than {MAX_DEPTH} levels of nesting"
         if SURROGATE.search(value):
-            return "holds half of a surrogate pair, which is not a character"
-        return "holds a NUL character, which PostgreSQL cannot store" if "\0" in value else None
+            return "contains half of a surrogate pair, which is not a character"
+        return "contains a NUL character, which PostgreSQL cannot store" if "\0" in value else None
     if isinstance(value, float):
-        return None if math.isfinite(value) else "holds a number that is too large"
+        return None if math.isfinite(value) else "contains a number that is too large"
     parts = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
     return next(filter(None, map(_unstorable, parts)), None)
 
 
 def _problem(error: Any) -> str:
-    # Of what is wrong deep inside, the field is enough.
-    place = str(error["loc"][0]) if error["loc"] else ""
-    return ": ".join(filter(None, [place, error["msg"].removeprefix("Value error, ")]))
+    # The top-level field only: deeper locations may contain values.
+    field = str(error["loc"][0]) if error["loc"] else ""
+    return ": ".join(filter(None, [field, error["msg"].removeprefix("Value error, ")]))
 
 
-def _name(entry: Any, place: int) -> str:
+def _name(entry: Any, index: int) -> str:
     id_ = entry.get("id") if isinstance(entry, dict) else None
-    # Escaped: a strange id shall not break the line of a log.
-    return repr(id_)[1:-1][:60] if isinstance(id_, str) and id_ else f"kpis[{place}]"
-
-
-def _counted(kpis: Sequence[Kpi]) -> str:
-    return "1 KPI is sent" if len(kpis) == 1 else f"{len(kpis)} KPIs are sent"
+    # Escaped, so that control characters cannot forge log lines.
+    return repr(id_)[1:-1][:60] if isinstance(id_, str) and id_ else f"kpis[{index}]"
 
 
 def load() -> str | None:
-    """The registry's text, as Airflow has it outside of tasks; None if there is none."""
-    # Seconds; a task asks airflow.sdk instead.
+    """Read the Variable outside of tasks. Returns None if it does not exist."""
+    # This import takes seconds. Tasks use airflow.sdk instead.
     from airflow.models.variable import Variable
 
     text: str | None = Variable.get(VARIABLE, default_var=None)
@@ -270,29 +272,37 @@ def load() -> str | None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print what would be sent of a registry, and what would not and why.
+    """Print which KPIs of a registry would be sent, and which entries would be dropped.
+
+    Args:
+        arguments: Arguments of the command line.
 
     Returns:
-        The exit code: 0, or 1 if the registry cannot be read or an entry was dropped.
+        The exit code: 0, or 1 if the registry cannot be read or an entry is dropped.
     """
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    parser = argparse.ArgumentParser(prog="python -m aggregator.kpi.registry", description="Check a KPI registry.")
-    parser.add_argument("file", nargs="?", help=f"- is standard input; without it, Airflow's Variable {VARIABLE}")
+    parser = argparse.ArgumentParser(
+        prog="python -m aggregator.kpi.registry",
+        description="Validate a KPI registry: list the KPIs to send and the dropped entries.",
+    )
+    parser.add_argument(
+        "file", nargs="?", help=f"JSON file, or - for standard input (default: the Airflow Variable {VARIABLE})"
+    )
     name = parser.parse_args(arguments).file
     try:
         registry = parse(load() if name is None else sys.stdin.read() if name == "-" else Path(name).read_text())
     except (AggregatorError, OSError, UnicodeDecodeError) as error:
         print(error, file=sys.stderr)
         return 1
-    table = Table("id", "name", "type", "host", "reports back", title=_counted(registry.kpis))
+    table = Table("id", "name", "type", "host", "reports back", title=f"KPIs to send: {len(registry.kpis)}")
     for kpi in registry.kpis:
-        # A URL's path may be all that keeps strangers from starting a workflow.
+        # The path is left out, because it may be the only secret of an unprotected webhook.
         host = urlsplit(kpi.webhook_url).netloc
         table.add_row(*map(escape, [kpi.id, kpi.name, kpi.type, host]), "yes" if kpi.report_back else "no")
-    # Where nobody watches, rich would break lines at 80 characters.
+    # Without a terminal, rich would wrap lines at 80 characters.
     console = Console() if sys.stdout.isatty() else Console(width=160)
     console.print(table)
     for dropped in registry.dropped:
