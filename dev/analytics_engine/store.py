@@ -20,7 +20,8 @@ _Session: Any = session.Session  # chDB has no annotations
 DATASET_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 """Valid names of datasets."""
 
-_COLUMNS = ", ".join(f"{name} {type_}" for name, type_ in DATASET_COLUMNS.items()).replace("UInt32", "UInt32 DEFAULT 1")
+_DEFAULTS = {"_sample_interval": " DEFAULT 1"}
+_COLUMNS = ", ".join(f"{name} {type_}{_DEFAULTS.get(name, '')}" for name, type_ in DATASET_COLUMNS.items())
 """Columns of a dataset's table."""
 
 DATASETS = "SELECT name FROM system.tables WHERE database = currentDatabase() ORDER BY name"

@@ -49,6 +49,7 @@ def copy_result(cursor: psycopg.Cursor[TupleRow], result: AnalyticsEngineResult)
     definition = sql.SQL("create temporary table analytics_engine_answer ({}) on commit drop")
     cursor.execute(definition.format(sql.SQL(", ").join(columns)))
     rows = 0
+    # psycopg does not check binary values. `ColumnType.read` has: each has exactly its column's type.
     with cursor.copy(sql.SQL("copy {} from stdin (format binary)").format(_TABLE)) as copy:
         copy.set_types(types)
         for row in result:
