@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 
 START, END = datetime(2026, 11, 15, tzinfo=UTC), datetime(2026, 11, 16, tzinfo=UTC)
 HOSTILE = "{{ 1 / 0 }} {% raise %} '; drop table public.rollups; --"
-TARGET = {"conn_id": "test_db", "table": "public.rollups", "key": ["day", "hire"], "touch": ["updated_at"]}
+TARGET: dict[str, Any] = {
+    "conn_id": "test_db",
+    "table": "public.rollups",
+    "key": ["day", "hire"],
+    "touch": ["updated_at"],
+}
 INSERTED = {"inserted": 1, "updated": 0, "unchanged": 0, "duplicates": 0}
 
 
@@ -78,7 +83,9 @@ def test_window_without_rows_is_suspicious_where_some_are_stored(
     assert [run(task)["suspicious"] for task in (task, dry, isolated)] == [False, False, False]
     connection.execute("insert into public.rollups values ('2026-11-14', 'a', 1), ('2026-11-15', 'b', 1)")
     assert [run(task)["suspicious"] for task in (task, dry, isolated)] == [True, True, True]
-    assert "public.rollups has 1 rows of it" in capfd.readouterr().out
+    out = capfd.readouterr().out
+    assert "SUSPICIOUS: the source is empty, but rows are stored" in out
+    assert "source='query' table=public.rollups stored=1" in out
     assert connection.execute("select hire from public.rollups order by 1").fetchall() == [("a",), ("b",)]
 
 

@@ -1,4 +1,4 @@
-"""An empty source never erases stored rows; where there are some, somebody has to be told (spec: shared parts)."""
+"""Detects windows whose source is empty although rows are stored (spec: shared parts)."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ def is_suspicious(
     table: str,
     log: FilteringBoundLogger,
 ) -> bool:
-    """Whether a window whose source has nothing has stored rows, and a warning if so. The rows stay as they are.
+    """Check whether rows are stored for a window whose source is empty, and log a warning if so. The rows stay.
 
     Args:
-        cursor: On the target's database.
-        stored: SELECT of one number, how many rows the target has for the window.
-        parameters: Values for its placeholders.
-        source: What has nothing, as the warning begins with it.
+        cursor: A cursor on the target's database.
+        stored: SELECT of one number: the rows that the target has for the window.
+        parameters: Values of its placeholders.
+        source: Name of the source for the log.
         table: The target.
-        log: Of the task.
+        log: Log of the task.
     """
     (rows,) = cursor.execute(stored, parameters).fetchone() or (0,)
     if rows:
         log.warning(
-            "SUSPICIOUS: %s has nothing for this window, and %s has %d rows of it. They were left as they are. If the "
-            "source really has nothing, delete the rows by hand.",
+            "SUSPICIOUS: the source is empty, but rows are stored for this window: source=%r table=%s stored=%d. "
+            "Nothing was changed. If the source is correct, delete the rows by hand.",
             source,
             table,
             rows,
         )
     else:
-        log.info("%s has nothing for this window, and %s has no rows of it.", source, table)
+        log.info("The source is empty, and no rows are stored for this window: source=%r table=%s", source, table)
     return bool(rows)

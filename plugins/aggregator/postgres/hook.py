@@ -1,4 +1,4 @@
-"""One PostgreSQL transaction that ends with its task, and errors that keep row values to themselves."""
+"""PostgreSQL transactions that end with their task, and errors without values of rows."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ MAX_APPLICATION_NAME = 63
 """Bytes of ``application_name`` that PostgreSQL keeps (NAMEDATALEN - 1)."""
 
 CONNECTION_CHECK_INTERVAL = timedelta(seconds=1)
-"""How often a running statement looks whether its client is still there."""
+"""How often the server checks, during a statement, whether the client is still connected."""
 
 _WRONG_SETTING = re.compile(r"invalid (\w+ value|integer value|port number)\b|could not match \d+ \w+ \w+")
-"""What libpq says of a setting that it cannot use, without the value. Trying again does not help."""
+"""libpq's message about a setting that it cannot use, without the value. A retry does not help."""
 
 _UNSUPPORTED_PARAMETER = "unsupported startup parameter"
-"""What PgBouncer says of ``options``."""
+"""PgBouncer's message about ``options``."""
 
 _DATA_EXCEPTION = "22"
 _ENCODING = frozenset({"22021", "22P05"})
@@ -48,13 +48,13 @@ _NOT_THERE = frozenset({"3F000", "42P01", "42703", "42883"})
 
 
 class PostgresTransactionHook(PostgresHook):
-    """Airflow's ``PostgresHook`` with one way to work: everything, or nothing, in time.
+    """Airflow's ``PostgresHook``, for one transaction with a time limit.
 
-    Connections are configured as for ``PostgresHook``; a ``connect_timeout`` in the connection's extra bounds what no
-    statement timeout can.
+    Connections are configured as for ``PostgresHook``. A ``connect_timeout`` in the connection's extra limits the time
+    to connect, which no statement timeout does.
     """
 
-    # Arguments of psycopg, not of libpq. `session.begin` decides what they are.
+    # Arguments of psycopg instead of libpq. `session.begin` sets them.
     ignored_extra_options = PostgresHook.ignored_extra_options | {
         "autocommit",
         "context",
@@ -70,11 +70,11 @@ class PostgresTransactionHook(PostgresHook):
 
     @contextmanager
     def task_transaction(self, context: Context, *, read_only: bool = False) -> Iterator[psycopg.Cursor[TupleRow]]:
-        """Open the transaction of a task: named after it, and ending with its ``execution_timeout``.
+        """Open the transaction of a task, with its name and what is left of its ``execution_timeout``.
 
         Args:
-            context: Airflow's context of the task instance that runs.
-            read_only: Refuse every write to a table that is not temporary.
+            context: Airflow's context of the running task instance.
+            read_only: Refuse every write, except to temporary tables.
 
         Yields:
             A cursor as :meth:`transaction` yields it.
@@ -94,22 +94,22 @@ class PostgresTransactionHook(PostgresHook):
     def transaction(
         self, *, timeout: timedelta | None, application_name: str = "aggregator", read_only: bool = False
     ) -> Iterator[psycopg.Cursor[TupleRow]]:
-        """Open a connection and exactly one transaction on it: committed at the end, rolled back on any exception.
+        """Open a connection and one transaction, which is committed at the end and rolled back on any exception.
 
-        No statement outlives its task (spec: databases): one that runs longer than ``timeout`` is cancelled, and one
-        whose client is gone, because it was killed or closed the connection, ends within about a second.
+        No statement outlives its task (spec: databases). The server cancels a statement after ``timeout``, and about a
+        second after its client was killed or disconnected.
 
         Args:
-            timeout: The longest that a statement, or a pause between two, may take; None for the server's own settings.
-            application_name: Shown by ``pg_stat_activity``; trimmed to 63 bytes.
-            read_only: Refuse every write to a table that is not temporary.
+            timeout: Limit of each statement, and of each pause between two; None for the server's own settings.
+            application_name: Name in ``pg_stat_activity``; trimmed to 63 bytes.
+            read_only: Refuse every write, except to temporary tables.
 
         Yields:
             A cursor that returns tuples, in a transaction as :func:`aggregator.postgres.session.begin` opens it.
 
         Raises:
-            TransientError: PostgreSQL could not be reached, or failed in a way that another try may not meet.
-            PermanentError: PostgreSQL refused a statement for what it says, or the connection is unknown or wrong.
+            TransientError: PostgreSQL was unreachable, or refused a statement for a reason that may pass.
+            PermanentError: PostgreSQL refused a statement for its content, or the connection is unknown or wrong.
         """
         connection = self.connect()
         try:
@@ -117,7 +117,7 @@ class PostgresTransactionHook(PostgresHook):
                 yield cursor
             connection.commit()
         except BaseException as error:
-            # Where this is not possible any more (a statement still runs, the connection broke), closing does the same.
+            # If this is impossible (a statement still runs, the connection broke), closing has the same effect.
             with suppress(psycopg.Error):
                 connection.rollback()
             if isinstance(error, psycopg.Error):
@@ -130,8 +130,8 @@ class PostgresTransactionHook(PostgresHook):
         """Open a connection, which the caller closes.
 
         Raises:
-            TransientError: PostgreSQL could not be reached, or what Airflow keeps connections in.
-            PermanentError: The connection is unknown, or libpq does not understand it.
+            TransientError: PostgreSQL, or the store of Airflow's connections, was unreachable.
+            PermanentError: The connection is unknown, or libpq refused its settings.
         """
         conn_id = self.get_conn_id()
         settings = self.connection
@@ -148,15 +148,15 @@ class PostgresTransactionHook(PostgresHook):
                 raise PermanentError(msg) from None
             if _UNSUPPORTED_PARAMETER in reason:
                 msg = (
-                    f"The pooler of {where} refused a start-up parameter: {reason}. Remove `options` from the extra of "
-                    f"connection `{conn_id}`, and PGOPTIONS from the environment. Nothing was read or stored."
+                    f"The pooler of {where} refused a start-up parameter: {reason}. Nothing was read or stored. Remove "
+                    f"`options` from the extra of connection `{conn_id}`, and PGOPTIONS from the environment."
                 )
                 raise PermanentError(msg) from None
             advice = f" {connections.PERCENT_ENCODE}" if _is_login_refused(settings, reason) else ""
             msg = f"PostgreSQL cannot be reached by {where}: {reason}. Nothing was read or stored.{advice}"
             raise TransientError(msg) from None
         except psycopg.Error:
-            # The text may quote the setting that libpq did not understand, so it stays out.
+            # Without the text, which may quote the setting.
             msg = f"libpq refused the settings of {where}. Check its host, port, database and extra."
             if settings.login is None:
                 msg += f" {connections.PERCENT_ENCODE}"
@@ -166,7 +166,7 @@ class PostgresTransactionHook(PostgresHook):
 
 
 def _is_login_refused(settings: Connection, reason: str) -> bool:
-    # Without a login, a URI may have been cut inside its password.
+    # A URI without a login may have been cut inside its password.
     return "authentication" in reason or settings.login is None
 
 
@@ -176,11 +176,11 @@ def execute(
     """Execute one statement in a transaction of its own.
 
     Args:
-        file: Of the statement, below ``include/sql``.
-        parameters: Its placeholders' values.
+        file: File of the statement, below ``include/sql``.
+        parameters: Values of its placeholders.
         conn_id: Connection of the database.
         timeout: As for :meth:`PostgresTransactionHook.transaction`.
-        application_name: Likewise.
+        application_name: As for :meth:`PostgresTransactionHook.transaction`.
 
     Returns:
         Its rows.
@@ -195,7 +195,7 @@ def execute(
 
 
 def _remaining(execution_timeout: timedelta | None, started: datetime | None) -> timedelta | None:
-    """What is left of a task's time; all of it for a resumed task, for which Airflow starts the clock again."""
+    """The rest of a task's time limit; the whole limit for a resumed task, for which Airflow restarts the clock."""
     if execution_timeout is None or started is None:
         return execution_timeout
     remaining = execution_timeout - (datetime.now(UTC) - started)
@@ -215,34 +215,34 @@ def _settings(timeout: timedelta | None, application_name: str, *, read_only: bo
 
 
 def _milliseconds(duration: timedelta) -> str:
-    # Zero would mean no limit at all.
+    # Zero would mean no limit.
     return str(max(1, duration // timedelta(milliseconds=1)))
 
 
 def _translate(error: psycopg.Error, conn_id: str, *, read_only: bool) -> AggregatorError:
-    """Our error for psycopg's, without anything that can hold a row's values."""
+    """Convert an error of psycopg, without texts that can contain values of rows."""
     if error.sqlstate is None:
         return _translate_client_side(error, conn_id)
     message = f"PostgreSQL refused a statement on connection {conn_id}: {describe(error)}"
-    message += ". The transaction was rolled back. Row values are left out here; the server's log may have them."
+    message += ". The transaction was rolled back. Values of rows are omitted; the server's log may contain them."
     if error.sqlstate in _NOT_THERE:
-        message += " If the database is not up to date, this makes it so: python -m aggregator.postgres.migrations"
-    # In a transaction that asked for it, read-only is not a failover: the statement writes.
+        message += " If the database is not up to date, run: python -m aggregator.postgres.migrations"
+    # In a transaction that is read-only on purpose, this SQLSTATE is no failover.
     refuses_write = read_only and isinstance(error, psycopg.errors.ReadOnlySqlTransaction)
     is_transient = is_transient_sqlstate(error.sqlstate) and not refuses_write
     return (TransientError if is_transient else PermanentError)(message)
 
 
 def describe(error: psycopg.Error) -> str:
-    """What a server's error says, without anything that can hold a row's values.
+    """Describe an error of the server, without texts that can contain values of rows.
 
-    DETAIL and CONTEXT quote values, and so do the messages of class 22 (data exceptions).
+    DETAIL, CONTEXT and the messages of class 22 (data exceptions) quote values.
 
     Args:
         error: An error with a SQLSTATE.
 
     Returns:
-        SQLSTATE and condition, then the message and the names of what it is about, as far as they are known.
+        SQLSTATE and condition, then the message and the names of the objects, as far as they are known.
     """
     diagnostic = error.diag
     condition = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(error).__name__).lower()
@@ -266,15 +266,15 @@ def _translate_client_side(error: psycopg.Error, conn_id: str) -> AggregatorErro
     if isinstance(error, psycopg.OperationalError):
         reason = " ".join(str(error).split())
         return TransientError(
-            f"The connection {conn_id} to PostgreSQL broke: {reason}. The transaction was rolled back, unless this "
-            "happened while it was being committed: then the server alone knows."
+            f"Connection {conn_id} to PostgreSQL broke: {reason}. The transaction was rolled back, unless it broke "
+            "during the commit: then the transaction may be stored."
         )
     if isinstance(error, psycopg.NotSupportedError):
         return PermanentError(
             f"psycopg cannot use connection {conn_id}: {error}. Use a database whose encoding is UTF8."
         )
     return PermanentError(
-        f"psycopg could not send a statement on connection {conn_id}, or read its result ({type(error).__name__}): a "
-        "placeholder without a parameter, a '%' that is not doubled, a value that has no PostgreSQL type, or a date "
-        "that Python cannot hold (infinity, or after the year 9999). The transaction was rolled back."
+        f"psycopg could not send a statement on connection {conn_id} or read its result ({type(error).__name__}). The "
+        "transaction was rolled back. Possible causes: a placeholder without a parameter, a '%' that is not doubled, a "
+        "value without a PostgreSQL type, a date outside Python's range (infinity, or after the year 9999)."
     )

@@ -213,7 +213,7 @@ class SqlUpsertOperator(BaseOperator):
         empty = not any(asdict(counts).values())
         return {
             "suspicious": empty
-            and is_suspicious(cursor, self.stored, parameters, source="Its query", table=self.table, log=self.log)
+            and is_suspicious(cursor, self.stored, parameters, source="query", table=self.table, log=self.log)
         }
 
     def _iterate_rows(self, context: Context) -> Iterator[Row]:

@@ -1,8 +1,8 @@
-"""What a transaction depends on, set by the transaction itself (spec: databases).
+"""The start of every transaction of this project (spec: databases).
 
-A database or a role may have its own defaults for how values are printed. Behind a transaction pooler, each transaction
-may run in another session, and poolers refuse or drop start-up ``options``. So every transaction of this project starts
-here, and leaves nothing in its session.
+A database or a role may have its own defaults for the text of values. Behind a transaction pooler, each transaction may
+run in another session, and poolers refuse or drop start-up ``options``. So each transaction sets what it depends on
+and leaves nothing in its session.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ PINNED = {
     "standard_conforming_strings": "on",
     "timezone": "UTC",
 }
-"""Settings that change what a value's text means."""
+"""Settings that change the meaning of a value's text."""
 
-# Settings that this server does not have are left out: managed servers run different versions.
+# Skips settings that the server does not have: managed servers run different versions.
 _SET_LOCAL = """
 select set_config(name, setting, true) from unnest(%s::text[], %s::text[]) as local (name, setting)
 where current_setting(name, true) is not null
@@ -36,7 +36,7 @@ where current_setting(name, true) is not null
 
 
 def begin(connection: psycopg.Connection[Any], settings: Mapping[str, str] | None = None) -> psycopg.Cursor[TupleRow]:
-    """Begin a transaction that does not depend on the session's settings, nor changes them.
+    """Begin a transaction that neither depends on the session's settings nor changes them.
 
     Its isolation level is READ COMMITTED, and no statement is prepared on the server.
 

@@ -26,30 +26,30 @@ Result = TypeVar("Result")
 log = logging.getLogger(__name__)
 
 GRACE = timedelta(seconds=5)
-"""How long ending a group waits for its transactions."""
+"""Longest time that :meth:`TransactionGroup.end` waits for the transactions."""
 
 _CANCEL_EVERY = timedelta(milliseconds=100)
 
 
 class TransactionGroup:
-    """Runs work in threads, each with transactions of its own, and ends all of them if the caller is interrupted.
+    """Runs work in threads with separate transactions, and ends them all if the caller is interrupted.
 
-    Airflow raises a task's timeout in the main thread only, as Python does with signals. Threads would work on and
-    commit. After :meth:`end`, no transaction of the group commits or begins, and running statements are canceled.
+    Airflow raises a task's timeout in the main thread only, as Python does with signals. Other threads would continue
+    and commit. After :meth:`end`, no transaction of the group begins or commits, and running statements are canceled.
 
     Args:
-        transaction: Opens a transaction on a connection of its own; it commits when its context is left.
+        transaction: Opens a transaction on a new connection, which commits at the end of its context.
     """
 
     def __init__(self, transaction: Transaction) -> None:
         self._transaction = transaction
         self._connections: set[psycopg.Connection[TupleRow]] = set()
         self._has_ended = False
-        # Held while a transaction commits. Reentrant: a signal handler may call `end` while the main thread is in it.
+        # Held during a commit. Reentrant: a signal handler may call `end` while the main thread holds it.
         self._lock = threading.RLock()
 
     def run(self, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-        """Do the work for all items at once, a thread each.
+        """Do the work for all items concurrently, with one thread for each item.
 
         Args:
             work: Opens its transactions with :meth:`transaction`.
@@ -59,18 +59,18 @@ class TransactionGroup:
             The results, in the order of the items.
 
         Raises:
-            Exception: What the work raised for the first item that failed, after all items are done.
-            BaseException: What interrupted the caller; the group has ended.
+            Exception: The error of the first item that failed, after all items are done.
+            BaseException: The interruption of the caller. The group has ended.
         """
         futures: list[Future[Result]] = [Future() for _ in items]
 
         def keep_outcome(future: Future[Result], item: Item) -> None:
             try:
                 future.set_result(work(item))
-            except BaseException as error:  # noqa: BLE001 - the caller gets it
+            except BaseException as error:  # noqa: BLE001 - raised in the caller
                 future.set_exception(error)
 
-        # Not a ThreadPoolExecutor: leaving it waits for its threads, also if an interruption left its lock held.
+        # Not a ThreadPoolExecutor: its exit waits for its threads, even if an interruption left its lock held.
         threads = [
             threading.Thread(target=keep_outcome, args=given, daemon=True) for given in zip(futures, items, strict=True)
         ]
@@ -91,7 +91,7 @@ class TransactionGroup:
             Its cursor.
 
         Raises:
-            CancelledError: The group has ended; nothing is committed.
+            CancelledError: The group has ended. Nothing was committed.
         """
         self._require_running()
         with ExitStack() as stack:
@@ -105,27 +105,27 @@ class TransactionGroup:
                     self._require_running()
                     stack.close()
             except Exception:
-                # A canceled statement is a transient error, which would be tried again.
+                # A canceled statement raises a transient error, which the caller would retry.
                 self._require_running()
                 raise
             finally:
                 self._connections.discard(cursor.connection)
 
     def end(self) -> None:
-        """Let no transaction commit or begin anymore, and cancel the statements that run. Waits at most `GRACE`."""
+        """Prevent transactions from beginning or committing, and cancel running statements. Waits at most `GRACE`."""
         self._has_ended = True
         give_up = time.monotonic() + GRACE.total_seconds()
-        # A commit that has been sent cannot be taken back. Wait for it.
+        # A commit that was sent cannot be canceled. Wait for it.
         if self._lock.acquire(timeout=GRACE.total_seconds()):
             self._lock.release()
-        # Again and again: a thread may have been between two statements.
+        # Repeatedly: a thread may have been between two statements.
         while (connections := list(self._connections)) and time.monotonic() < give_up:
             for connection in connections:
                 with suppress(psycopg.Error):
                     connection.cancel_safe(timeout=GRACE.total_seconds())
             time.sleep(_CANCEL_EVERY.total_seconds())
         if self._connections:
-            log.warning("%d transactions did not end within %s. They do not commit.", len(self._connections), GRACE)
+            log.warning("Transactions are still running and will not commit: count=%d", len(self._connections))
 
     def _require_running(self) -> None:
         if self._has_ended:
