@@ -213,7 +213,7 @@ def _one_outage(scene: Scene, runs: dict[str, str], outage: Callable[[], Abstrac
     _fix(scene, runs)
     texts = scene.receiver.told(FAILING)[received:]
     starts = [text.split(":")[0] for text in texts]
-    _prove(starts == ["FAILED", "RECOVERED"], f"The receiver got {texts}.")
+    _prove(starts == ["CRITICAL FAILED", "RECOVERED"], f"The receiver got {texts}.")
     query = "select count(*), count(sent_at) from ops.alert_messages where id > %s and text like %s"
     ((stored, sent),) = scene.products.execute(query, [newest, f"%{FAILING}%"]).fetchall()
     _prove((stored, sent) == (2, 2), f"{sent} of {stored} messages are marked as sent.")
@@ -251,7 +251,7 @@ def _attempted(scene: Scene, newest: int) -> tuple[datetime, str]:
         select created_at, error from ops.alert_messages
         where id > %s and text like %s and sent_at is null and attempts > 0
     """
-    rows = scene.products.execute(query, [newest, f"FAILED: {FAILING}%"]).fetchall()
+    rows = scene.products.execute(query, [newest, f"CRITICAL FAILED: {FAILING}%"]).fetchall()
     if len(rows) != 1:
         msg = f"{len(rows)} messages are unsent after an attempt"
         raise NotYetError(msg)
@@ -292,7 +292,7 @@ def stopped_scheduler_is_reported_and_catches_up(scene: Scene) -> None:
     about = ("ohlcv.bars", CANDLES_DAG)
     texts = [text for text in receiver.told()[received:] if any(name in text for name in about)]
     starts = [text.split(":")[0] for text in texts]
-    _prove(starts == ["STALE", "RECOVERED"], f"The receiver got {texts}.")
+    _prove(starts == ["CRITICAL STALE", "RECOVERED"], f"The receiver got {texts}.")
 
 
 def _missed_runs(stack: Stack, stopped: datetime, started: datetime) -> int:

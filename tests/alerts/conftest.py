@@ -106,10 +106,12 @@ class AirflowRuns:
 
         ended = ended or datetime.now(UTC) - timedelta(minutes=5)
         start = ended - timedelta(minutes=1)
+        logical_date = next(self._logical_dates)
         with self.session() as session:
             run: DagRun = self._dag(dag_id, session).create_dagrun(
                 run_id=run_id,
-                logical_date=next(self._logical_dates),
+                logical_date=logical_date,
+                data_interval=(logical_date, logical_date + timedelta(hours=1)),
                 run_after=due or start - timedelta(minutes=1),
                 run_type=DagRunType(run_type),
                 triggered_by=DagRunTriggeredByType.TEST,

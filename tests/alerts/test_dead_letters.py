@@ -130,7 +130,7 @@ def test_database_that_is_down_fails_nothing_and_the_letter_is_in_the_log(monkey
     resolve(failed("r", "a", attempts=7))
     said = [item.getMessage() for item in caplog.records if item.levelno == logging.ERROR]
     assert len(said) == 2
-    assert "could not be written: PostgreSQL cannot be reached by connection ops_db" in said[0]
+    assert "was not written: PostgreSQL cannot be reached by connection ops_db" in said[0]
     assert "Table gone." in said[0]
     assert SECRET not in caplog.text
 
@@ -146,7 +146,7 @@ def test_ten_open_letters_are_an_alert(ops, caplog) -> None:
         record(failed(f"r{number}", "a"))
     assert alerts() == []
     record(failed("r9", "a", PermanentError("x")))
-    assert alerts() == ["DEAD LETTERS: 10 runs have failed and wait for a replay. depth=10 limit=10"]
+    assert alerts() == ["DEAD LETTERS: failed runs wait for a replay. depth=10 limit=10"]
 
 
 class TestCommand:
@@ -189,7 +189,7 @@ class TestCommand:
         record(failed("r1", "a"))
         record(failed("r2", "a"))
         assert main(["discard", "--id", "1", "99"]) == 1
-        assert capsys.readouterr() == ("1: settled\n", "99: there is no open letter with this id\n")
+        assert capsys.readouterr() == ("1: discarded\n", "99: no open letter has this id\n")
         assert letters(ops, "failed_task_ids") == [([], True), (["a"], False)]
         with pytest.raises(SystemExit):
             main(["discard"])

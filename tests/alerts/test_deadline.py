@@ -63,6 +63,8 @@ def missed(state: str) -> dict[str, Any]:
             "dag_id": "click_rollups",
             "dag_run_id": "scheduled__2026-11-16T01:00:00+00:00",
             "run_after": "2026-11-16T01:00:00Z",
+            "data_interval_start": "2026-11-15T00:00:00Z",
+            "data_interval_end": "2026-11-16T00:00:00Z",
             "state": state,
         },
         "deadline": {"id": "x", "deadline_time": datetime(2026, 11, 16, 2, tzinfo=UTC)},
@@ -81,7 +83,8 @@ def test_run_at_work_after_its_deadline_is_late(ops, state: str) -> None:
     )
     ((text,),) = ops.execute("select text from ops.alert_messages").fetchall()
     assert text.startswith(
-        "LATE: click_rollups has not finished by its deadline, 2026-11-16 02:00 UTC. "
+        "WARNING LATE: click_rollups (window 2026-11-15 00:00 to 2026-11-16 00:00 UTC) has not finished by its "
+        "deadline, 2026-11-16 02:00 UTC. "
         f"Run scheduled__2026-11-16T01:00:00+00:00, due 2026-11-16 01:00 UTC, is {state}. "
     )
 

@@ -307,7 +307,7 @@ def test_one_fresh_symbol_hides_no_symbols_that_are_behind(market) -> None:
     market.execute("update ohlcv.tasks set cursor = %s where symbol = 'S01'", [TODAY + timedelta(minutes=15)])
     found = of("ohlcv.bars", now)
     assert (found.state, found.newest, found.waiting_since) == (State.STALE, TODAY + timedelta(minutes=15), TODAY)
-    assert str(found.lag) == "19 of 20 symbols are behind: S02 15m, S03 15m, S04 15m and 16 more."
+    assert str(found.lag) == "19 of 20 symbols are behind: S02 15m, S03 15m, S04 15m, and 16 more."
     market.execute(
         "update ohlcv.tasks set cursor = %s where symbol <> 'S20' and timeframe = '15m'",
         [TODAY + timedelta(minutes=15)],

@@ -170,7 +170,7 @@ def test_database_that_is_down_is_logged_with_the_alert(monkeypatch, caplog) -> 
     notify(alert())
     said = [item.getMessage() for item in caplog.records if item.levelno == logging.ERROR]
     assert "STALE: table0" in said[0]
-    assert "could not be stored" in said[1]
+    assert "was not stored" in said[1]
     assert "secret-word" not in caplog.text
 
 
@@ -198,7 +198,7 @@ def test_address_of_the_receiver(connection: dict[str, Any], url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "said"), [(None, "alerts_webhook has no host"), ("https://chat:port/x", "alerts_webhook is no address")]
+    ("host", "said"), [(None, "alerts_webhook has no host"), ("https://chat:port/x", "alerts_webhook is no valid URL")]
 )
 def test_connection_without_a_host_is_named(host: str | None, said: str) -> None:
     with pytest.raises(PermanentError, match=said):
@@ -245,8 +245,8 @@ def failed_run(
     return {"dag": dag, "run_id": RUN, "dag_run": SimpleNamespace(**run), "ti": instance("finish")}
 
 
-BEGIN = "FAILED: job (window 2026-11-15 00:00 to 2026-11-16 00:00 UTC) failed at 2026-11-16 02:00 UTC."
-CLEAR = f"Fix the cause, then clear run {RUN}, due 2026-11-16 01:00 UTC."
+BEGIN = "CRITICAL FAILED: job (window 2026-11-15 00:00 to 2026-11-16 00:00 UTC) failed at 2026-11-16 02:00 UTC."
+CLEAR = f"Next step: fix the cause, then clear run {RUN}, due 2026-11-16 01:00 UTC."
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ CLEAR = f"Fix the cause, then clear run {RUN}, due 2026-11-16 01:00 UTC."
                 ("plan", -1): PermanentError("Connection 'market_db' is unknown. Create it in Airflow."),
                 ("finish", -1): PermanentError("A task of this run failed."),
             },
-            "Task plan failed and is not retried, the error is permanent: Connection 'market_db' is unknown.",
+            "Task plan failed with a permanent error, which is not retried: Connection 'market_db' is unknown.",
         ),
         (
             {"plan": "success", "work_0": "success", "work_1": "failed", "work_2": "failed", "finish": "success"},
@@ -269,7 +269,7 @@ CLEAR = f"Fix the cause, then clear run {RUN}, due 2026-11-16 01:00 UTC."
         (
             {"finish": "failed"},
             {("finish", -1): ValueError("row 42 of secret-word")},
-            "Task finish failed and is not retried, the error is permanent: ValueError (its text is in the log of the task).",  # noqa: E501
+            "Task finish failed with a permanent error, which is not retried: ValueError (its text is in the log of the task).",  # noqa: E501
         ),
     ],
 )
@@ -286,8 +286,8 @@ def test_failed_run_names_its_first_failed_task_and_the_reason(
 def test_failed_run_of_which_only_the_id_is_known_is_reported(ops) -> None:
     notify_failed(cast("Context", {"dag": SimpleNamespace(dag_id="job"), "run_id": RUN}))
     ((text,),) = ops.execute("select text from ops.alerts").fetchall()
-    assert text.startswith("FAILED: job failed at ")
-    assert text.endswith(f"UTC. Fix the cause, then clear run {RUN}. {LINK}")
+    assert text.startswith("CRITICAL FAILED: job failed at ")
+    assert text.endswith(f"UTC. Next step: fix the cause, then clear run {RUN}. {LINK}")
 
 
 def test_failed_run_is_reported_when_its_failure_cannot_be_read(ops) -> None:
@@ -295,13 +295,13 @@ def test_failed_run_is_reported_when_its_failure_cannot_be_read(ops) -> None:
     context["ti"].get_task_states = None
     notify_failed(context)
     ((text,),) = ops.execute("select text from ops.alerts").fetchall()
-    assert text == f"{BEGIN} Task finish failed; its log has the error. {CLEAR} {LINK}"
+    assert text == f"{BEGIN} Task finish failed. Its log has the error. {CLEAR} {LINK}"
 
 
 def test_failed_ohlcv_run_is_left_to_the_next_run_and_a_cleared_one_is_not(ops) -> None:
     for clears, next_step in (
-        (0, f"The next scheduled run does its work. Run: {RUN}, due"),
-        (1, "Fix the cause, then"),
+        (0, f"Next step: none if the next run succeeds, it includes the work of run {RUN}, due"),
+        (1, "Next step: fix the cause, then"),
     ):
         context = failed_run({"plan": "failed"}, {}, clear_number=clears)
         context["dag"].dag_id = "ohlcv_aggregation"
@@ -326,7 +326,7 @@ def test_secrets_backend_that_does_not_answer_is_not_taken_for_a_missing_webhook
     with pytest.raises(AggregatorError, match="MetastoreBackend failed"):
         deliver()
     assert unsent(ops) == [(0, None)]
-    assert "This alert is stored but could not be sent. The watch sends it later." in said(caplog)
+    assert "The alert is stored but was not sent. The watch sends it later." in said(caplog)
 
 
 def test_sending_holds_up_nobody_for_long() -> None:

@@ -116,7 +116,8 @@ def marked_run(request: pytest.FixtureRequest, airflow: AirflowRuns, airflow_api
 def test_run_marked_as_success_is_reported_as_marked(ops) -> None:
     watch.resolve_runs(open_alerts())
     assert messages(ops)[1].startswith(
-        "CLOSED: click_rollups. Run a was marked as success: Airflow did not do its work. Check its data. The alert "
+        "CLOSED: click_rollups has no open alert, but did not recover. Run a was marked as success: Airflow did not do "
+        "its work. Check its data. The alert "
     )
 
 
@@ -187,10 +188,11 @@ def test_failed_run_without_an_alert_gets_one_with_its_first_failed_task(ops, ai
     ((kind, subject, members, since),) = ops.execute("select kind, subject, members, since from ops.alerts").fetchall()
     assert (kind, subject, members, since) == ("failed", "click_rollups", ["a"], run.end_date)
     (text,) = messages(ops)
-    assert text.startswith("FAILED: click_rollups failed at ")
+    assert text.startswith("CRITICAL FAILED: click_rollups (window 2026-01-01 00:00 to 01:00 UTC) failed at ")
     assert (
-        "Task plan failed and is not retried, the error is permanent: Connection 'market_db' is unknown. Fix the "
-        "cause, then clear run a, due 2026-11-16 01:00 UTC. "
+        "Task plan failed with a permanent error, which is not retried: Connection 'market_db' is unknown. Billing "
+        "reads public.click_rollups at 02:00 UTC and misses these clicks. Next step: fix the cause, then clear run a, "
+        "due 2026-11-16 01:00 UTC. "
     ) in text
 
 
@@ -199,7 +201,7 @@ def test_many_failed_runs_without_an_alert_are_one_message_for_each_dag(ops, air
         airflow.run(f"{number}", "failed", run_type="backfill")
         airflow.run(f"{number}", "failed", dag_id="telemetry_daily", run_type="manual", clears=1)
     watch.raise_missing(open_alerts())
-    assert sorted(text.split()[1] for text in messages(ops)) == ["click_rollups", "telemetry_daily"]
+    assert sorted(text.split()[2] for text in messages(ops)) == ["click_rollups", "telemetry_daily"]
     assert [len(alert.members) for alert in open_alerts()] == [30, 30]
 
 
@@ -256,7 +258,8 @@ def test_late_run_without_an_alert_gets_one(ops, airflow) -> None:
     assert kinds(ops) == [("late", False)]
     (text,) = messages(ops)
     assert text.startswith(
-        f"LATE: click_rollups has not finished by its deadline, {deadline:%Y-%m-%d %H:%M} UTC. Run a"
+        "WARNING LATE: click_rollups (window 2026-01-01 00:00 to 01:00 UTC) has not finished by its deadline, "
+        f"{deadline:%Y-%m-%d %H:%M} UTC. Run a"
     )
 
 
@@ -286,7 +289,9 @@ def test_alert_lost_while_its_database_was_down_is_raised_when_it_is_back(
     watch.check(with_data=False)
     monkeypatch.setenv("AIRFLOW_CONN_OPS_DB", ops_database_url)
     watch.check(with_data=False)
-    assert [text.split(" failed at ")[0] for text in messages(ops)] == ["FAILED: click_rollups"]
+    assert [text.split(" failed at ")[0] for text in messages(ops)] == [
+        "CRITICAL FAILED: click_rollups (window 2026-01-01 00:00 to 01:00 UTC)"
+    ]
 
 
 def found(monkeypatch, state: State) -> None:
@@ -303,7 +308,9 @@ def test_stale_table_is_told_of_until_it_is_fresh(ops, monkeypatch) -> None:
     watch.watch_freshness(open_alerts())
     assert kinds(ops) == [("stale", True)]
     told, recovery = messages(ops)
-    assert told.startswith("STALE: public.click_rollups ends at 2026-11-16 02:00; clicks since then were due in it by ")
+    assert told.startswith(
+        "CRITICAL STALE: public.click_rollups ends at 2026-11-16 02:00; clicks since then were due in it by "
+    )
     assert recovery == "RECOVERED: public.click_rollups is fresh again. It was stale since 2026-11-17 04:00 UTC."
 
 
@@ -312,7 +319,7 @@ def test_stale_table_with_symbols_names_those_that_are_furthest_behind(ops, monk
     monkeypatch.setattr(freshness, "check", lambda: [Freshness(CLICKS, State.STALE, SINCE, SINCE, lag)])
     watch.watch_freshness(open_alerts())
     (told,) = messages(ops)
-    assert "1,234 of 5,000 symbols are behind: A 15m, B 1h, C 1d and 1,231 more." in told
+    assert "1,234 of 5,000 symbols are behind: A 15m, B 1h, C 1d, and 1,231 more." in told
 
 
 def at(text: str) -> datetime:
@@ -327,7 +334,7 @@ def at(text: str) -> datetime:
             "16 19:15",
             "16 19:15",
             "16 19:40",
-            "ohlcv.bars ends at 19:15; candles since then were due in it by 19:31, now it is 19:40 UTC. Is the sched",
+            "ohlcv.bars ends at 19:15; candles since then were due in it by 19:31, now it is 19:40 UTC. Readers ",
         ),
         (
             "ohlcv.candles",
@@ -336,7 +343,8 @@ def at(text: str) -> datetime:
             "16 08:01",
             (
                 "ohlcv.candles ends at 2026-11-12 08:00; candles since then were due by 2026-11-16 08:00, now it is "
-                "2026-11-16 08:01 UTC. Is the feed running?"
+                "2026-11-16 08:01 UTC. Readers of ohlcv.bars get outdated bars. Next step: check the feed that writes "
+                "ohlcv.candles. "
             ),
         ),
         (
@@ -346,7 +354,8 @@ def at(text: str) -> datetime:
             "14 04:00",
             (
                 "public.telemetry_daily ends at 2026-11-12 00:00; events since 2026-11-13 00:00 were due in it by "
-                "2026-11-14 02:00, now it is 2026-11-14 04:00 UTC. Is the scheduler running?"
+                "2026-11-14 02:00, now it is 2026-11-14 04:00 UTC. public.telemetry_daily lacks these events. Next "
+                "step: check that the scheduler is running and that telemetry_daily is not paused. "
             ),
         ),
     ],
@@ -356,7 +365,7 @@ def test_stale_text_says_when_the_data_ends_and_was_due(
 ) -> None:
     target = next(target for target in TARGETS if target.table == table)
     found = Freshness(target, State.STALE, at(newest), at(waiting_since))
-    assert stale(found, at(now)).startswith(f"STALE: {text}")
+    assert stale(found, at(now)).startswith(f"CRITICAL STALE: {text}")
 
 
 def test_stale_text_exists_for_every_target() -> None:
@@ -370,7 +379,7 @@ def test_stale_table_that_is_paused_is_settled_without_a_word(ops, monkeypatch) 
         watch.watch_freshness(open_alerts())
     assert kinds(ops) == [("stale", True)]
     (told,) = messages(ops)
-    assert told.startswith("STALE: ")
+    assert told.startswith("CRITICAL STALE: ")
 
 
 def test_table_of_which_nothing_is_known_is_not_told_of(ops, monkeypatch) -> None:
@@ -381,6 +390,7 @@ def test_table_of_which_nothing_is_known_is_not_told_of(ops, monkeypatch) -> Non
 
 
 def test_too_many_dead_letters_are_told_of_until_there_are_fewer(ops) -> None:
+    since = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
     insert = """
         insert into ops.dead_letters (type, attempts, dag_id, run_id, failed_task_ids)
         select 't', 1, 'd', n::text, '{}' from generate_series(1, %s) as n on conflict do nothing
@@ -396,7 +406,10 @@ def test_too_many_dead_letters_are_told_of_until_there_are_fewer(ops) -> None:
     watch.watch_dead_letters(open_alerts())
     assert kinds(ops) == [("dead_letters", True)]
     assert messages(ops) == [
-        "DEAD LETTERS: 10 runs failed and wait for a replay: python -m aggregator.alerts.dead_letters list",
+        (
+            "WARNING DEAD LETTERS: 10 failed runs of the analytics suite were not re-run, the oldest failed at "
+            f"{since}. Their tables lack data. Next step: list them with: python -m aggregator.alerts.dead_letters list"
+        ),
         "RECOVERED: fewer than 10 dead letters are open.",
     ]
 
@@ -421,8 +434,10 @@ def test_disabled_tasks_are_told_of_until_they_are_reset(ops, monkeypatch, datab
     watch.watch_disabled_tasks(open_alerts())
     assert kinds(ops) == [("task_disabled", True)]
     disabled, recovery = messages(ops)
-    assert disabled.startswith("DISABLED: S1 15m, S2 15m, S3 15m, S4 15m, S5 15m and 2 more: no bars are built ")
-    assert recovery == "RECOVERED: no OHLCV task is disabled any more."
+    assert disabled.startswith(
+        "CRITICAL DISABLED: OHLCV tasks S1 15m, S2 15m, S3 15m, S4 15m, S5 15m, and 2 more: disabled after repeated "
+    )
+    assert recovery == "RECOVERED: no OHLCV task is disabled."
 
 
 def test_a_look_goes_on_where_something_cannot_be_looked_at(monkeypatch, caplog, tmp_path) -> None:

@@ -215,7 +215,7 @@ with DAG("{dag_id}", schedule=schedule, params=days, default_args=arguments, on_
         ({"startDate": "2126-11-01"}, []),
         (
             {"startDate": "2026-11-01"},
-            ["Task plan failed and is not retried, the error is permanent: There are no hires. Fix the cause, "],
+            ["Task plan failed with a permanent error, which is not retried: There are no hires. Next step: fix the "],
         ),
     ],
 )

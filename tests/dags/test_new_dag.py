@@ -50,6 +50,7 @@ NEW_ENTRY = '''    "new_dag": DagFacts(
         schedule=_daily(_HOUR),
         deadline=_HOUR,
         writes=("public.nothing",),
+        impact="public.nothing lacks rows.",
     ),
 }
 """DAG id'''

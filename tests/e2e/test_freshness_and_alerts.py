@@ -44,9 +44,12 @@ def test_late_run_is_told_of_once_in_time_and_its_end_too(
     (text,) = receiver.wait_until_told("probe_late", 1)
     (run,) = stack.airflow.runs("probe_late")
     deadline = datetime.fromisoformat(run["run_after"]) + DEADLINE
-    assert text.startswith(f"LATE: probe_late has not finished by its deadline, {deadline:%Y-%m-%d %H:%M} UTC. Run ")
-    assert text.endswith(f"is running. {stack.airflow_url}/dags/probe_late/runs/{quoted(run['dag_run_id'])}")
-    query = "select sent_at from ops.alert_messages where text like 'LATE: probe_late%'"
+    assert text.startswith(
+        f"WARNING LATE: probe_late has not finished by its deadline, {deadline:%Y-%m-%d %H:%M} UTC. Run "
+    )
+    assert "is running. Next step: open the run " in text
+    assert text.endswith(f" {stack.airflow_url}/dags/probe_late/runs/{quoted(run['dag_run_id'])}")
+    query = "select sent_at from ops.alert_messages where text like 'WARNING LATE: probe_late%'"
     ((sent_at,),) = products.execute(query).fetchall()
     assert deadline < sent_at < deadline + SOON
 
@@ -61,10 +64,10 @@ def test_failed_run_is_told_of_once_not_as_late_and_its_mending_too(
 ) -> None:
     (text,) = receiver.wait_until_told("FAILED: probe_failed", 1)
     (run,) = stack.airflow.runs("probe_failed")
-    assert text.startswith("FAILED: probe_failed failed at ")
+    assert text.startswith("CRITICAL FAILED: probe_failed failed at ")
     assert (
-        "Task fail failed and is not retried, the error is permanent: The probe is not fixed. Fix the cause, then "
-        f"clear run {run['dag_run_id']}, due "
+        "Task fail failed with a permanent error, which is not retried: The probe is not fixed. Next step: fix the "
+        f"cause, then clear run {run['dag_run_id']}, due "
     ) in text
 
     deadline = datetime.fromisoformat(run["run_after"]) + DEADLINE
@@ -94,11 +97,11 @@ def test_stale_data_is_told_of_when_the_receiver_is_back_and_a_monitor_sees_it(
     assert monitored(stack) == (200, "fresh")
     with telemetry_of_last_week(products), receiver.failing():
         assert monitored(stack) == (503, "stale")
-        wait(lambda: refused(receiver, "STALE: public.telemetry_daily"), seconds=60)
+        wait(lambda: refused(receiver, "CRITICAL STALE: public.telemetry_daily"), seconds=60)
     # As from cron, beside the one that goes on.
     stack.run(sys.executable, "-m", "aggregator.alerts.watch", "--once")
     texts = receiver.wait_until_told("telemetry_daily", before + 2)[before:]
-    assert [text.split(":")[0] for text in texts] == ["STALE", "RECOVERED"]
+    assert [text.split(":")[0] for text in texts] == ["CRITICAL STALE", "RECOVERED"]
     assert monitored(stack) == (200, "fresh")
     assert alerts(products, "public.telemetry_daily") == [("stale", True)]
 

@@ -87,7 +87,7 @@ def test_cleared_run_of_every_dag_succeeds_again_changes_nothing_and_alerts_nobo
     # The sample's broken symbol is disabled at some time, and the probes are late, cleared runs or not.
     query = "select text from ops.alerts where id > %s and kind <> 'task_disabled' and subject not like 'probe%%'"
     assert products.execute(query, [newest_alert]).fetchall() == []
-    assert [text for text in receiver.told()[told:] if not re.search("^DISABLED|: probe_", text)] == []
+    assert [text for text in receiver.told()[told:] if not re.search("^CRITICAL DISABLED|: probe_", text)] == []
 
 
 def written(products: psycopg.Connection) -> dict[str, tuple[int, str]]:

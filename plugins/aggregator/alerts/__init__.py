@@ -1,1 +1,1 @@
-"""What somebody on call is told: late and failed runs, stale data, dead letters, disabled tasks (spec: alerts)."""
+"""Alerts about late and failed runs, stale data, dead letters, and disabled tasks."""

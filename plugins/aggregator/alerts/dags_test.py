@@ -1,4 +1,4 @@
-"""Makes ``airflow dags test`` work for a DAG that has a deadline (spec: alerts and health)."""
+"""A listener that lets ``airflow dags test`` run DAGs with a deadline."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ if TYPE_CHECKING:
 
 @hookimpl
 def on_dag_run_success(dag_run: DagRun) -> None:
-    """Remove the deadline from the in-memory DAG of ``airflow dags test``, right before Airflow would fail on it.
+    """Remove the deadline from the in-memory DAG of ``airflow dags test``, because Airflow would fail on it.
 
-    A serialized DAG from the database refers to its deadlines by id. ``DAG.test`` of 3.3.2 uses a copy that holds their
-    definitions instead, and then queries the database with such a definition as the id. The stored DAG is not changed:
-    a run that somebody starts has no deadline anyway.
+    A DAG from the database refers to its deadlines by id. ``DAG.test`` of Airflow 3.3.2 uses a copy that contains the
+    definitions, and queries the database with a definition as the id. The stored DAG keeps its deadline.
 
     Args:
-        dag_run: The run that has succeeded.
+        dag_run: The run that succeeded.
     """
     dag = getattr(dag_run, "dag", None)
     if dag and dag.deadline and not all(isinstance(alert, str) for alert in dag.deadline):

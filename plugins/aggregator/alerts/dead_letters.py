@@ -1,7 +1,7 @@
-"""Runs that failed after their retries, one row each in ``ops.dead_letters`` (spec: analytics suite, dead letters).
+"""Dead letters: runs that failed after their retries, one row each in ``ops.dead_letters``.
 
-The row is ``{type, scheduledFor, correlationId, error, attempts}`` of the queue's messages, in PostgreSQL's spelling.
-It is open until every task that failed has succeeded in a later try.
+A row has the fields of the former queue: type, scheduled_for, correlation_id, error, attempts. It is open until every
+failed task has succeeded in a later try.
 
     python -m aggregator.alerts.dead_letters list
     python -m aggregator.alerts.dead_letters replay [--id ID …]
@@ -30,21 +30,21 @@ log = logging.getLogger(__name__)
 CONNECTION = "ops_db"
 
 ALERT_DEPTH = 10
-"""Open letters from which on each new one is reported as an error (spec: a depth of 10 raises an alert)."""
+"""Number of open letters that raises an alert."""
 
 TIMEOUT = timedelta(seconds=30)
-"""The longest that a statement about letters may take: it holds up the end of a task."""
+"""Timeout of a statement. The end of a task waits for it."""
 
 
 def record(context: Context) -> None:
-    """Write the letter of a run that failed, or open it again. A database that is down is logged, and nothing else.
+    """Write the letter of a failed run, or reopen it. If the database is down, the letter is logged instead.
 
-    As the callback of a task it knows the error, and is not called where the task's process was killed. As the callback
-    of a DAG it is called for every run that failed, knows no error, and leaves what is written as it is. A manual run
-    with wrong params leaves no letter: a replay would fail again.
+    Airflow calls this as a callback of the task, with the error, unless the task was killed. Airflow also calls it as a
+    callback of the DAG, without the error, for every failed run; this keeps the error that was written before. A manual
+    run with wrong params has no letter, because a replay would fail again.
 
     Args:
-        context: Airflow's context of the task's or the run's callback.
+        context: Airflow's context of the callback.
     """
     task, run = context.get("ti"), context.get("dag_run")
     if run and failures.has_wrong_params(_failure(context), run.run_type):
@@ -58,18 +58,16 @@ def record(context: Context) -> None:
         "dag_id": dag_id,
         "run_id": context["run_id"],
         "failed_task_ids": [task.task_id] if task else [],
-        # To the callback of a run, Airflow says when the run has ended, and not when its task has.
+        # The callback of a run gets the end of the run, and not that of its task.
         "failed_at": (task and task.end_date) or (run and run.end_date),
     }
     try:
         ((depth,),) = _execute("alerts/queries/record_dead_letter.sql", letter)
     except AggregatorError as error:
-        log.error("The dead letter of this run could not be written: %s It says: %s", error, letter)  # noqa: TRY400
+        log.error("The dead letter of this run was not written: %s letter=%s", error, letter)  # noqa: TRY400
         return
     if depth >= ALERT_DEPTH:
-        log.error(
-            "DEAD LETTERS: %d runs have failed and wait for a replay. depth=%d limit=%d", depth, depth, ALERT_DEPTH
-        )
+        log.error("DEAD LETTERS: failed runs wait for a replay. depth=%d limit=%d", depth, ALERT_DEPTH)
 
 
 def _failure(context: Context) -> failures.Failure | None:
@@ -80,13 +78,13 @@ def _failure(context: Context) -> failures.Failure | None:
 
 
 def resolve(context: Context) -> None:
-    """Take a task that has succeeded off its run's letter. A database that is down is logged, and nothing else.
+    """Remove a task that succeeded from the letter of its run. If the database is down, the error is logged.
 
     Args:
         context: Airflow's context of the task's callback.
     """
     task = context["ti"]
-    # Whoever succeeds at the first try has no letter.
+    # A task that succeeds in its first try has no letter.
     if task.try_number == 1:
         return
     try:
@@ -95,11 +93,11 @@ def resolve(context: Context) -> None:
             {"dag_id": task.dag_id, "run_id": task.run_id, "task_id": task.task_id},
         )
     except AggregatorError as error:
-        log.error("The dead letter of this run, if it has one, could not be settled: %s", error)  # noqa: TRY400
+        log.error("The dead letter of this run, if it has one, was not resolved: %s", error)  # noqa: TRY400
 
 
 def _text(exception: object) -> str | None:
-    """What a letter says of an error; of one that is not ours only its class, as its text may hold anything."""
+    """The error in a letter. Of a foreign error only the class, because its text may contain secrets."""
     if not isinstance(exception, BaseException):
         return None
     name = type(exception).__name__
@@ -118,7 +116,7 @@ def show() -> int:
     Returns:
         0, the exit code.
     """
-    # Tasks import this module and print nothing.
+    # Tasks import this module, and do not need these.
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -133,23 +131,23 @@ def show() -> int:
     table.add_column("error", overflow="fold")
     for id_, type_, scheduled_for, dag_id, run_id, attempts, error in letters:
         due = f"\ndue {scheduled_for:%Y-%m-%d %H:%M}" if scheduled_for else ""
-        words = f"{dag_id}/{run_id}\n{error or 'Its process was killed.'}"
-        table.add_row(*map(Text, (str(id_), f"{type_}{due}", str(attempts), words)))
+        run = f"{dag_id}/{run_id}\n{error or 'Its process was killed.'}"
+        table.add_row(*map(Text, (str(id_), f"{type_}{due}", str(attempts), run)))
     Console().print(table)
-    print("Replay them: python -m aggregator.alerts.dead_letters replay [--id …]")
+    print("To replay them: python -m aggregator.alerts.dead_letters replay [--id ID …]")
     return 0
 
 
 def replay(ids: Sequence[int] | None) -> int:
-    """Clear the failed tasks of runs, so that Airflow's scheduler does them again.
+    """Clear the failed tasks of runs, so that Airflow re-runs them.
 
     Args:
-        ids: Of the letters; None for all open ones.
+        ids: Ids of letters; None for all open letters.
 
     Returns:
-        The exit code: 0, or 1 if one of the ids is not that of an open letter.
+        The exit code: 0, or 1 if an id is not that of an open letter.
     """
-    # A whole Airflow: seconds.
+    # The import takes seconds.
     from airflow.cli import cli_parser
 
     letters = _execute("alerts/queries/open_dead_letters.sql", {"ids": ids})
@@ -165,24 +163,24 @@ def replay(ids: Sequence[int] | None) -> int:
 
 
 def discard(ids: Sequence[int]) -> int:
-    """Settle letters whose runs shall not be done again.
+    """Resolve letters without a re-run.
 
     Args:
-        ids: Of the letters.
+        ids: Ids of letters.
 
     Returns:
-        The exit code: 0, or 1 if one of the ids is not that of an open letter.
+        The exit code: 0, or 1 if an id is not that of an open letter.
     """
     done = {id_ for (id_,) in _execute("alerts/queries/discard_dead_letters.sql", {"ids": ids})}
     for id_ in sorted(done):
-        print(f"{id_}: settled")
+        print(f"{id_}: discarded")
     return _report_unknown(ids, done)
 
 
 def _report_unknown(ids: Sequence[int] | None, known: set[int]) -> int:
     unknown = sorted(set(ids or ()) - known)
     for id_ in unknown:
-        print(f"{id_}: there is no open letter with this id", file=sys.stderr)
+        print(f"{id_}: no open letter has this id", file=sys.stderr)
     return 1 if unknown else 0
 
 
@@ -190,15 +188,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """List, replay or discard dead letters.
 
     Returns:
-        The exit code: 0, or 1 after an error, which is printed.
+        The exit code: 0, or 1 after an error. Errors are printed.
     """
-    parser = argparse.ArgumentParser(prog="python -m aggregator.alerts.dead_letters", description="Runs that failed.")
+    parser = argparse.ArgumentParser(
+        prog="python -m aggregator.alerts.dead_letters", description="Dead letters: failed runs."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="show the open letters")
-    again = commands.add_parser("replay", help="clear the failed tasks of the runs, so that they are done again")
-    again.add_argument("--id", type=int, nargs="+", help="of the letters; all of them if none is given")
-    settled = commands.add_parser("discard", help="settle letters whose runs shall not be done again")
-    settled.add_argument("--id", type=int, nargs="+", required=True, help="of the letters")
+    again = commands.add_parser("replay", help="clear the failed tasks of the runs, so that Airflow re-runs them")
+    again.add_argument("--id", type=int, nargs="+", help="ids of letters; without them, all open letters")
+    unwanted = commands.add_parser("discard", help="resolve letters without a re-run")
+    unwanted.add_argument("--id", type=int, nargs="+", required=True, help="ids of letters")
     given = parser.parse_args(arguments)
     try:
         if given.command == "list":

@@ -1,4 +1,4 @@
-"""Deadlines measured from when a run was due (spec: alerts; the reasons are in ``docs/adr/0009-alerts.md``)."""
+"""Deadlines, measured from the time a run was due. ``docs/adr/0009-alerts.md`` has the reasons."""
 
 from __future__ import annotations
 
@@ -22,39 +22,39 @@ _NEEDS_REQUIRED_KWARGS = tuple(int(part) for part in __version__.split(".")[:2])
 """Airflow 3.4 reads the parameters of ``_evaluate_with``, and warns about ``required_kwargs``."""
 
 UNFINISHED = {"queued", "running"}
-"""States of a run that is not over."""
+"""States of a run before its end."""
 
 
 class DagRunDue(BaseDeadlineReference):
-    """When a scheduled run was due: the end of its interval plus the schedule's offset.
+    """The time a scheduled run was due: the end of its data interval plus the schedule's offset.
 
-    Runs that somebody starts, and backfills, have no deadline. Nor has a run that is created after its deadline, once a
-    scheduler that was down is back, or at a first start: then the freshness of its data is what is watched.
+    Manual runs and backfills have no deadline. Runs that the scheduler creates after their deadline have none either,
+    for example after downtime. The freshness of their data is checked instead.
     """
 
     if _NEEDS_REQUIRED_KWARGS:
         required_kwargs = frozenset({"dag_id", "run_id"})
 
     def __init__(self, within: timedelta = timedelta()) -> None:
-        """Describe the reference.
+        """Create the reference.
 
         Args:
-            within: The deadline's interval, to know when it would have passed.
+            within: Time from the reference to the deadline.
         """
         self.within = within
 
     @property
     def reference_name(self) -> str:
-        """How the UI calls it: "Must complete within an hour of the time it is due"."""
+        """The name in the UI: "Must complete within an hour of the time it is due"."""
         return "the time it is due"
 
     def serialize_reference(self) -> dict[str, Any]:
-        """The arguments of this reference, for the serialized DAG."""
+        """The arguments of this reference, as the serialized DAG stores them."""
         return {**super().serialize_reference(), "within": self.within.total_seconds()}
 
     @classmethod
     def deserialize_reference(cls, reference_data: dict[str, Any]) -> Self:
-        """The reference that ``serialize_reference`` described."""
+        """Create a reference from the result of ``serialize_reference``."""
         return cls(timedelta(seconds=reference_data["within"]))
 
     def _evaluate_with(self, *, session: Session, dag_id: str, run_id: str) -> datetime | None:
@@ -71,32 +71,28 @@ class DagRunDue(BaseDeadlineReference):
 
 
 async def notify_late(context: Mapping[str, Any]) -> None:
-    """Tell that a run is at work after its deadline; Airflow's triggerer calls this.
+    """Raise an alert about a run that is unfinished after its deadline. Airflow's triggerer calls this.
 
-    A run that has failed was told of already: Airflow keeps its deadline all the same (issue 60927). One that has
-    succeeded meanwhile needs nobody.
+    A finished run raises none. Airflow also calls this for failed runs (https://github.com/apache/airflow/issues/60927),
+    which have an alert of their own.
 
     Args:
-        context: ``dag_run``, as the REST API shows it, and ``deadline`` with its ``deadline_time``.
+        context: ``dag_run`` as in the REST API, and ``deadline`` with its ``deadline_time``.
     """
     from asgiref.sync import sync_to_async
 
     if context["dag_run"]["state"] in UNFINISHED:
-        # Its own thread: whatever else the triggerer does goes on. It is the one in which Airflow can be asked for
-        # connections.
+        # In a thread, because the triggerer must not block, and connections can be read in threads only.
         await sync_to_async(notify, thread_sensitive=False)(_late(context))
 
 
 def _late(context: Mapping[str, Any]) -> Alert:
     run, deadline = context["dag_run"], _timestamp(context["deadline"]["deadline_time"])
     dag_id, run_id = run["dag_id"], run["dag_run_id"]
-    return Alert(
-        Kind.LATE,
-        dag_id,
-        deadline,
-        late(dag_id, run_id, _timestamp(run["run_after"]), run["state"], deadline),
-        (run_id,),
-    )
+    start, end = (run.get(f"data_interval_{edge}") for edge in ("start", "end"))
+    window = (_timestamp(start), _timestamp(end)) if start and end else (None, None)
+    text = late(dag_id, run_id, _timestamp(run["run_after"]), run["state"], deadline, window)
+    return Alert(Kind.LATE, dag_id, deadline, text, (run_id,))
 
 
 def _timestamp(value: datetime | str) -> datetime:
@@ -105,11 +101,11 @@ def _timestamp(value: datetime | str) -> datetime:
 
 
 def alert_after(within: timedelta, *, note: str | None = None) -> DeadlineAlert:
-    """What a DAG is given as its ``deadline``.
+    """The ``deadline`` argument of a DAG.
 
     Args:
-        within: The longest that a run may take, from when it is due.
-        note: Shown beside the deadline on the DAG's page.
+        within: Time from when a run is due to its deadline.
+        note: Text beside the deadline on the DAG's page.
     """
     reference = DagRunDue(within)
     return DeadlineAlert(reference=reference, interval=within, callback=AsyncCallback(notify_late), name=note)

@@ -1,6 +1,6 @@
-"""How old the newest data of every product may be: the only place (spec: alerts and health).
+"""Checks how old the newest data of every product is.
 
-No run has to exist: it is the tables that are looked at, so a scheduler that is down shows, too.
+The checks query the tables, not Airflow's runs. So they also find missing data while the scheduler is down.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from aggregator.core.catalog import CATALOG, deadline_of
 from aggregator.core.errors import AggregatorError, UnknownConnectionError
 from aggregator.core.paths import SQL
 from aggregator.core.settings import AnalyticsSettings, OhlcvSettings
+from aggregator.core.text import listed
 
 log = logging.getLogger(__name__)
 
 QUERY_TIMEOUT = timedelta(seconds=5)
-"""The longest that a statement may take; a database that takes longer cannot be judged."""
+"""Timeout of a query. The state of a table whose query takes longer is unknown."""
 
 MAX_NAMES = 3
-"""Symbols that are behind and are named, those that wait longest first."""
+"""Symbols that are named of those that are behind."""
 
 _ANALYTICS = "analytics_db"
 _MARKET = "market_db"
@@ -32,15 +33,15 @@ _MARKET = "market_db"
 
 @dataclass(frozen=True)
 class Target:
-    """A table whose data has to be fresh: written by a DAG, or by a feed that a DAG reads.
+    """A table whose freshness is checked.
 
     Attributes:
-        table: As ``schema.table``.
-        dag_id: Who writes or reads it.
+        table: ``schema.table``; a note in brackets may follow.
+        dag_id: The DAG that writes the table, or that reads it if a feed writes it.
         conn_id: Connection of its database.
-        sql: File of the query that says up to when it has data, and since when its source has had some that it has not.
-        due: Time from the start of a window to the moment at which the window's run is due, at most; None for a feed.
-        source: What its rows are made of.
+        sql: Query that returns the end of the stored data, and the start of the first window that is missing.
+        due: Longest time from the start of a window to the time its run is due; None for a feed.
+        source: What the rows are made of.
     """
 
     table: str
@@ -52,7 +53,7 @@ class Target:
 
     @property
     def max_age(self) -> timedelta:
-        """How long data may wait: until the deadline of the run that has to take it; of a feed, as the setting says."""
+        """How old the start of the first missing window may be; for a feed, ``CANDLE_MAX_AGE_HOURS``."""
         if self.due is None:
             return timedelta(hours=OhlcvSettings.load().candle_max_age_hours)
         return self.due + deadline_of(self.dag_id)
@@ -70,11 +71,15 @@ TARGETS = tuple(
     for dag_id, facts in CATALOG.items()
     for rule in facts.freshness
 )
-"""Every table whose freshness the catalog says how to check."""
+"""The tables of all freshness rules in the catalog."""
 
 
 class State(StrEnum):
-    """What is known of a target."""
+    """State of a table.
+
+    ``empty`` has no data yet. ``paused`` needs no new data, because its DAGs are paused. ``unused`` has no connection.
+    Of an ``unknown`` table, the database or the secrets backend did not respond.
+    """
 
     FRESH = "fresh"
     STALE = "stale"
@@ -86,12 +91,12 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Lag:
-    """How many symbols of a target are behind.
+    """How many symbols of a table are behind.
 
     Attributes:
-        behind: Symbols that have waited for longer than the target's limit.
-        symbols: All that count.
-        worst: Names of those that wait longest, `MAX_NAMES` at most.
+        behind: Number of symbols whose data is older than the limit.
+        symbols: Number of checked symbols.
+        worst: Those with the oldest data, at most ``MAX_NAMES``.
     """
 
     behind: int
@@ -99,25 +104,24 @@ class Lag:
     worst: tuple[str, ...]
 
     def __str__(self) -> str:
-        """One sentence for a person."""
+        """One sentence for an alert."""
         if not self.behind:
             return f"None of {self.symbols:,} symbols is behind."
-        more = f" and {self.behind - len(self.worst):,} more" if self.behind > len(self.worst) else ""
-        return f"{self.behind:,} of {self.symbols:,} symbols are behind: {', '.join(self.worst)}{more}."
+        names = listed(self.worst, MAX_NAMES, of=self.behind)
+        return f"{self.behind:,} of {self.symbols:,} symbols are behind: {names}."
 
 
 @dataclass(frozen=True)
 class Freshness:
-    """How fresh a target is.
+    """Result of the check of a table.
 
     Attributes:
-        target: Which.
-        state: Whether that is good: ``empty`` has no data yet, ``paused`` is not to have any now, ``unused`` has no
-            connection, and of ``unknown`` its database, or what Airflow keeps connections in, does not answer.
-        newest: Up to when it has data.
-        waiting_since: Start of the first window that it should have and has not; None if there is none. Of a target
-            with symbols: since when more of them than `OHLCV_MAX_BEHIND_PERCENT` wait; None if no more do.
-        lag: How many symbols are behind; None for a target without symbols.
+        target: The table.
+        state: Its state.
+        newest: End of its data.
+        waiting_since: Start of the first missing window; None if none is missing. For a table with symbols, the time
+            since when more than ``OHLCV_MAX_BEHIND_PERCENT`` of them are behind; None while fewer are.
+        lag: How many symbols are behind; None for a table without symbols.
     """
 
     target: Target
@@ -128,14 +132,14 @@ class Freshness:
 
 
 def check(now: datetime | None = None) -> list[Freshness]:
-    """Look at every target, all at once.
+    """Check all tables in parallel.
 
     Args:
-        now: The moment to judge by; None for the present one.
+        now: Time of the check; None for the current time.
     """
-    moment = now or datetime.now(UTC)
+    time = now or datetime.now(UTC)
     with ThreadPoolExecutor(len(TARGETS), thread_name_prefix="freshness") as threads:
-        return list(threads.map(lambda target: _check(target, moment), TARGETS))
+        return list(threads.map(lambda target: _check(target, time), TARGETS))
 
 
 def _check(target: Target, now: datetime) -> Freshness:
@@ -147,7 +151,7 @@ def _check(target: Target, now: datetime) -> Freshness:
     except UnknownConnectionError:
         return Freshness(target, State.UNUSED)
     except AggregatorError as error:
-        log.warning("It is not known how fresh %s is: %s", target.table, error)
+        log.warning("Freshness check failed. table=%s state=unknown: %s", target.table, error)
         return Freshness(target, State.UNKNOWN)
     if newest is None:
         return Freshness(target, State.EMPTY)

@@ -1,38 +1,41 @@
-"""Texts of alerts: kind, DAG and window, since when, the reason, the next step, a link."""
+"""The texts of alerts: severity and kind, DAG and window, start, consequence, next step, link."""
 
 from __future__ import annotations
 
-from datetime import UTC
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from aggregator.core.catalog import CATALOG
-from aggregator.core.text import run_link
+from aggregator.core.text import listed, run_link
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from datetime import datetime
+    from collections.abc import Mapping, Sequence
 
     from aggregator.alerts.freshness import Freshness
     from aggregator.alerts.store import OpenAlert
     from aggregator.core.failures import Failure
 
+Window = tuple[datetime | None, datetime | None]
+"""Start and end of a run's data interval; a run of a DAG without data intervals has none."""
 
-def minute(moment: datetime) -> str:
-    """A timestamp as people read it, in UTC."""
-    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+MAX_NAMES = 5
+"""Disabled tasks that a text names."""
 
 
-def minutes(*moments: datetime) -> list[str]:
-    """Timestamps as people read them, in UTC: without the day if all are of the same day.
+def minute(time: datetime) -> str:
+    """A timestamp to the minute, in UTC."""
+    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
-    The text says ``UTC`` once.
+
+def minutes(*times: datetime) -> list[str]:
+    """Timestamps to the minute, in UTC but without ``UTC``, and without the date if all have the same date.
 
     Args:
-        moments: The timestamps.
+        times: The timestamps.
     """
-    same_day = len({moment.astimezone(UTC).date() for moment in moments}) == 1
-    return [f"{moment.astimezone(UTC):{'%H:%M' if same_day else '%Y-%m-%d %H:%M'}}" for moment in moments]
+    same_day = len({time.astimezone(UTC).date() for time in times}) == 1
+    return [f"{time.astimezone(UTC):{'%H:%M' if same_day else '%Y-%m-%d %H:%M'}}" for time in times]
 
 
 def failed(dag_id: str, run_id: str, run: Any, failure: Failure | None, since: datetime) -> str:
@@ -41,57 +44,105 @@ def failed(dag_id: str, run_id: str, run: Any, failure: Failure | None, since: d
     Args:
         dag_id: The DAG.
         run_id: The run.
-        run: The run as Airflow's API or database has it; None if nothing more is known of it.
-        failure: Its first failed task; None if it is not known.
+        run: The run from Airflow's API or database; None if only its id is known.
+        failure: Its first failed task; None if unknown.
         since: When the run failed.
     """
-    next_step = "The next scheduled run does its work." if redone_by_next(dag_id, run) else "Fix the cause, then clear"
-    due = f", due {minute(run.run_after)}" if run else ""
-    return " ".join(
-        [
-            f"FAILED: {dag_id}{_window(run)} failed at {minute(since)}.",
-            *([_reason(failure)] if failure else []),
-            f"{next_step} Run: {run_id}{due}." if next_step.endswith(".") else f"{next_step} run {run_id}{due}.",
-            run_link(dag_id, run_id),
-        ]
+    name = f"{run_id}, due {minute(run.run_after)}" if run else run_id
+    if redone_by_next(dag_id, run):
+        severity, next_step = (
+            "WARNING",
+            f"Next step: none if the next run succeeds, it includes the work of run {name}.",
+        )
+    else:
+        severity, next_step = "CRITICAL", f"Next step: fix the cause, then clear run {name}."
+    window = (run.data_interval_start, run.data_interval_end) if run else (None, None)
+    return _joined(
+        f"{severity} FAILED: {dag_id}{_window(window)} failed at {minute(since)}.",
+        _reason(failure) if failure else None,
+        _impact(dag_id),
+        next_step,
+        run_link(dag_id, run_id),
     )
 
 
-def late(dag_id: str, run_id: str, due: datetime, state: str, deadline: datetime) -> str:
+def late(dag_id: str, run_id: str, due: datetime, state: str, deadline: datetime, window: Window) -> str:
     """The text of an alert about a late run.
 
     Args:
         dag_id: The DAG.
         run_id: The run.
         due: When the run was due.
-        state: Its state.
-        deadline: By when it should have finished.
+        state: Its state, ``queued`` or ``running``.
+        deadline: When it should have finished.
+        window: Its data interval.
     """
-    text = f"LATE: {dag_id} has not finished by its deadline, {minute(deadline)}."
-    return f"{text} Run {run_id}, due {minute(due)}, is {state}. {run_link(dag_id, run_id)}"
+    return _joined(
+        f"WARNING LATE: {dag_id}{_window(window)} has not finished by its deadline, {minute(deadline)}.",
+        f"Run {run_id}, due {minute(due)}, is {state}.",
+        _impact(dag_id),
+        "Next step: open the run and read the log of its unfinished task.",
+        "If no task is running, check the scheduler and the workers.",
+        run_link(dag_id, run_id),
+    )
 
 
 def stale(found: Freshness, now: datetime) -> str:
     """The text of an alert about stale data.
 
     Args:
-        found: The table, which has data and waits for more.
-        now: The time of the check.
+        found: The table. It has data, and newer data is missing.
+        now: When it was checked.
     """
     target, newest, waiting_since = found.target, found.newest or now, found.waiting_since or now
     ends, since, by, at = minutes(newest, waiting_since, waiting_since + (target.due or target.max_age), now)
     due = f"{target.source} since {'then' if since == ends else since} were due"
-    sentences = [
-        f"STALE: {target.table} ends at {ends}; {due}{' in it' if target.due else ''} by {by}, now it is {at} UTC.",
-        *([str(found.lag)] if found.lag else []),
-        f"Is the {'scheduler' if target.due else 'feed'} running?",
+    return _joined(
+        f"CRITICAL STALE: {target.table} ends at {ends}; {due}{' in it' if target.due else ''} by {by}, "
+        f"now it is {at} UTC.",
+        str(found.lag) if found.lag else None,
+        _impact(target.dag_id),
+        f"Next step: check that the scheduler is running and that {target.dag_id} is not paused."
+        if target.due
+        else f"Next step: check the feed that writes {target.table}.",
         run_link(target.dag_id),
-    ]
-    return " ".join(sentences)
+    )
+
+
+def dead_letters(depth: int, since: datetime) -> str:
+    """The text of an alert about dead letters.
+
+    Args:
+        depth: How many are open.
+        since: When the oldest failed.
+    """
+    return _joined(
+        f"WARNING DEAD LETTERS: {depth} failed runs of the analytics suite were not re-run, the oldest failed at "
+        f"{minute(since)}.",
+        "Their tables lack data.",
+        "Next step: list them with: python -m aggregator.alerts.dead_letters list",
+    )
+
+
+def disabled(tasks: Sequence[str], since: datetime) -> str:
+    """The text of an alert about disabled OHLCV tasks.
+
+    Args:
+        tasks: Symbol and timeframe of each.
+        since: When the last one was disabled.
+    """
+    return _joined(
+        f"CRITICAL DISABLED: OHLCV tasks {listed(tasks, MAX_NAMES)}: disabled after repeated permanent errors, the "
+        f"last at {minute(since)}.",
+        "No bars are built for them.",
+        "Next step: read their errors in ops.ops_issues, correct the candles, then run: "
+        "python -m aggregator.ohlcv reset",
+        run_link("ohlcv_aggregation"),
+    )
 
 
 class Outcome(StrEnum):
-    """How a run ended that an alert was about."""
+    """How a run with an alert ended."""
 
     SUCCEEDED = "succeeded"
     MARKED = "marked"
@@ -101,67 +152,71 @@ class Outcome(StrEnum):
 
 
 _OUTCOMES = {
-    Outcome.SUCCEEDED: ("{} succeeded.", "{} succeeded."),
+    Outcome.SUCCEEDED: ("Run {} succeeded.", "{} runs succeeded."),
     Outcome.MARKED: (
-        "{} was marked as success: Airflow did not do its work. Check its data.",
-        "{} were marked as success: Airflow did not do their work. Check their data.",
+        "Run {} was marked as success: Airflow did not do its work. Check its data.",
+        "{} runs were marked as success: Airflow did not do their work. Check their data.",
     ),
-    Outcome.REDONE: ("A later run did the work of {}.", "Later runs did the work of {}."),
-    Outcome.FAILED: ("{} failed.", "{} failed."),
-    Outcome.DELETED: ("{} was deleted.", "{} were deleted."),
+    Outcome.REDONE: ("A later run did the work of run {}.", "Later runs did the work of {} runs."),
+    Outcome.FAILED: ("Run {} failed.", "{} runs failed."),
+    Outcome.DELETED: ("Run {} was deleted.", "{} runs were deleted."),
 }
-"""What a text says of one run, and of several."""
+"""The sentence about one run, and about several."""
 
 
-def recovered(alert: OpenAlert, ended: Mapping[str, Outcome]) -> str | None:
+def recovered(alert: OpenAlert, outcomes: Mapping[str, Outcome]) -> str | None:
     """The text of the recovery of late or failed runs.
 
     Args:
         alert: The alert about them.
-        ended: How each run ended.
+        outcomes: How each run ended, by run id.
 
     Returns:
-        The text; None if there is nothing to report, because all runs were deleted, or failed and have another alert.
+        The text; None if no run succeeded, because all were deleted, or failed and have another alert.
     """
-    runs = {outcome: [run_id for run_id in ended if ended[run_id] is outcome] for outcome in Outcome}
+    runs = {outcome: [run_id for run_id in outcomes if outcomes[run_id] is outcome] for outcome in Outcome}
     if runs[Outcome.SUCCEEDED] or runs[Outcome.REDONE]:
-        what = "is no longer late." if alert.kind == "late" else "has recovered."
-        begin = f"RECOVERED: {alert.subject} {what}"
+        state = "is no longer late." if alert.kind == "late" else "has recovered."
+        start = f"RECOVERED: {alert.subject} {state}"
     elif runs[Outcome.MARKED]:
-        begin = f"CLOSED: {alert.subject}."
+        start = f"CLOSED: {alert.subject} has no open alert, but did not recover."
     else:
         return None
-    sentences = []
-    for outcome, (one, several) in _OUTCOMES.items():
-        ids = runs[outcome]
-        if ids:
-            text = one.format(f"Run {ids[0]}") if len(ids) == 1 else several.format(f"{len(ids)} runs")
-            sentences.append(text.replace(" of Run ", " of run "))
-    since = f"The alert was open since {minute(alert.since)}."
-    return " ".join([begin, *sentences, since, run_link(alert.subject, alert.members[-1])])
-
-
-def redone_by_next(dag_id: str, run: Any) -> bool:
-    """Whether the next scheduled run of the DAG does what this one has not done.
-
-    It does not for a rebuild, a backfill and a run that was cleared: those process what they are started for.
-
-    Args:
-        dag_id: The DAG.
-        run: The run as Airflow's API or database has it; None if nothing is known of it.
-    """
-    facts = CATALOG.get(dag_id)
-    return (
-        facts is not None
-        and facts.catches_up
-        and run is not None
-        and run.run_type == "scheduled"
-        and not run.clear_number
+    return _joined(
+        start,
+        *(
+            one.format(runs[outcome][0]) if len(runs[outcome]) == 1 else several.format(len(runs[outcome]))
+            for outcome, (one, several) in _OUTCOMES.items()
+            if runs[outcome]
+        ),
+        f"The alert was open since {minute(alert.since)}.",
+        run_link(alert.subject, alert.members[-1]),
     )
 
 
-def _window(run: Any) -> str:
-    start, end = (run.data_interval_start, run.data_interval_end) if run else (None, None)
+def redone_by_next(dag_id: str, run: Any) -> bool:
+    """Whether the next scheduled run of the DAG includes the work of this one.
+
+    Rebuilds, backfills and cleared runs process what they were started for, so no other run does their work.
+
+    Args:
+        dag_id: The DAG.
+        run: The run from Airflow's API or database; None if only its id is known.
+    """
+    facts = CATALOG.get(dag_id)
+    return bool(facts and facts.catches_up and run and run.run_type == "scheduled" and not run.clear_number)
+
+
+def _joined(*sentences: str | None) -> str:
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _impact(dag_id: str) -> str | None:
+    return CATALOG[dag_id].impact if dag_id in CATALOG else None
+
+
+def _window(window: Window) -> str:
+    start, end = window
     if start is None or end is None or start == end:
         return ""
     first, last = minutes(start, end)
@@ -172,8 +227,8 @@ def _window(run: Any) -> str:
 def _reason(failure: Failure) -> str:
     more = f" ({failure.instances} instances)" if failure.instances > 1 else ""
     if not failure.read:
-        return f"Task {failure.task_id} failed; its log has the error."
+        return f"Task {failure.task_id} failed. Its log has the error."
     if failure.reason is None:
         return f"Task {failure.task_id}{more} ended without an error, as after a kill."
-    retries = f"after try {failure.tries}" if failure.transient else "and is not retried, the error is permanent"
-    return f"Task {failure.task_id}{more} failed {retries}: {failure.reason}"
+    how = f"after try {failure.tries}" if failure.transient else "with a permanent error, which is not retried"
+    return f"Task {failure.task_id}{more} failed {how}: {failure.reason}"

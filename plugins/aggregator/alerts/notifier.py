@@ -1,6 +1,7 @@
-"""Tells somebody on call: the row first, then a POST to the connection ``alerts_webhook`` if there is one.
+"""Stores alerts, and sends their messages to the connection ``alerts_webhook`` if it exists.
 
-Tasks do not send: the DAG processor (failed runs), the triggerer (late runs) and ``aggregator.alerts.watch`` do.
+The DAG processor sends alerts about failed runs, the triggerer those about late runs, ``aggregator.alerts.watch`` all
+others. Tasks send none, so no task waits for the receiver.
 """
 
 from __future__ import annotations
@@ -22,51 +23,51 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 WEBHOOK = "alerts_webhook"
-"""Connection of the receiver: a Slack incoming webhook, or one that takes the same JSON."""
+"""Connection of the receiver: a Slack incoming webhook, or a server that accepts the same JSON."""
 
 HTTP_TIMEOUT = (3.0, 5.0)
-"""Seconds for the connection and for the answer."""
+"""Timeouts in seconds: to connect, and to read the response."""
 
 _SENT = range(200, 300)
 
 
 def notify_failed(context: Context) -> None:
-    """Raise an alert about a failed run: the ``on_failure_callback`` of every DAG.
+    """Raise an alert about a failed run. This is the ``on_failure_callback`` of every DAG.
 
-    Airflow calls it once for each run that ends as failed, after the last retry, whichever task failed or was killed.
-    Wrong params of a manual run raise none: the error of the task is for the person who gave them.
+    Airflow calls it once for each failed run, after the last retry, also if a task was killed. A manual run with wrong
+    params raises no alert: the error of its task informs the user who started it.
 
     Args:
-        context: Airflow's context of the run's callback. Of a run whose tasks are not known any more it holds only the
-            DAG and the run's id.
+        context: Airflow's context of the callback. If the DAG no longer contains the run's tasks, it has only the DAG
+            and the run id.
     """
     dag_id, run_id, run = context["dag"].dag_id, context["run_id"], context.get("dag_run")
     failure = failures.of_run(context)
     if run and failure and not failure.read:
         failure = _failure_in_database(run) or failure
     if run and failures.has_wrong_params(failure, run.run_type):
-        log.info("dag=%s run=%s: the params are wrong, which raises no alert", dag_id, run_id)
+        log.info("No alert: a manual run has wrong params. dag=%s run=%s", dag_id, run_id)
         return
     since = (run and run.end_date) or datetime.now(UTC)
     notify(Alert(Kind.FAILED, dag_id, since, failed(dag_id, run_id, run, failure, since), (run_id,)))
 
 
 def _failure_in_database(run: Any) -> failures.Failure | None:
-    """The failure as Airflow's database has it: ``airflow dags test`` has no supervisor that the callback could ask."""
+    """Read the failure from Airflow's database: ``airflow dags test`` has no supervisor for the callback's requests."""
     from aggregator.alerts import runs
 
     try:
         return runs.failure_of(run)
-    except Exception as error:  # noqa: BLE001 - the alert has to go out all the same
-        log.warning("The reason of the failure could not be read: %s", type(error).__name__)
+    except Exception as error:  # noqa: BLE001 - the alert is sent without the reason
+        log.warning("The reason of the failure was not read. The alert has none. error=%s", type(error).__name__)
         return None
 
 
 def notify(alert: Alert) -> None:
-    """Raise an alert and try to send it at once.
+    """Raise an alert and try to send it immediately.
 
-    If the database is down, the error is logged. ``aggregator.alerts.watch`` raises the alert later: it finds the
-    failed and late runs that have none.
+    Errors are logged. ``aggregator.alerts.watch`` raises the alert later if it was not stored, and sends it later if it
+    was not sent.
 
     Args:
         alert: The alert.
@@ -75,26 +76,25 @@ def notify(alert: Alert) -> None:
     try:
         raise_alert(alert)
     except AggregatorError as error:
-        log.error("This alert could not be stored. The watch raises it later. %s", error)  # noqa: TRY400
+        log.error("The alert was not stored. The watch raises it later. %s", error)  # noqa: TRY400
         return
     try:
         deliver()
     except AggregatorError as error:
-        log.error("This alert is stored but could not be sent. The watch sends it later. %s", error)  # noqa: TRY400
+        log.error("The alert is stored but was not sent. The watch sends it later. %s", error)  # noqa: TRY400
 
 
 def deliver() -> int:
-    """Send the messages that are due, until one cannot be sent.
+    """Send due messages, until one is not accepted.
 
-    A message is marked in the transaction that keeps others from sending it, after the receiver has accepted it. It is
-    sent twice only if that mark is lost, because the process or the database dies in between.
+    The transaction locks the message, so no other process sends it. It marks the message as sent after the receiver
+    accepted it. A message is sent twice only if the process or the database dies between the two.
 
     Returns:
-        How many were sent; 0 without the connection ``alerts_webhook``.
+        How many messages were sent; 0 without the connection ``alerts_webhook``.
 
     Raises:
-        AggregatorError: The messages could not be read or marked, or nobody knows whether there is a connection because
-            the secrets backend does not answer.
+        AggregatorError: The messages were not read or marked, or the secrets backend did not respond.
     """
     sent = 0
     if (url := _url()) is None:
@@ -105,12 +105,16 @@ def deliver() -> int:
         with hook().transaction(timeout=TIMEOUT, application_name="aggregator/alerts") as cursor:
             message = cursor.execute(next_message).fetchone()
             if message is None:
+                if sent:
+                    log.info("Alert messages sent. sent=%d", sent)
                 return sent
             id_, text = message
             error = _post(url, text)
             cursor.execute(note_attempt, {"id": id_, "error": error})
         if error:
-            log.warning("Alert message %d could not be sent: %s. It is tried again later.", id_, error)
+            log.warning(
+                "An alert message was not sent. It is retried later. message=%d sent=%d error=%s", id_, sent, error
+            )
             return sent
         sent += 1
 
@@ -123,29 +127,29 @@ def _url() -> str | None:
     except UnknownConnectionError:
         return None
     url = webhook_url(connection)
-    # A library that logs at the level of debugging would write it down.
+    # At DEBUG, libraries log the URL.
     mask_secret(url)
     mask_secret(url.split("/", 3)[-1])
     return url
 
 
 def webhook_url(connection: Connection) -> str:
-    """The address to which alerts are sent.
+    """The URL of the receiver.
 
     Args:
-        connection: Host with or without ``https://``, port, and the path as the password, where nobody sees it. Of a
-            connection given as a URI, ``https://host/path``, Airflow makes type, host and schema.
+        connection: Host with or without ``https://``, port, and the path as the password. Airflow parses a connection
+            that is given as a URI, ``https://host/path``, into type, host and schema.
 
     Returns:
-        The address: a secret, as whoever has it may write to the channel.
+        The URL. It is a secret: it allows to write to the channel.
 
     Raises:
-        PermanentError: The connection has no host, or one that is none.
+        PermanentError: The connection has no host, or an invalid one.
     """
     import httpx
 
     if not connection.host:
-        msg = f"The connection {WEBHOOK} has no host: alerts are stored and not sent. Set its host and its password."
+        msg = f"The connection {WEBHOOK} has no host. Alerts are stored and not sent. Set its host and its password."
         raise PermanentError(msg)
     protocols = {"http", "https"}
     schema, path = connection.schema or "", (connection.password or "").strip()
@@ -156,24 +160,24 @@ def webhook_url(connection: Connection) -> str:
         url = httpx.URL(host)
         base = url.copy_with(port=connection.port or url.port)
     except httpx.InvalidURL:
-        msg = f"The host of the connection {WEBHOOK} is no address: alerts are stored and not sent. Correct it."
+        msg = f"The host of the connection {WEBHOOK} is no valid URL. Alerts are stored and not sent. Correct the host."
         raise PermanentError(msg) from None
     return f"{str(base).rstrip('/')}/{path.lstrip('/')}"
 
 
 def _post(url: str, text: str) -> str | None:
-    """Why the receiver did not accept a message: a status or the class of an error, whose text may hold the URL."""
+    """Send a message. Returns why it was not accepted: a status, or the class of an error, whose text has the URL."""
     import requests
 
     from aggregator.n8n.responses import STARTING_UP
 
     body = {"text": html.escape(text, quote=False)}
     try:
-        # Without its body, which a receiver may send for as long as it likes, and without following redirects.
+        # The body is not read, because a receiver could send it without end.
         with requests.post(url, json=body, timeout=HTTP_TIMEOUT, allow_redirects=False, stream=True) as response:
             if response.status_code not in _SENT:
                 return f"HTTP {response.status_code}"
-            # The only body that is read: an n8n that starts answers 200, and does not take the message.
+            # An n8n that is starting responds with 200 and this body, and does not process the message.
             if response.headers.get("Content-Length") == str(len(STARTING_UP)):
                 return (
                     STARTING_UP if next(response.iter_content(len(STARTING_UP)), b"") == STARTING_UP.encode() else None

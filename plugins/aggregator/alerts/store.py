@@ -1,4 +1,4 @@
-"""Alerts as rows of ``ops.alerts``, each with the messages about it in ``ops.alert_messages``: written before sent."""
+"""Alerts in ``ops.alerts``, and their outbox ``ops.alert_messages``. Both are written before a message is sent."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 CONNECTION = "ops_db"
 
 TIMEOUT = timedelta(seconds=30)
-"""The longest that a statement about alerts may take."""
+"""Timeout of a statement."""
 
 
 class Kind(StrEnum):
-    """What an alert is about."""
+    """Kind of an alert."""
 
     LATE = "late"
     FAILED = "failed"
@@ -31,14 +31,14 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Alert:
-    """Something that somebody on call has to know.
+    """An alert to raise.
 
     Attributes:
-        kind: What it is about.
-        subject: The DAG, or the table or list. Only one alert is open for a kind and a subject.
-        since: When it began.
-        text: What is told; without secrets or values of rows.
-        members: Runs of the DAG, or tasks, that are affected.
+        kind: Its kind.
+        subject: The DAG or table. At most one alert is open for a kind and a subject.
+        since: When the problem started.
+        text: The message, without secrets and without values of rows.
+        members: Affected runs of the DAG, or affected tasks.
     """
 
     kind: Kind
@@ -50,13 +50,13 @@ class Alert:
 
 @dataclass(frozen=True)
 class OpenAlert:
-    """An alert that is not settled.
+    """An alert that is not resolved.
 
     Attributes:
-        id: Of the row.
+        id: Id of the row.
         kind: As in :class:`Alert`.
         subject: As in :class:`Alert`.
-        members: All that were affected since it was raised, in the order in which they were.
+        members: All affected runs or tasks, in the order in which they were added.
         since: As in :class:`Alert`.
     """
 
@@ -68,28 +68,27 @@ class OpenAlert:
 
 
 def raise_alert(alert: Alert) -> bool:
-    """Raise an alert, or add its members to the one that is open.
+    """Raise an alert, or add its members to the open alert.
 
-    Members that follow are told again an hour after the last message at the earliest, so that a month that is cleared
-    and fails, or a DAG that fails every five minutes, makes no storm.
+    New members of an open alert write at most one message an hour. So a cleared month whose runs fail is one message.
 
     Args:
         alert: The alert.
 
     Returns:
-        Whether there is a message about it to send.
+        Whether a message was written.
 
     Raises:
-        AggregatorError: It could not be stored.
+        AggregatorError: The alert was not stored.
     """
     return bool(execute("alerts/queries/raise.sql", {**asdict(alert), "members": list(alert.members)}))
 
 
 def open_alerts() -> list[OpenAlert]:
-    """The alerts that are not settled, the oldest first.
+    """The alerts that are not resolved, the oldest first.
 
     Raises:
-        AggregatorError: They could not be read.
+        AggregatorError: The alerts were not read.
     """
     return [
         OpenAlert(id_, Kind(kind), subject, tuple(members), since)
@@ -98,42 +97,42 @@ def open_alerts() -> list[OpenAlert]:
 
 
 def resolve(alert: OpenAlert, text: str | None) -> bool:
-    """Settle an alert, unless it got members meanwhile.
+    """Resolve an alert, unless members were added since it was read.
 
     Args:
         alert: The alert.
-        text: What is told about the recovery; None to say nothing.
+        text: The message about the recovery; None for no message.
 
     Returns:
-        Whether it was settled now, and by this call.
+        Whether this call resolved the alert.
 
     Raises:
-        AggregatorError: It could not be stored.
+        AggregatorError: The alert was not changed.
     """
     return bool(execute("alerts/queries/resolve.sql", {"id": alert.id, "members": list(alert.members), "text": text}))
 
 
 def hook(conn_id: str = CONNECTION) -> PostgresTransactionHook:
-    """The hook of a database."""
-    # DAG files import this module all the time, and need no database.
+    """The hook of a connection."""
+    # DAG files import this module often, and need no database.
     from aggregator.postgres.hook import PostgresTransactionHook
 
     return PostgresTransactionHook(conn_id)
 
 
 def execute(file: str, parameters: Mapping[str, Any], conn_id: str = CONNECTION) -> list[tuple[Any, ...]]:
-    """Execute one statement as :func:`aggregator.postgres.hook.execute` does, in the time that alerts have.
+    """Execute one statement with the timeout of alerts.
 
     Args:
-        file: Of the statement, below ``include/sql``.
-        parameters: Its placeholders' values.
+        file: SQL file below ``include/sql``.
+        parameters: Values of its placeholders.
         conn_id: Connection of the database.
 
     Returns:
-        Its rows.
+        The rows of its result.
 
     Raises:
-        AggregatorError: It was not executed.
+        AggregatorError: The statement was not executed.
     """
     from aggregator.postgres import hook as postgres
 

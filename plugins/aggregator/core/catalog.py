@@ -84,6 +84,7 @@ class DagFacts:
         schedule: When the DAG runs.
         deadline: Longest time from when a scheduled run is due to its end. ``AGGREGATOR_DEADLINES`` overrides it.
         writes: Tables that the DAG writes, as ``schema.table``.
+        impact: Consequence of missing data, one sentence for alerts.
         freshness: How its tables are checked; empty if no table shows whether the DAG has run.
         message: Message of the former queue, the type of the DAG's dead letters. Only DAGs of the analytics suite have
             one.
@@ -96,6 +97,7 @@ class DagFacts:
     schedule: Schedule
     deadline: timedelta
     writes: tuple[str, ...]
+    impact: str
     freshness: tuple[FreshnessRule, ...] = ()
     message: str | None = None
     catches_up: bool = False
@@ -118,6 +120,7 @@ CATALOG: dict[str, DagFacts] = {
         schedule=Schedule(cron="*/5 * * * *", every=5 * _MINUTE, offset=_MINUTE),
         deadline=4 * _MINUTE,
         writes=("ohlcv.bars",),
+        impact="Readers of ohlcv.bars get outdated bars.",
         freshness=(
             FreshnessRule(
                 table="ohlcv.bars",
@@ -143,6 +146,7 @@ CATALOG: dict[str, DagFacts] = {
         schedule=_daily(_HOUR),
         deadline=_HOUR,
         writes=("public.click_rollups",),
+        impact="Billing reads public.click_rollups at 02:00 UTC and misses these clicks.",
         freshness=(
             FreshnessRule(
                 table="public.click_rollups", conn_id="clicks_db", sql="clicks/queries/freshness.sql", source="clicks"
@@ -156,6 +160,7 @@ CATALOG: dict[str, DagFacts] = {
         schedule=_daily(2 * _HOUR),
         deadline=_HOUR,
         writes=("public.telemetry_daily",),
+        impact="public.telemetry_daily lacks these events.",
         freshness=(
             FreshnessRule(
                 table="public.telemetry_daily",
@@ -172,6 +177,7 @@ CATALOG: dict[str, DagFacts] = {
         schedule=Schedule(cron="0 12 * * *", every=_DAY, offset=None),
         deadline=45 * _MINUTE,
         writes=("kpi.jobs", "kpi.job_kpis"),
+        impact="Some KPI workflows may not have been started in n8n.",
         freshness=(FreshnessRule(table="kpi.jobs", conn_id="kpi_db", sql="kpi/queries/freshness.sql", source="jobs"),),
     ),
     "analytics_hourly_aggregation": DagFacts(
@@ -181,6 +187,7 @@ CATALOG: dict[str, DagFacts] = {
         schedule=Schedule(cron="0 * * * *", every=_HOUR, offset=timedelta()),
         deadline=15 * _MINUTE,
         writes=("analytics.event_aggregates",),
+        impact="Event counts in analytics.event_aggregates are too low.",
         freshness=(
             FreshnessRule(
                 table="analytics.event_aggregates",
@@ -198,6 +205,7 @@ CATALOG: dict[str, DagFacts] = {
         schedule=_daily(2 * _HOUR),
         deadline=_HOUR,
         writes=("analytics.campaign_daily_stats",),
+        impact="Campaign reports lack these emails.",
         freshness=(
             FreshnessRule(
                 table="analytics.campaign_daily_stats",
@@ -215,6 +223,7 @@ CATALOG: dict[str, DagFacts] = {
         schedule=_daily(timedelta()),
         deadline=30 * _MINUTE,
         writes=("delivery.warmup_counters",),
+        impact="Domains that warm up may stop sending, because emails of the day before still count.",
         message="analytics.warmup-daily-reset",
     ),
     "analytics_monthly_usage": DagFacts(
@@ -224,6 +233,7 @@ CATALOG: dict[str, DagFacts] = {
         schedule=Schedule(cron="0 0 1 * *", every=31 * _DAY, offset=3 * _HOUR),
         deadline=2 * _HOUR,
         writes=("analytics.event_aggregates",),
+        impact="The monthly usage in analytics.event_aggregates is incomplete.",
         freshness=(
             FreshnessRule(
                 table="analytics.event_aggregates (months)",
@@ -241,6 +251,7 @@ CATALOG: dict[str, DagFacts] = {
         schedule=_daily(4 * _HOUR),
         deadline=_HOUR,
         writes=("analytics.daily_score_distribution",),
+        impact="analytics.daily_score_distribution lacks this snapshot.",
         freshness=(
             FreshnessRule(
                 table="analytics.daily_score_distribution",
@@ -258,6 +269,7 @@ CATALOG: dict[str, DagFacts] = {
         schedule=_daily(5 * _HOUR),
         deadline=_HOUR,
         writes=("analytics.enrichment_metrics",),
+        impact="analytics.enrichment_metrics lacks these jobs.",
         freshness=(
             FreshnessRule(
                 table="analytics.enrichment_metrics",
