@@ -1,3 +1,3 @@
--- Called by aggregator.alerts.watch. Since when runs have alerts: those that ended before need none.
+-- Called by aggregator.alerts.watch. Returns the time since when runs have alerts. Runs that ended before have none.
 select begins_at
 from ops.alerts_begin

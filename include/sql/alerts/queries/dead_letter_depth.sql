@@ -1,4 +1,4 @@
--- Called by aggregator.alerts.watch. How many dead letters are open, and since when the oldest of them is.
+-- Called by aggregator.alerts.watch. Returns the number of open dead letters, and when the oldest of them failed.
 select
     count(*) as depth,
     min(failed_at) as since

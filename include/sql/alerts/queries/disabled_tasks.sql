@@ -1,4 +1,4 @@
--- Called by aggregator.alerts.watch. The OHLCV tasks that were disabled after hard failures.
+-- Called by aggregator.alerts.watch. Returns the OHLCV tasks that permanent errors disabled, the last one first.
 select
     symbol || ' ' || timeframe as task,
     last_attempt_at

@@ -1,4 +1,5 @@
--- Called by aggregator.alerts.dead_letters. Settles letters whose runs shall not be done again.
+-- Called by aggregator.alerts.dead_letters. Resolves letters without a re-run, and returns the ids of those that were
+-- open.
 update ops.dead_letters
 set
     settled_at = now(),

@@ -1,2 +1,2 @@
--- Called by aggregator.alerts.watch. Whether the database has OHLCV tasks.
+-- Called by aggregator.alerts.watch. Returns whether the database has the table of OHLCV tasks.
 select to_regclass('ohlcv.tasks') is not null as there

@@ -1,5 +1,5 @@
--- Called by aggregator.alerts.notifier. The next message to send; nobody else sends it while the transaction is open.
--- Messages of one alert keep their order. After a day, news is history: it stays in the table.
+-- Called by aggregator.alerts.notifier. Returns the next message to send, locked until the end of the transaction.
+-- Messages of one alert are sent in their order. A message that is older than a day is not sent, and stays stored.
 select
     message.id,
     message.text

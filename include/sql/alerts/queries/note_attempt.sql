@@ -1,5 +1,5 @@
--- Called by aggregator.alerts.notifier. Notes that a message was sent, or why not and when to try again: after 5, 10,
--- 20 seconds and so on, every 5 minutes at last.
+-- Called by aggregator.alerts.notifier. Marks a message as sent, or stores why it was not sent and when to retry: after
+-- 5, 10, 20 seconds and so on, at most 5 minutes.
 update ops.alert_messages
 set
     attempts = attempts + 1,

@@ -1,4 +1,4 @@
--- Called by aggregator.alerts.store. The alerts that are not settled.
+-- Called by aggregator.alerts.store. Returns the alerts that are not resolved, the oldest first.
 select
     id,
     kind,

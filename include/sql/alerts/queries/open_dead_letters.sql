@@ -1,4 +1,4 @@
--- Called by aggregator.alerts.dead_letters. The letters that are not settled, all of them or those with the given ids.
+-- Called by aggregator.alerts.dead_letters. Returns the open letters, all of them or those with the given ids.
 select
     id,
     type,

@@ -1,5 +1,5 @@
--- Called by aggregator.alerts.store. Raises an alert, or adds members to the one that is open, and writes the message
--- about it. Members that follow within an hour are told by the row only. Answers with the alert if there is a message.
+-- Called by aggregator.alerts.store. Raises an alert, or adds members to the open one. Writes a message, unless the
+-- last message about the alert is less than an hour old. Returns the alert's id if a message was written.
 with alert as (
     insert into ops.alerts as stored (kind, subject, members, since, text)
     values (%(kind)s, %(subject)s, %(members)s::text[], %(since)s, %(text)s)

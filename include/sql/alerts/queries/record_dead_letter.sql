@@ -1,5 +1,5 @@
--- Called by aggregator.alerts.dead_letters. Writes the one letter of a run, or opens it again; answers with how many
--- are open.
+-- Called by aggregator.alerts.dead_letters. Writes the letter of a run, or reopens it, and returns the number of open
+-- letters.
 with recorded as (
     insert into ops.dead_letters as stored (
         type, scheduled_for, error, attempts, dag_id, run_id, failed_task_ids, failed_at
@@ -11,7 +11,7 @@ with recorded as (
     on conflict (dag_id, run_id) do update
         set
             scheduled_for = coalesce(excluded.scheduled_for, stored.scheduled_for),
-            -- The run's own callback follows its task's, and knows no error.
+            -- The callback of the run comes after that of its task, without the error.
             error = case
                 when stored.settled_at is null then coalesce(excluded.error, stored.error)
                 else excluded.error
@@ -23,7 +23,7 @@ with recorded as (
             end,
             failed_at = excluded.failed_at,
             settled_at = null
-        -- The run's own callback may come late, when a later try has settled the letter already.
+        -- The callback of the run can come after a later try has resolved the letter.
         where stored.settled_at is null or excluded.error is not null or excluded.failed_at > stored.settled_at
     returning id
 ),

@@ -1,5 +1,5 @@
--- Called by aggregator.alerts.watch. Runs that have an alert, each with the time at which the newest one was settled;
--- null while it is open. Alerts that were settled before %(since)s are left out.
+-- Called by aggregator.alerts.watch. Returns the runs with an alert, and when the newest alert was resolved, null while
+-- it is open. Alerts that were resolved before %(since)s are left out.
 select
     alert.kind,
     alert.subject,

@@ -1,5 +1,5 @@
--- Called by aggregator.alerts.store. Settles an alert unless it got members meanwhile, and writes the message about it
--- if there is a text. Answers with the alert.
+-- Called by aggregator.alerts.store. Resolves an alert, unless members were added since it was read, and writes the
+-- message if there is a text. Returns the alert's id if it was resolved.
 with settled as (
     update ops.alerts
     set settled_at = now()

@@ -1,5 +1,5 @@
--- Called by aggregator.alerts.dead_letters. Takes a task that has succeeded off its run's letter, and settles that
--- with the last one. Answers with the letter if one was open.
+-- Called by aggregator.alerts.dead_letters. Removes a task that succeeded from its run's letter, and resolves the
+-- letter when no task is left. Returns the letter's id if it was open.
 update ops.dead_letters as letter
 set
     failed_task_ids = array_remove(letter.failed_task_ids, %(task_id)s),

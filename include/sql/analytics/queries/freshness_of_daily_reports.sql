@@ -1,6 +1,6 @@
--- Called by aggregator.alerts.freshness. The end of the last UTC day whose mails are reported, and the first day after
--- it that has mails, at most three days back. Rows dated outside 1970 to now are errors of their source and count for
--- nothing.
+-- Called by aggregator.alerts.freshness. Returns the end of the last UTC day with a report, and the first later day
+-- that has emails. It searches three days back. Rows dated before 1970 or after %(now)s are errors of the source and do
+-- not count.
 with stored as (
     select (max(date) + 1)::timestamp as newest
     from analytics.campaign_daily_stats

@@ -1,7 +1,8 @@
--- Called by aggregator.alerts.freshness. Up to which UTC day events are aggregated, and the first hour after it that
--- has events, at most three days back. Rows dated outside 1970 to now are errors of their source and count for nothing.
+-- Called by aggregator.alerts.freshness. Returns the end of the last aggregated UTC day, and the first later hour that
+-- has events. It searches three days back. Rows dated before 1970 or after %(now)s are errors of the source and do not
+-- count.
 with stored as (
-    -- The present day has rows before it is over.
+    -- The current day has rows before its end.
     select
         case
             when max(date) is not null then least(max(date) + 1, %(now)s::timestamptz at time zone 'UTC')

@@ -1,5 +1,5 @@
--- Called by aggregator.alerts.freshness. The end of the last UTC month whose usage is summarised, and the first month
--- after it that has events. Rows dated outside 1970 to now are errors of their source and count for nothing.
+-- Called by aggregator.alerts.freshness. Returns the end of the last UTC month with a summary, and the first later
+-- month that has events. Rows dated before 1970 or after %(now)s are errors of the source and do not count.
 with stored as (
     select (max(date) + interval '1 month')::timestamp as newest
     from analytics.event_aggregates

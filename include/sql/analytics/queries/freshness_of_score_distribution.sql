@@ -1,5 +1,5 @@
--- Called by aggregator.alerts.freshness. Day of the newest snapshot of lead scores; the next one is due as long as
--- there are scores. Snapshots dated outside 1970 to now are errors and count for nothing.
+-- Called by aggregator.alerts.freshness. Returns the day of the newest snapshot, twice: while there are scores, the
+-- next snapshot is due. Snapshots dated before 1970 or after %(now)s are errors and do not count.
 select
     max(distribution.date)::timestamp at time zone 'UTC' as newest,
     case

@@ -1,5 +1,5 @@
--- Called by aggregator.alerts.freshness. The end of the last UTC day whose clicks are rolled up; every day has clicks.
--- Rows dated outside 1970 to now are errors and count for nothing.
+-- Called by aggregator.alerts.freshness. Returns the end of the last UTC day with rollups, twice: every day has clicks.
+-- Rows dated before 1970 or after %(now)s are errors and do not count.
 select
     (max(day) + 1)::timestamp at time zone 'UTC' as newest,
     (max(day) + 1)::timestamp at time zone 'UTC' as waiting_since

@@ -1,5 +1,5 @@
--- Called by aggregator.alerts.freshness. When the newest job record was made; there is one every day. Records dated
--- outside 1970 to now are errors and count for nothing.
+-- Called by aggregator.alerts.freshness. Returns the creation time of the newest job record, twice: every day has one.
+-- Records dated before 1970 or after %(now)s are errors and do not count.
 select
     max(created_at) as newest,
     max(created_at) as waiting_since

@@ -1,4 +1,4 @@
--- Caller: aggregator.alerts.freshness. Result: one row about the feeds of all active symbols.
+-- Called by aggregator.alerts.freshness. Returns one row about the feeds of all active symbols.
 --   newest         newest candle of all symbols
 --   waiting_since  newest candle of the first symbol beyond %(max_behind_percent)s, the most silent symbols first;
 --                  null while fewer symbols are behind

@@ -1,4 +1,4 @@
--- Caller: aggregator.alerts.freshness. Result: one row about the bars of all active symbols.
+-- Called by aggregator.alerts.freshness. Returns one row about the bars of all active symbols.
 --   newest         up to when the foremost symbol has bars of 15 minutes
 --   waiting_since  start of the wait of the first symbol beyond %(max_behind_percent)s, the longest waits first; null
 --                  while fewer symbols are behind

@@ -1,6 +1,6 @@
--- Called by aggregator.alerts.freshness. The end of the last UTC day whose telemetry is rolled up, and the first day
--- after it that has events, at most three days back. Rows dated outside 1970 to now are errors of their source and
--- count for nothing.
+-- Called by aggregator.alerts.freshness. Returns the end of the last UTC day with rollups, and the first later day that
+-- has events. It searches three days back. Rows dated before 1970 or after %(now)s are errors of the source and do not
+-- count.
 with stored as (
     select (max(date) + 1)::timestamp at time zone 'UTC' as newest
     from public.telemetry_daily
