@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from concurrent.futures import ThreadPoolExecutor, wait
 
 import psycopg
@@ -191,12 +192,17 @@ def test_rename_of_an_asset_with_tasks_is_refused_and_the_documented_way_moves_i
     market.execute("update ohlcv.assets set symbol = 'RIGHT' where symbol = 'TYPO'")
     ingest(market, candles("OLD", "5m", DAY, DAY + 2 * HOUR))
     tick(market, run_of(DAY + 2 * HOUR + MINUTE))
+    market.execute("update ohlcv.assets set base_timeframe = '1m' where symbol = 'OLD'")
+    ingest(market, candles("OLD", "1m", DAY + 2 * HOUR, DAY + 3 * HOUR))
+    tick(market, run_of(DAY + 3 * HOUR + MINUTE))
     before = stored(market)
-    with pytest.raises(psycopg.Error, match=r"'OLD' is not renamed to 'NEW'.* Nothing was changed\. Insert the asset"):
+    refused = r"'OLD' is not renamed to 'NEW'.* Nothing was changed\. Insert the asset"
+    with pytest.raises(psycopg.Error, match=refused) as error:
         market.execute("update ohlcv.assets set symbol = 'NEW' where symbol = 'OLD'")
-    register(market, {"NEW": "5m"})
-    market.execute("update ohlcv.candles set symbol = 'NEW' where symbol = 'OLD'")
-    moment = DAY + 2 * HOUR + 6 * MINUTE
+    register(market, {"NEW": "1m"})
+    for statement in re.findall(r"\((insert .*?|update .*?)\)", str(error.value)):
+        market.execute(statement)
+    moment = DAY + 3 * HOUR + 6 * MINUTE
     tick(market, run_of(moment))
     market.execute("delete from ohlcv.assets where symbol = 'OLD'")
     assert stored(market) == expected(market, moment)

@@ -10,10 +10,12 @@ as $$
 begin
     if exists (select from ohlcv.tasks as task where task.symbol = old.symbol) then
         raise exception 'The asset % is not renamed to %: its candles and bars would keep the old symbol. Nothing was '
-            'changed. Insert the asset %, move the candles (update ohlcv.candles set symbol = % where symbol = %), and '
-            'wait for a run, which moves the bars; then delete the old asset.',
+            'changed. Insert the asset %. Copy its former base timeframes (insert into ohlcv.former_base_timeframes '
+            'select %, timeframe, starts_at, ends_at from ohlcv.former_base_timeframes where symbol = %). Move the '
+            'candles (update ohlcv.candles set symbol = % where symbol = %). Wait for a run, which moves the bars. '
+            'Then delete the old asset.',
             quote_literal(old.symbol), quote_literal(new.symbol), quote_literal(new.symbol), quote_literal(new.symbol),
-            quote_literal(old.symbol)
+            quote_literal(old.symbol), quote_literal(new.symbol), quote_literal(old.symbol)
             using errcode = 'feature_not_supported';
     end if;
     return new;
