@@ -1,4 +1,4 @@
-"""What Airflow gives a task, as far as our operators look at it."""
+"""The parts of Airflow's task context that the operators use."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def context(
     """The context of a scheduled run whose data interval is ``[start, end)``.
 
     Args:
-        task: The task that runs.
-        start: Beginning of the data interval.
+        task: The running task.
+        start: Start of the data interval.
         end: End of the data interval.
-        failed_tasks: Ids of tasks of the run that failed.
-        results: What tasks before it returned, by task id.
+        failed_tasks: Ids of failed tasks of the run.
+        results: Results of upstream tasks, by task id.
     """
     run = SimpleNamespace(
         dag_id=task.dag_id,

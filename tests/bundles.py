@@ -24,6 +24,6 @@ def use_bundle(monkeypatch: pytest.MonkeyPatch, name: str, folder: Path) -> None
     classpath = "airflow.dag_processing.bundles.local.LocalDagBundle"
     bundle = {"name": name, "classpath": classpath, "kwargs": {"path": str(folder)}}
     monkeypatch.setenv("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST", json.dumps([bundle]))
-    # Airflow 3.4 reads the setting once in each process.
+    # Airflow 3.4 reads the setting once per process.
     if snapshot := getattr(manager, "_load_bundle_config_snapshot", None):
         snapshot.cache_clear()

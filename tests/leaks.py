@@ -1,4 +1,4 @@
-"""Whether a secret of a stack is where it must not be: each has a file of its own, and is a word like no other."""
+"""Search texts for the secrets of a stack, which are stored in one file each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def leaked(home: Path, text: bytes) -> list[str]:
-    """The names of the secrets of the stack at ``home`` that are in a text."""
+    """Names of the secrets of the stack at ``home`` that a text contains."""
     secrets = list((home / "secrets").iterdir())
     assert secrets
     return sorted(path.name for path in secrets if path.read_bytes() in text)

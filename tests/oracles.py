@@ -1,4 +1,4 @@
-"""The right answers, computed by engines that are not ours."""
+"""Expected results, computed by other engines."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def telemetry_of(events: Iterable[Mapping[str, Any]]) -> list[tuple[Any, ...]]:
 
 
 def event_aggregates_of(activity: Events, day: date) -> Rows:
-    """Organisation, type, events and distinct contacts of one day (DuckDB)."""
+    """Organization, type, events and distinct contacts of one day (DuckDB)."""
     return _ask(
         """
         select organization_id, event_type, count(*), count(distinct contact_id) from given
@@ -81,7 +81,7 @@ def event_aggregates_of(activity: Events, day: date) -> Rows:
 
 
 def monthly_usage_of(activity: Events, month: date) -> Rows:
-    """Organisation, stored type, events and distinct contacts of the month that contains a day (DuckDB)."""
+    """Organization, stored type, events and distinct contacts of the month that contains a day (DuckDB)."""
     named = [{**event, "event_type": monthly_type(event["event_type"])} for event in activity]
     return _ask(
         """
@@ -103,7 +103,7 @@ def monthly_type(event_type: str) -> str:
 
 
 def campaign_stats_of(activity: Events, day: date) -> Rows:
-    """Campaign, organisation, and the nine figures of one day (DuckDB; Python's uuid says what a campaign is)."""
+    """Campaign, organisation, and the nine counts of one day (DuckDB; Python's uuid recognizes campaigns)."""
     with_campaign = [{**event, "event_source": _canonical_uuid(event["event_source"])} for event in activity]
     kinds = ("sent", "delivered", "opened", "clicked", "bounced", "complained", "unsubscribed")
     return _ask(
@@ -139,7 +139,7 @@ def _canonical_uuid(text: str | None) -> str | None:
 
 
 def score_distribution_of(scores: Events) -> Rows:
-    """Organisation, average, extremes, 50th, 90th and 95th percentile and contacts (DuckDB, in whole numbers)."""
+    """Organization, average, extremes, 50th, 90th and 95th percentile and contacts (DuckDB, with integers)."""
     return _ask(
         """
         with sorted as (
@@ -169,7 +169,7 @@ def score_distribution_of(scores: Events) -> Rows:
 
 
 def enrichment_metrics_of(jobs: Events, day: date, end: datetime) -> Rows:
-    """Organisation, completed jobs, their share, average cost and freshness at ``end`` (DuckDB, in whole numbers)."""
+    """Organization, completed jobs, their share, average cost and freshness at ``end`` (DuckDB, with integers)."""
     ninety_days = 90 * 86400 * 10**6
     given = [
         {

@@ -1,4 +1,4 @@
-"""The analytics database as a product may have left it: without tables, without keys, with replayed rows, with keys."""
+"""Migrations of an analytics database without tables, without keys, with duplicate rows and with keys."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_new_database_has_the_keys(apply: Any, connection: psycopg.Connection) -
     assert "ON lead_intelligence.enrichment_jobs USING btree (created_at)" in found
 
 
-def test_greatest_count_of_a_replayed_day_stays(apply: Any, without_keys: Any) -> None:
+def test_greatest_count_of_a_replayed_day_is_kept(apply: Any, without_keys: Any) -> None:
     table = "analytics.event_aggregates"
     insert(
         without_keys,
@@ -111,7 +111,7 @@ def test_greatest_count_of_a_replayed_day_stays(apply: Any, without_keys: Any) -
     assert apply().notices == []
 
 
-def test_campaign_that_has_seen_most_stays(apply: Any, without_keys: Any) -> None:
+def test_campaign_row_with_the_most_events_is_kept(apply: Any, without_keys: Any) -> None:
     table = "analytics.campaign_daily_stats"
     columns = "campaign_id, organization_id, date, sent, delivered, opened"
     insert(
@@ -121,7 +121,7 @@ def test_campaign_that_has_seen_most_stays(apply: Any, without_keys: Any) -> Non
     assert (ids(without_keys, table), merged(without_keys, table)) == ([1], [2, 3])
 
 
-def test_first_snapshot_of_a_day_stays(apply: Any, without_keys: Any) -> None:
+def test_first_snapshot_of_a_day_is_kept(apply: Any, without_keys: Any) -> None:
     table = "analytics.daily_score_distribution"
     columns = "organization_id, date, total_contacts"
     insert(without_keys, table, columns, [(ORG, DAY, 4), (ORG, DAY, 900), (ORG, "2026-11-16", 5)])
@@ -129,7 +129,7 @@ def test_first_snapshot_of_a_day_stays(apply: Any, without_keys: Any) -> None:
     assert (ids(without_keys, table), merged(without_keys, table)) == ([1, 3], [2])
 
 
-def test_enrichment_that_has_seen_most_stays(apply: Any, without_keys: Any) -> None:
+def test_enrichment_row_with_the_most_jobs_is_kept(apply: Any, without_keys: Any) -> None:
     table = "analytics.enrichment_metrics"
     columns = "organization_id, date, total_enriched, success_rate"
     insert(without_keys, table, columns, [(ORG, DAY, 4, 50), (ORG, DAY, 4, 80), (ORG, DAY, 3, 100)])
@@ -156,7 +156,7 @@ def test_every_row_is_either_kept_or_in_the_archive(apply: Any, connection: psyc
     assert len(kept) == len({(type_, channel) for type_, channel, _ in replayed})
 
 
-def test_key_that_lets_null_channels_through_is_not_enough(apply: Any, without_keys: Any) -> None:
+def test_key_that_allows_duplicate_null_channels_is_replaced(apply: Any, without_keys: Any) -> None:
     table = "analytics.event_aggregates"
     without_keys.execute(f"alter table {table} add unique (organization_id, date, event_type, channel)")
     columns = "organization_id, date, event_type, channel, count"
@@ -165,7 +165,7 @@ def test_key_that_lets_null_channels_through_is_not_enough(apply: Any, without_k
     assert ids(without_keys, table) == [2]
 
 
-def test_database_that_has_all_keys_is_left_alone(apply: Any, without_keys: Any) -> None:
+def test_database_with_all_keys_is_not_changed(apply: Any, without_keys: Any) -> None:
     without_keys.execute("""
         create unique index on analytics.event_aggregates (channel, date, event_type, organization_id)
             nulls not distinct;
@@ -186,7 +186,7 @@ def test_database_that_has_all_keys_is_left_alone(apply: Any, without_keys: Any)
     assert {row for row in indexes(without_keys) if row[0] not in ours and not row[0].startswith("pg_")} == before
 
 
-def test_partial_or_longer_index_is_no_key(apply: Any, without_keys: Any) -> None:
+def test_partial_or_longer_index_does_not_count_as_key(apply: Any, without_keys: Any) -> None:
     table = "analytics.enrichment_metrics"
     without_keys.execute(
         f"create unique index on {table} (organization_id, date) nulls not distinct where total_enriched > 9"

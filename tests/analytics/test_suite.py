@@ -1,4 +1,4 @@
-"""What the analytics suite has in common: the pause of its schedule, and the names of its messages."""
+"""The pause of the analytics suite, and the messages of the former queue."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ def test_pause_skips_scheduled_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("run_type", ["manual", "backfill"])
-def test_pause_lets_runs_through_that_somebody_starts(monkeypatch: pytest.MonkeyPatch, run_type: str) -> None:
+def test_pause_does_not_skip_manual_runs_and_backfills(monkeypatch: pytest.MonkeyPatch, run_type: str) -> None:
     monkeypatch.setenv("ENABLE_ANALYTICS_CRON", "false")
     skip_while_paused(context(run_type))
 
 
 @pytest.mark.parametrize("value", [None, "", "true", "1"])
-def test_schedule_runs_unless_it_is_paused(monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
+def test_scheduled_run_is_not_skipped_without_a_pause(monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
     monkeypatch.delenv("ENABLE_ANALYTICS_CRON", raising=False)
     if value is not None:
         monkeypatch.setenv("ENABLE_ANALYTICS_CRON", value)
     skip_while_paused(context("scheduled"))
 
 
-def test_unclear_setting_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_setting_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENABLE_ANALYTICS_CRON", "perhaps")
     with pytest.raises(PermanentError, match="ENABLE_ANALYTICS_CRON"):
         skip_while_paused(context("scheduled"))

@@ -1,4 +1,4 @@
-"""What is wrong with a connection is named, in every hook, and never quoted."""
+"""Every hook reports what is wrong with a connection, without its values."""
 
 from __future__ import annotations
 
@@ -23,63 +23,67 @@ if TYPE_CHECKING:
 MARKER = "hunter2"
 
 
-def ask_postgres() -> None:
+def connect_postgres() -> None:
     PostgresTransactionHook("odd").transaction(timeout=timedelta(minutes=1)).__enter__()
 
 
-def ask_analytics_engine() -> None:
+def connect_analytics_engine() -> None:
     with AnalyticsEngineHook("odd").stream("select 1 as n from clicks format JSON"):
         pass
 
 
-def ask_n8n() -> None:
+def connect_n8n() -> None:
     N8nHook("odd").post("https://n8n.invalid/webhook/x", {}, idempotency_key="key")
 
 
-def ask_r2() -> None:
+def connect_r2() -> None:
     S3CounterStore("odd").reset_daily_counters([], datetime.now(UTC))
 
 
-HOOKS = pytest.mark.parametrize("ask", [ask_postgres, ask_analytics_engine, ask_n8n, ask_r2])
+HOOKS = pytest.mark.parametrize("connect", [connect_postgres, connect_analytics_engine, connect_n8n, connect_r2])
 
 
 @HOOKS
 @pytest.mark.parametrize("extra", ['"{}"', '"text"', "[1]", "null", "5", "not json"])
-def test_extra_that_is_no_object_is_named(ask: Callable[[], None], extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_extra_without_a_json_object_is_rejected(
+    connect: Callable[[], None], extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     given = {"conn_type": "generic", "host": "127.0.0.1", "password": "p" * 40, "extra": extra}
     monkeypatch.setenv("AIRFLOW_CONN_ODD", json.dumps(given))
     with pytest.raises(
         PermanentError, match=r"The extra of connection 'odd' is not a JSON object. Set it to an object"
     ):
-        ask()
+        connect()
 
 
 @HOOKS
 @pytest.mark.parametrize("password", [f"{MARKER}/x", f"{MARKER}#x", f"{MARKER}?x", f"{MARKER}[x", "12/34"])
-def test_password_that_breaks_a_uri_is_to_be_percent_encoded(
-    ask: Callable[[], None], password: str, monkeypatch: pytest.MonkeyPatch
+def test_password_that_breaks_a_uri_is_rejected_with_how_to_encode_it(
+    connect: Callable[[], None], password: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_ODD", f"postgres://user:{password}@127.0.0.1:1/db")
     with pytest.raises(PermanentError, match=r"Connection 'odd' is malformed.*percent-encode its password") as raised:
-        ask()
+        connect()
     assert MARKER not in str(raised.value)
 
 
 @pytest.mark.parametrize("password", ["12#34", "12?34"])
-def test_password_that_hides_the_host_is_to_be_percent_encoded(password: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Airflow reads 12 as the port, and nothing tells that the rest is missing.
+def test_password_that_hides_the_host_is_rejected_with_how_to_encode_it(
+    password: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Airflow reads 12 as the port. Nothing shows that the rest is missing.
     monkeypatch.setenv("AIRFLOW_CONN_ODD", f"postgres://localhost:{password}@127.0.0.1:1/db")
     with pytest.raises((TransientError, PermanentError), match="percent-encode its password"):
-        ask_postgres()
+        connect_postgres()
 
 
 @pytest.mark.parametrize("password", ["a@b", "a%b", "a:b"])
-def test_password_that_a_uri_can_hold_is_read(password: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_password_that_needs_no_encoding_is_read(password: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_ODD", f"postgres://user:{password}@127.0.0.1:1/db")
     assert connections.get("odd").password == password
 
 
-def test_unknown_connection_is_said_to_be_unknown() -> None:
+def test_missing_connection_raises_unknown_connection() -> None:
     with pytest.raises(UnknownConnectionError, match="AIRFLOW_CONN_NOWHERE"):
         connections.get("nowhere")
 

@@ -1,4 +1,4 @@
-"""Tasks of every kind of run see the window that its logical date names."""
+"""Tasks of every kind of run process the window of the logical date."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def context(
         (DAY_15.start, DataInterval(DAY_14.start, DAY_15.end), NOON_16),
     ],
 )
-def test_a_run_with_an_interval_keeps_it(
+def test_run_with_an_interval_keeps_it(
     logical_date: pendulum.DateTime, stored: DataInterval, run_after: pendulum.DateTime
 ) -> None:
     assert data_interval(context(logical_date, stored, run_after)) == stored
@@ -69,28 +69,28 @@ def test_a_run_with_an_interval_keeps_it(
     ],
 )
 @pytest.mark.parametrize("now", [NOON_16, NOON_16.add(months=2)])
-def test_a_run_without_a_logical_date_has_the_interval_that_was_due(
+def test_run_without_a_logical_date_has_the_interval_that_was_due(
     run_after: pendulum.DateTime, window: DataInterval, now: pendulum.DateTime
 ) -> None:
     with time_machine.travel(now, tick=False):
         assert data_interval(context(None, None, run_after)) == window
 
 
-def test_a_date_given_to_dags_trigger_names_the_window() -> None:
+def test_date_given_to_dags_trigger_sets_the_window() -> None:
     assert data_interval(context(DAY_14.start, DAY_15)) == DAY_14
 
 
-def test_a_date_given_to_dags_trigger_has_to_be_over() -> None:
+def test_date_given_to_dags_trigger_of_an_unfinished_interval_is_rejected() -> None:
     with pytest.raises(PermanentError, match=r"not over. Use 2026-11-15 .*Nothing was processed"):
         data_interval(context(DAY_15.end, DAY_15))
 
 
 @pytest.mark.parametrize("date", [DAY_14.start.add(hours=10), NOON_16.add(days=3), NOON_16.subtract(hours=2)])
-def test_date_given_to_dags_trigger_that_starts_no_interval_is_refused(date: pendulum.DateTime) -> None:
+def test_date_given_to_dags_trigger_between_boundaries_is_rejected(date: pendulum.DateTime) -> None:
     with pytest.raises(PermanentError, match=r"does not start a data interval. Use 2026-11-1.*Nothing was processed"):
         data_interval(context(date, DAY_15))
 
 
-def test_a_dag_without_windows_has_none() -> None:
+def test_dag_without_the_timetable_is_rejected() -> None:
     with pytest.raises(PermanentError, match="DAG job has no OffsetCronTimetable"):
         data_interval(context(None, None, schedule=None))

@@ -1,3 +1,5 @@
+"""Transient and permanent errors."""
+
 from __future__ import annotations
 
 import importlib
@@ -63,14 +65,14 @@ if TYPE_CHECKING:
         "PGRST302",
     ],
 )
-def test_sqlstates_after_which_the_same_statement_may_succeed(sqlstate: str) -> None:
+def test_transient_sqlstates(sqlstate: str) -> None:
     assert is_transient_sqlstate(sqlstate)
 
 
 @pytest.mark.parametrize(
     "sqlstate", [None, "", "22P02", "23505", "25001", "28P01", "40002", "42P01", "55006", "P0001", "PGRST116", "XX000"]
 )
-def test_sqlstates_after_which_it_will_not(sqlstate: str | None) -> None:
+def test_permanent_sqlstates(sqlstate: str | None) -> None:
     assert not is_transient_sqlstate(sqlstate)
 
 
@@ -100,7 +102,7 @@ def http_error(status: int) -> requests.HTTPError:
 
 
 class CodedError(Exception):
-    """PostgREST clients keep a code of theirs in ``code``, SQLAlchemy the number of a page of its manual."""
+    """An error with ``code``: PostgREST clients store their code in it, SQLAlchemy the number of a manual page."""
 
     def __init__(self, code: str) -> None:
         super().__init__("jwt")
@@ -132,7 +134,7 @@ class CodedError(Exception):
     ],
     ids=repr,
 )
-def test_transient(exception: BaseException) -> None:
+def test_transient_exceptions(exception: BaseException) -> None:
     assert is_transient(exception)
 
 
@@ -156,7 +158,7 @@ def test_transient(exception: BaseException) -> None:
     ],
     ids=repr,
 )
-def test_hard(exception: BaseException) -> None:
+def test_permanent_exceptions(exception: BaseException) -> None:
     assert not is_transient(exception)
 
 
@@ -178,11 +180,11 @@ def caused(exception: BaseException, cause: BaseException) -> BaseException:
     ],
     ids=["cause", "cause of the cause", "no code", "hard cause", "hard decided", "transient decided", "hard code"],
 )
-def test_the_outermost_exception_that_can_be_judged_decides(exception: BaseException, transient: bool) -> None:
+def test_outermost_classified_exception_decides(exception: BaseException, transient: bool) -> None:
     assert is_transient(exception) is transient
 
 
-def test_a_cycle_of_causes_ends() -> None:
+def test_cycle_of_causes_ends() -> None:
     first = RuntimeError()
     first.__cause__ = caused(RuntimeError(), first)
     assert not is_transient(first)
@@ -244,7 +246,7 @@ def test_retry_after(header: str | None, seconds: int | None, time_machine: Time
     assert parse_retry_after(header) == (None if seconds is None else timedelta(seconds=seconds))
 
 
-def test_importing_it_imports_nothing_else_of_weight(repository: Path) -> None:
+def test_import_of_errors_imports_no_large_library(repository: Path) -> None:
     program = (
         "import sys; before = set(sys.modules); import aggregator.core.errors; print(*(set(sys.modules) - before))"
     )

@@ -21,7 +21,7 @@ TAGS = {"dag_id": "d", "task_id": "t"}
 
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
-    """What goes to Airflow's metrics."""
+    """Calls of Airflow's metrics functions."""
     sent: list[tuple[Any, ...]] = []
     monkeypatch.setattr(stats, "incr", lambda name, count, tags: sent.append((name, count, tags)))
     monkeypatch.setattr(stats, "timing", lambda name, _, tags: sent.append((name, tags)))
@@ -52,7 +52,7 @@ def test_counts_of_a_result_become_metrics_and_fields(sent: Any) -> None:
 @pytest.mark.parametrize(
     ("report", "result"), [(metrics.report, {**RESULT, "dry_run": True}), (metrics.report_sums, RESULT)]
 )
-def test_what_was_not_done_or_is_counted_already_is_logged_only(sent: Any, report: Any, result: dict[str, Any]) -> None:
+def test_counts_of_dry_runs_and_sums_are_only_logged(sent: Any, report: Any, result: dict[str, Any]) -> None:
     with structlog.testing.capture_logs() as logs:
         report(context(), result)
     assert sent == [("aggregator.task.duration", TAGS)]
@@ -64,23 +64,23 @@ def test_run_with_the_param_dry_run_counts_nothing(sent: Any) -> None:
     assert sent == [("aggregator.task.duration", TAGS)]
 
 
-def test_result_that_says_it_is_no_dry_run_is_counted_whatever_the_param(sent: Any) -> None:
-    """OHLCV's param is true by default, and means nothing in an ordinary run."""
+def test_dry_run_of_the_result_overrides_the_param(sent: Any) -> None:
+    """OHLCV's param is true by default and applies only to rebuilds."""
     metrics.report(context(dryRun=True), {**RESULT, "dry_run": False})
     assert ("aggregator.rows.inserted", 2, TAGS) in sent
 
 
-def test_bars_are_counted_by_the_tasks_that_build_them_alone(dag_bag: DagBag) -> None:
+def test_bars_are_counted_only_by_the_tasks_that_build_them(dag_bag: DagBag) -> None:
     dag: Any = dag_bag.dags["ohlcv_aggregation"]
     assert dag.get_task("aggregate").partial_kwargs["post_execute"] is metrics.report
     assert dag.get_task("finish")._post_execute_hook is metrics.report_sums
 
 
 @pytest.mark.parametrize("result", [None, [{"inserted": 1}], "inserted", {"inserted": True}, {"password": 7}])
-def test_what_is_no_count_is_left_out(result: object) -> None:
+def test_values_that_are_not_counts_are_left_out(result: object) -> None:
     assert metrics.counts(result) == {}
 
 
-def test_no_two_counts_have_one_name() -> None:
+def test_metric_names_are_unique() -> None:
     names = [name for name, _ in metrics.COUNTERS.values()]
     assert len(set(names)) == len(names)

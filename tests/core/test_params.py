@@ -1,4 +1,4 @@
-"""Params that a DAG does not have, and days that cannot have data, fail a run before it does anything."""
+"""Unknown params and days in the future fail a run before it changes anything."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DATE: Any = {"type": ["null", "string"], "format": "date"}
 
 
 def context(dag: DAG, conf: dict[str, Any] | None) -> Any:
-    """What Airflow gives a task of a run that was started with ``conf``."""
+    """Context of a task in a run with ``conf``."""
     given = {name: dag.params[name] for name in dag.params} | (conf or {})
     run = SimpleNamespace(conf=conf, run_after=CREATED, run_type="manual", dag_id=dag.dag_id)
     return {"dag": dag, "dag_run": run, "params": given}
@@ -55,16 +55,16 @@ def test_wrong_param_is_named(dag: DAG, conf: dict[str, Any], text: str) -> None
 @pytest.mark.parametrize(
     "conf", [None, {}, {"startDate": "2026-11-16", "endDate": None}, {"startDate": ""}, {"startDate": "tomorrow"}]
 )
-def test_right_params_and_those_that_their_reader_refuses_pass(dag: DAG, conf: dict[str, Any] | None) -> None:
+def test_valid_params_pass_and_unreadable_dates_are_left_to_the_task(dag: DAG, conf: dict[str, Any] | None) -> None:
     params.check(context(dag, conf))
 
 
-def test_dag_without_params_takes_none() -> None:
+def test_dag_without_params_rejects_all() -> None:
     with pytest.raises(WrongParamsError, match="'day' is unknown, the DAG has no params"):
         params.check(context(DAG("job", schedule=None), {"day": "2026-11-01"}))
 
 
-def test_every_task_of_every_dag_refuses_a_misspelled_param(dag_bag: DagBag) -> None:
+def test_every_task_of_every_dag_rejects_a_misspelled_param(dag_bag: DagBag) -> None:
     tasks: list[Any] = [task for dag in dag_bag.dags.values() for task in dag.tasks]
     assert len(tasks) > 10
     for task in tasks:
@@ -74,5 +74,5 @@ def test_every_task_of_every_dag_refuses_a_misspelled_param(dag_bag: DagBag) -> 
 
 
 @pytest.mark.parametrize("day", [None, date(2026, 11, 15), date(2026, 11, 16)])
-def test_day_that_has_begun_is_not_in_the_future(day: date | None) -> None:
+def test_day_that_has_started_is_not_in_the_future(day: date | None) -> None:
     assert not params.is_future(day, CREATED.date())

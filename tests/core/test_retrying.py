@@ -1,3 +1,5 @@
+"""Retries of requests inside a hook."""
+
 from __future__ import annotations
 
 import logging
@@ -20,7 +22,7 @@ BUSY = TransientError("busy")
 
 
 class Calls:
-    """A function that ends as it was told, one way a call, and what was waited between the calls."""
+    """A function with a given result or error per call, and the seconds waited between the calls."""
 
     def __init__(self) -> None:
         self.made = 0
@@ -44,12 +46,12 @@ def calls() -> Calls:
     return Calls()
 
 
-def test_transient_errors_are_tried_again(calls: Calls) -> None:
+def test_transient_errors_are_retried(calls: Calls) -> None:
     assert calls.make(BUSY, BUSY, "done", wait=wait_exponential(multiplier=1)) == "done"
     assert calls.slept == [1, 2]
 
 
-def test_last_error_is_raised_as_it_is(calls: Calls) -> None:
+def test_last_error_is_raised_unchanged(calls: Calls) -> None:
     last = TransientError("still busy")
     with pytest.raises(TransientError) as raised:
         calls.make(BUSY, last, attempts=2)
@@ -58,7 +60,7 @@ def test_last_error_is_raised_as_it_is(calls: Calls) -> None:
 
 
 @pytest.mark.parametrize("end", [PermanentError("wrong"), ValueError(), AirflowTaskTimeout(), KeyboardInterrupt()])
-def test_all_else_ends_it_at_once(calls: Calls, end: BaseException) -> None:
+def test_other_errors_are_not_retried(calls: Calls, end: BaseException) -> None:
     with pytest.raises(type(end)):
         calls.make(end, "never")
     assert calls.slept == []
@@ -79,7 +81,7 @@ def test_all_else_ends_it_at_once(calls: Calls, end: BaseException) -> None:
         ("9" * 5000, 3),
     ],
 )
-def test_the_longer_of_its_own_wait_and_the_one_asked_for(
+def test_wait_is_the_longer_of_the_backoff_and_the_requested_delay(
     calls: Calls, time_machine: TimeMachineFixture, header: str | None, seconds: int
 ) -> None:
     time_machine.move_to("2026-11-15T12:00:00+00:00", tick=False)
@@ -88,15 +90,15 @@ def test_the_longer_of_its_own_wait_and_the_one_asked_for(
     assert calls.slept == [seconds]
 
 
-@pytest.mark.parametrize("asked", [LONGEST_WAIT + timedelta(seconds=1), timedelta(days=10_000)])
-def test_a_longer_wait_is_left_to_the_task(calls: Calls, asked: timedelta) -> None:
-    error = TransientError("busy", retry_after=asked)
+@pytest.mark.parametrize("requested", [LONGEST_WAIT + timedelta(seconds=1), timedelta(days=10_000)])
+def test_longer_delay_is_left_to_the_task(calls: Calls, requested: timedelta) -> None:
+    error = TransientError("busy", retry_after=requested)
     with pytest.raises(TransientError) as raised:
         calls.make(error, "never")
-    assert raised.value.retry_after == asked
+    assert raised.value.retry_after == requested
     assert calls.slept == []
 
 
-def test_every_wait_is_told(calls: Calls, caplog: pytest.LogCaptureFixture) -> None:
+def test_every_wait_is_logged(calls: Calls, caplog: pytest.LogCaptureFixture) -> None:
     calls.make(BUSY, "done", wait=lambda _: 1.25)
     assert caplog.messages == ["busy attempt=1 attempts=4 wait_seconds=1.2"]

@@ -1,4 +1,4 @@
-"""A secret that is not there is told from one whose backend does not answer."""
+"""A missing secret is distinguished from a backend that fails."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SECRET = "secret-word"
 
 
 class Backend(BaseSecretsBackend):
-    """One of somebody else, which keeps connections only."""
+    """A backend of another library that keeps connections only."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self._error = error
@@ -34,7 +34,7 @@ class Backend(BaseSecretsBackend):
 
 
 def never(_seconds: float) -> None:
-    """Instead of waiting before another attempt."""
+    """Replacement of ``time.sleep``."""
 
 
 HOOKS: dict[str, Callable[[], object]] = {
@@ -42,7 +42,7 @@ HOOKS: dict[str, Callable[[], object]] = {
     "n8n": lambda: N8nHook(sleep=never).post("https://n8n.example.com/webhook/x", {}, idempotency_key="k"),
     "analytics_engine": lambda: AnalyticsEngineHook(sleep=never).stream("select 1 as n format JSON").__enter__(),
 }
-"""Connection → something that needs it."""
+"""Connection → a call that reads it."""
 
 
 def use(monkeypatch: pytest.MonkeyPatch, *backends: BaseSecretsBackend) -> None:
@@ -55,7 +55,7 @@ def use(monkeypatch: pytest.MonkeyPatch, *backends: BaseSecretsBackend) -> None:
 @pytest.mark.parametrize(
     ("error", "expected"), [(ConnectionError(SECRET), TransientError), (KeyError(SECRET), PermanentError)]
 )
-def test_connection_is_not_unknown_if_a_backend_does_not_answer(
+def test_connection_is_not_unknown_if_a_backend_fails(
     monkeypatch: pytest.MonkeyPatch, conn_id: str, error: Exception, expected: type[AggregatorError]
 ) -> None:
     use(monkeypatch, Backend(), Backend(error))
@@ -67,13 +67,13 @@ def test_connection_is_not_unknown_if_a_backend_does_not_answer(
     assert SECRET not in str(raised.value)
 
 
-def test_connection_is_unknown_if_every_backend_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connection_is_unknown_if_every_backend_succeeds(monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, Backend(), Backend())
     with pytest.raises(UnknownConnectionError):
         PostgresTransactionHook("market_db").connect()
 
 
-def test_backend_that_keeps_connections_only_is_not_asked_for_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_backend_without_variables_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, Backend())
     check_backends(lambda backend: backend.get_variable(key="x"))
 

@@ -1,4 +1,4 @@
-"""Settings: typed, checked, named when they are wrong, and read by the product they belong to only."""
+"""Settings are typed and checked; each product loads only its own."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TEXTS = {"environment", "job_name", "cron_secret", "n8n_api_key", "scheduler_api_key"}
-"""Fields that accept every text."""
+"""Fields that accept any text."""
 
 CHECKED = [(product, name) for product in ALL for name in product.model_fields if name not in TEXTS]
 
 
 @pytest.fixture(params=CHECKED, ids=[name for _, name in CHECKED])
 def wrong(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[type[Settings], str]:
-    """One variable with a value that it cannot have: the class of its product, and its name."""
+    """A variable with an invalid value: the class of its product, and its name."""
     product, name = request.param
     monkeypatch.setenv(name.upper(), "no-such-value")
     return product, name
@@ -50,7 +50,7 @@ def test_error_names_the_variable_and_not_its_value(wrong: Any) -> None:
     assert "no-such-value" not in str(caught.value)
 
 
-def test_invalid_variable_stops_no_other_product(wrong: Any) -> None:
+def test_invalid_variable_affects_no_other_product(wrong: Any) -> None:
     product, _ = wrong
     for other in ALL:
         if other is not product:
@@ -72,7 +72,7 @@ def test_all_dags_load_while_every_variable_is_invalid(monkeypatch: pytest.Monke
             assert "AGGREGATOR_START_DATE" in dag.timetable.description
 
 
-def test_invalid_start_date_holds_back_the_first_run_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_start_date_prevents_only_the_first_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AGGREGATOR_START_DATE", "yesterday")
     timetable = timetable_of(CATALOG["click_rollups"].schedule)
     assert isinstance(timetable, OffsetCronTimetable)
@@ -111,14 +111,14 @@ def test_freshness_of_one_product_is_unknown_while_its_settings_are_invalid(
 
 
 @pytest.mark.parametrize("value", ["yesterday", "2026-02-30", "2026-02-28T10:00:00", "0226-02-28", "9999-12-31"])
-def test_start_date_that_the_schedule_cannot_use_is_named(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_invalid_start_date_is_rejected(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("AGGREGATOR_START_DATE", value)
     with pytest.raises(PermanentError, match="AGGREGATOR_START_DATE: ") as caught:
         ScheduleSettings.load()
     assert value not in str(caught.value)
 
 
-def test_start_date_is_the_beginning_of_a_utc_day(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_start_date_is_the_start_of_a_utc_day(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AGGREGATOR_START_DATE", "2026-02-28")
     assert ScheduleSettings.load().start_date == datetime(2026, 2, 28, tzinfo=UTC)
 
@@ -169,7 +169,7 @@ def test_blanks_and_line_breaks_around_a_value_are_removed(
     ],
 )
 @pytest.mark.parametrize("value", ["0", "-1", "99999999999", "1.5"])
-def test_number_that_dates_and_the_database_cannot_hold_is_refused(
+def test_number_out_of_range_is_rejected(
     monkeypatch: pytest.MonkeyPatch, product: type[Settings], name: str, value: str
 ) -> None:
     monkeypatch.setenv(name.upper(), value)
@@ -194,7 +194,7 @@ def test_deadlines_are_durations_by_dag(monkeypatch: pytest.MonkeyPatch) -> None
         ("soon", "AGGREGATOR_DEADLINES: not JSON"),
     ],
 )
-def test_invalid_deadlines_are_named_and_the_defaults_apply(
+def test_invalid_deadlines_are_rejected_and_the_defaults_apply(
     monkeypatch: pytest.MonkeyPatch, value: str, said: str
 ) -> None:
     monkeypatch.setenv("AGGREGATOR_DEADLINES", value)
@@ -214,6 +214,6 @@ def test_dag_without_an_entry_fails_with_what_to_add_and_where(monkeypatch: pyte
     assert deadline_of("click_rollups") == CATALOG["click_rollups"].deadline
 
 
-def test_deadline_of_an_unknown_dag_leaves_the_others_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deadline_of_an_unknown_dag_does_not_change_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AGGREGATOR_DEADLINES", '{"no_such_dag": "PT1H", "click_rollups": "PT90M"}')
     assert deadline_of("click_rollups") == timedelta(minutes=90)

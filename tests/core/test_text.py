@@ -1,4 +1,4 @@
-"""Lists in texts say how many names they leave out."""
+"""Lists in texts end with the number of names that they leave out."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from aggregator.core.text import listed
         (2, 7, "0, 1, and 5 more"),
     ],
 )
-def test_list_says_how_many_more_there_are(count: int, of: int | None, text: str) -> None:
+def test_list_ends_with_the_number_of_other_names(count: int, of: int | None, text: str) -> None:
     assert listed(map(str, range(count)), 2, of=of) == text
 
 
-def test_separator_is_between_all() -> None:
+def test_separator_is_between_all_parts() -> None:
     assert listed("abc", 2, separator="; ") == "a; b; and 1 more"

@@ -1,4 +1,4 @@
-"""The window of a logical date, asked through the code paths that Airflow itself uses."""
+"""The window of a logical date, through Airflow's own code paths."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ SCHEDULES = [FIVE_MINUTES, HOURLY, DAILY, MONTHLY]
 every_schedule = pytest.mark.parametrize("schedule", SCHEDULES, ids=[cron for cron, _ in SCHEDULES])
 
 schedules = st.sampled_from(SCHEDULES)
-moments = st.datetimes(datetime(2023, 1, 1), datetime(2030, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
+timestamps = st.datetimes(datetime(2023, 1, 1), datetime(2030, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
 
 
 def at(text: str) -> DateTime:
-    moment = pendulum.parse(text)
-    assert isinstance(moment, pendulum.DateTime)
-    return moment
+    timestamp = pendulum.parse(text)
+    assert isinstance(timestamp, pendulum.DateTime)
+    return timestamp
 
 
 def interval(start: str, end: str) -> DataInterval:
@@ -58,14 +58,14 @@ def timetable(schedule: tuple[str, timedelta] = DAILY) -> OffsetCronTimetable:
 
 
 def dag(schedule: tuple[str, timedelta] = DAILY, **arguments: Any) -> SerializedDAG:
-    """As the scheduler has it: written to the metadata database and read back."""
+    """The DAG as the scheduler loads it: serialized and deserialized."""
     arguments = {"catchup": True, "default_args": {"start_date": None}, **arguments}
     declared = DAG("job", schedule=arguments.pop("timetable", timetable(schedule)), **arguments)
     return DagSerialization.from_dict(DagSerialization.to_dict(declared))
 
 
 def scheduled(dag: SerializedDAG, count: int = 1, after: DagRun | None = None) -> list[DagRun]:
-    """The next scheduled runs, as parsing and the scheduler work them out on the DAG's row."""
+    """The next scheduled runs, computed by the code of the DAG processor and the scheduler."""
     model, runs = DagModel(dag_id=dag.dag_id), []  # type: ignore[no-untyped-call]  # Airflow's
     for _ in range(count):
         model.calculate_dagrun_date_fields(dag, reference_run=after)
@@ -117,14 +117,14 @@ def _zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
         (MONTHLY, "2025-12-01", interval("2025-12-01", "2026-01-01")),
         (HOURLY, "2025-12-31T23:00", interval("2025-12-31T23:00", "2026-01-01T00:00")),
         (FIVE_MINUTES, "2024-02-29T23:55", interval("2024-02-29T23:55", "2024-03-01T00:00")),
-        # The night in which clocks change in Europe.
+        # The night of the clock change in Europe.
         (DAILY, "2026-03-29", interval("2026-03-29", "2026-03-30")),
         (DAILY, "2026-10-25", interval("2026-10-25", "2026-10-26")),
         (HOURLY, "2026-10-25T01:00", interval("2026-10-25T01:00", "2026-10-25T02:00")),
     ],
 )
 @pytest.mark.usefixtures("_zone")
-def test_a_date_on_a_boundary_takes_the_interval_that_starts_there(
+def test_date_on_a_boundary_has_the_interval_that_starts_there(
     schedule: tuple[str, timedelta], date: str, window: DataInterval
 ) -> None:
     with time_machine.travel(at("2026-11-20T10:02:03").timestamp(), tick=False):
@@ -132,13 +132,13 @@ def test_a_date_on_a_boundary_takes_the_interval_that_starts_there(
 
 
 @time_machine.travel(at("2026-11-16T00:30:00"), tick=False)
-def test_an_interval_that_is_over_may_be_named_before_its_offset_has_passed() -> None:
+def test_finished_interval_is_allowed_before_its_offset_has_passed() -> None:
     assert timetable().infer_manual_data_interval(run_after=at("2026-11-15")) == interval("2026-11-15", "2026-11-16")
 
 
 @pytest.mark.parametrize("date", ["2026-11-16", "2026-11-17", "2027-01-01"])
-def test_start_of_an_interval_that_is_not_over_is_refused(date: str) -> None:
-    # Its run would take the logical date of the scheduled one, and the interval would never be processed.
+def test_start_of_an_unfinished_interval_is_rejected(date: str) -> None:
+    # The run would take the logical date of a scheduled run, whose interval would never be processed.
     with (
         time_machine.travel(at("2026-11-16T23:59:59"), tick=False),
         pytest.raises(ValueError, match=f"Logical date {date} starts .* not over. Use 2026-11-15 .UTC."),
@@ -147,7 +147,7 @@ def test_start_of_an_interval_that_is_not_over_is_refused(date: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("schedule", "now", "moment", "window"),
+    ("schedule", "now", "timestamp", "window"),
     [
         (DAILY, "2026-11-16T00:59:59", "2026-11-16T00:59:59", interval("2026-11-14", "2026-11-15")),
         # The form was opened before the run was due, and submitted after it.
@@ -160,11 +160,11 @@ def test_start_of_an_interval_that_is_not_over_is_refused(date: str) -> None:
         (FIVE_MINUTES, "2026-11-20T10:02:00", "2026-11-20T09:31:07", interval("2026-11-20T09:55", "2026-11-20T10:00")),
     ],
 )
-def test_time_of_the_last_hour_takes_the_latest_interval_past_its_offset(
-    schedule: tuple[str, timedelta], now: str, moment: str, window: DataInterval
+def test_time_of_the_last_hour_has_the_latest_interval_past_its_offset(
+    schedule: tuple[str, timedelta], now: str, timestamp: str, window: DataInterval
 ) -> None:
     with time_machine.travel(at(now), tick=False):
-        assert timetable(schedule).infer_manual_data_interval(run_after=at(moment)) == window
+        assert timetable(schedule).infer_manual_data_interval(run_after=at(timestamp)) == window
 
 
 @pytest.mark.parametrize(
@@ -184,9 +184,7 @@ def test_time_of_the_last_hour_takes_the_latest_interval_past_its_offset(
         (FIVE_MINUTES, "2026-11-20T10:31:30", "2026-11-20T10:30 or 2026-11-20T10:35"),
     ],
 )
-def test_other_time_that_starts_no_interval_is_refused_with_the_dates_that_do(
-    schedule: tuple[str, timedelta], date: str, dates: str
-) -> None:
+def test_other_time_is_rejected_with_the_valid_dates(schedule: tuple[str, timedelta], date: str, dates: str) -> None:
     job = dag(schedule).timetable
     with time_machine.travel(at("2026-11-25T10:00:00"), tick=False):
         with pytest.raises(ValueError, match="does not start a data interval") as refused:
@@ -208,7 +206,7 @@ def test_other_time_that_starts_no_interval_is_refused_with_the_dates_that_do(
 )
 @pytest.mark.usefixtures("_zone")
 @time_machine.travel(at("2026-11-20T10:00:00").timestamp(), tick=False)
-def test_dates_without_a_zone_and_of_other_zones_are_read_as_utc(date: Any) -> None:
+def test_dates_without_a_zone_and_in_other_zones_are_converted_to_utc(date: Any) -> None:
     assert timetable().infer_manual_data_interval(run_after=date) == interval("2026-11-15", "2026-11-16")
 
 
@@ -216,7 +214,7 @@ def test_dates_without_a_zone_and_of_other_zones_are_read_as_utc(date: Any) -> N
 
 
 @every_schedule
-def test_the_first_run_is_the_latest_interval_that_is_due(schedule: tuple[str, timedelta]) -> None:
+def test_first_run_has_the_latest_due_interval(schedule: tuple[str, timedelta]) -> None:
     with time_machine.travel(at("2026-11-16T10:02:03"), tick=False):
         (first,) = scheduled(dag(schedule), count=5)
 
@@ -225,7 +223,7 @@ def test_the_first_run_is_the_latest_interval_that_is_due(schedule: tuple[str, t
         assert first.run_after == first.data_interval_end + schedule[1]
 
 
-def test_after_downtime_every_missed_interval_is_run() -> None:
+def test_every_missed_interval_runs_after_downtime() -> None:
     with time_machine.travel(at("2026-02-26T01:00:00"), tick=False):
         (last,) = scheduled(dag())
     with time_machine.travel(at("2026-03-02T12:00:00"), tick=False):
@@ -235,14 +233,14 @@ def test_after_downtime_every_missed_interval_is_run() -> None:
 
 
 @time_machine.travel(at("2026-11-05T12:00:00"), tick=False)
-def test_a_start_date_is_where_a_new_dag_begins() -> None:
+def test_new_dag_starts_at_its_start_date() -> None:
     job = dag(default_args={"start_date": at("2026-11-01T06:00:00")})
 
     assert [run.logical_date for run in scheduled(job, count=10)] == [at(f"2026-11-0{day}") for day in (2, 3, 4)]
 
 
 @time_machine.travel(at("2026-11-05T12:00:00"), tick=False)
-def test_the_timetables_start_is_where_the_schedule_begins_and_no_limit_for_backfills() -> None:
+def test_start_of_the_timetable_limits_the_schedule_and_not_backfills() -> None:
     job = dag(timetable=OffsetCronTimetable("0 0 * * *", offset=timedelta(hours=1), start=at("2026-11-01T06:00:00")))
 
     assert [run.logical_date for run in scheduled(job, count=10)] == [at(f"2026-11-0{day}") for day in (2, 3, 4)]
@@ -253,13 +251,13 @@ def test_the_timetables_start_is_where_the_schedule_begins_and_no_limit_for_back
 
 @pytest.mark.parametrize("catchup", [True, False])
 @time_machine.travel(at("2026-11-05T12:00:00"), tick=False)
-def test_a_start_date_in_the_future_is_waited_for(catchup: bool) -> None:
+def test_schedule_waits_for_a_start_date_in_the_future(catchup: bool) -> None:
     assert scheduled(dag(start_date=at("2026-12-01"), catchup=catchup)) == []
 
 
 @pytest.mark.parametrize(("now", "latest"), [("2026-11-16T00:59:59", "2026-11-14"), ("2026-11-16T01:00", "2026-11-15")])
 @pytest.mark.parametrize("start", [None, at("2026-11-01")])
-def test_without_catch_up_missed_intervals_are_left_out(now: str, latest: str, start: DateTime | None) -> None:
+def test_missed_intervals_are_left_out_without_catchup(now: str, latest: str, start: DateTime | None) -> None:
     with time_machine.travel(at(now), tick=False):
         job = dag(catchup=False, start_date=start)
         last = run("scheduled", at("2026-11-03"), interval("2026-11-03", "2026-11-04"), at("2026-11-04T01:00"))
@@ -269,14 +267,14 @@ def test_without_catch_up_missed_intervals_are_left_out(now: str, latest: str, s
 
 
 @time_machine.travel(at("2026-11-20"), tick=False)
-def test_the_end_date_ends_the_schedule() -> None:
+def test_schedule_ends_at_the_end_date() -> None:
     job = dag(start_date=at("2026-11-01"), end_date=at("2026-11-02"))
 
     assert [run.logical_date for run in scheduled(job, count=10)] == [at("2026-11-01"), at("2026-11-02")]
 
 
 @time_machine.travel(at("2026-11-20"), tick=False)
-def test_a_changed_schedule_goes_on_where_the_old_one_ended() -> None:
+def test_changed_schedule_continues_after_the_last_interval() -> None:
     last = run("scheduled", at("2026-11-18"), interval("2026-11-18", "2026-11-19"), at("2026-11-19T01:00"))
 
     (following, *_) = scheduled(dag(HOURLY), after=last)
@@ -285,7 +283,7 @@ def test_a_changed_schedule_goes_on_where_the_old_one_ended() -> None:
 
 
 @time_machine.travel(at("2026-11-20"), tick=False)
-def test_a_manual_run_in_the_place_of_a_scheduled_one_does_not_stop_the_schedule() -> None:
+def test_manual_run_with_the_date_of_a_scheduled_run_does_not_stop_the_schedule() -> None:
     # `airflow dags trigger --logical-date 2026-11-15` shortly before its run was due.
     early = run("manual", at("2026-11-15"), interval("2026-11-14", "2026-11-15"), at("2026-11-16T00:30"))
 
@@ -298,8 +296,8 @@ def test_a_manual_run_in_the_place_of_a_scheduled_one_does_not_stop_the_schedule
 
 
 @pytest.mark.slow
-@given(schedules, moments)
-def test_following_intervals_tile_time(schedule: tuple[str, timedelta], start: datetime) -> None:
+@given(schedules, timestamps)
+def test_intervals_follow_each_other_without_gaps(schedule: tuple[str, timedelta], start: datetime) -> None:
     job, restriction = timetable(schedule), TimeRestriction(pendulum.instance(start), None, catchup=True)
     intervals, last = [], None
     for _ in range(5):
@@ -314,28 +312,28 @@ def test_following_intervals_tile_time(schedule: tuple[str, timedelta], start: d
     assert all(before.end == after.start for before, after in pairwise(intervals))
 
 
-@given(schedules, moments)
-def test_the_start_of_an_interval_names_it(schedule: tuple[str, timedelta], moment: datetime) -> None:
+@given(schedules, timestamps)
+def test_start_of_an_interval_gives_that_interval(schedule: tuple[str, timedelta], timestamp: datetime) -> None:
     job = timetable(schedule)
-    latest = job.latest_interval(moment)
+    latest = job.latest_interval(timestamp)
     following = job.interval_from(latest.end)
 
     assert following is not None
-    assert latest.end + schedule[1] <= moment < following.end + schedule[1]
+    assert latest.end + schedule[1] <= timestamp < following.end + schedule[1]
     assert job.interval_from(latest.start) == latest
-    with time_machine.travel(moment, tick=False):
+    with time_machine.travel(timestamp, tick=False):
         assert job.infer_manual_data_interval(run_after=latest.start) == latest
 
 
-@given(schedules, moments, st.timedeltas(timedelta(minutes=1), timedelta(days=400)))
-def test_date_gives_its_own_interval_the_latest_one_or_none(
-    schedule: tuple[str, timedelta], moment: datetime, later: timedelta
+@given(schedules, timestamps, st.timedeltas(timedelta(minutes=1), timedelta(days=400)))
+def test_date_gives_its_interval_the_latest_one_or_an_error(
+    schedule: tuple[str, timedelta], timestamp: datetime, later: timedelta
 ) -> None:
-    job, now = timetable(schedule), pendulum.instance(moment + later)
-    starts = job.interval_from(moment)
+    job, now = timetable(schedule), pendulum.instance(timestamp + later)
+    starts = job.interval_from(timestamp)
     with time_machine.travel(now, tick=False):
         try:
-            window = job.infer_manual_data_interval(run_after=pendulum.instance(moment))
+            window = job.infer_manual_data_interval(run_after=pendulum.instance(timestamp))
         except ValueError:
             assert starts.end > now if starts else later > timedelta(hours=1)
         else:
@@ -344,18 +342,20 @@ def test_date_gives_its_own_interval_the_latest_one_or_none(
 
 
 @pytest.mark.slow
-@given(schedules, moments.filter(lambda moment: moment.microsecond > 0))  # "now" is never a boundary
-def test_everyone_agrees_on_the_window_of_a_logical_date(schedule: tuple[str, timedelta], moment: datetime) -> None:
+@given(schedules, timestamps.filter(lambda timestamp: timestamp.microsecond > 0))  # "now" is never a boundary
+def test_all_kinds_of_runs_have_the_same_window_for_a_date(
+    schedule: tuple[str, timedelta], timestamp: datetime
+) -> None:
     job = dag(schedule)
-    expected = timetable(schedule).latest_interval(moment)
+    expected = timetable(schedule).latest_interval(timestamp)
     date = expected.start
     previous = DataInterval(timetable(schedule).latest_interval(date + schedule[1]).start, date)
-    with time_machine.travel(moment, tick=False):
+    with time_machine.travel(timestamp, tick=False):
         (by_scheduler,) = scheduled(job, after=run("scheduled", previous.start, previous, date + schedule[1]))
         (by_backfill,) = _get_info_list(dag=job, from_date=date, to_date=date, reverse=False)
         by_dags_test = coerce_to_core_timetable(timetable(schedule)).infer_manual_data_interval(run_after=date)
         by_form = TriggerDAGRunPostBody(logical_date=date).validate_context(job)["data_interval"]
-        by_form_now = TriggerDAGRunPostBody(logical_date=moment).validate_context(job)["data_interval"]
+        by_form_now = TriggerDAGRunPostBody(logical_date=timestamp).validate_context(job)["data_interval"]
 
     assert (by_scheduler.logical_date, window(by_scheduler)) == (date, expected)
     assert (by_backfill.logical_date, by_backfill.data_interval) == (date, expected)
@@ -377,11 +377,11 @@ def test_everyone_agrees_on_the_window_of_a_logical_date(schedule: tuple[str, ti
         (("*/15 * * * *", timedelta(0)), "Every 15 minutes, at the interval's end"),
     ],
 )
-def test_the_summary_reads_well(schedule: tuple[str, timedelta], summary: str) -> None:
+def test_summary(schedule: tuple[str, timedelta], summary: str) -> None:
     assert LazyDeserializedDAG.from_dag(DAG("job", schedule=timetable(schedule))).timetable.summary == summary
 
 
-def test_the_description_says_what_the_window_is() -> None:
+def test_description_explains_the_window() -> None:
     assert timetable().description == (
         "The data interval follows cron 0 0 * * * in UTC; its start is the run's logical date. "
         "The run is due 1 hour after the interval's end."
@@ -390,7 +390,7 @@ def test_the_description_says_what_the_window_is() -> None:
 
 
 @every_schedule
-def test_it_survives_the_metadata_database(schedule: tuple[str, timedelta]) -> None:
+def test_serialized_timetable_is_equal(schedule: tuple[str, timedelta]) -> None:
     restored = dag(schedule).timetable
 
     assert type(restored) is OffsetCronTimetable
@@ -403,9 +403,7 @@ def test_it_survives_the_metadata_database(schedule: tuple[str, timedelta]) -> N
     ("cron", "offset", "message"),
     [("0 0 * * *", timedelta(seconds=-1), "cannot be due before the end"), ("61 * * * *", timedelta(), "61")],
 )
-def test_a_schedule_that_cannot_work_is_refused_when_its_dag_is_loaded(
-    cron: str, offset: timedelta, message: str
-) -> None:
+def test_invalid_schedule_is_rejected_when_its_dag_is_loaded(cron: str, offset: timedelta, message: str) -> None:
     job = DAG("job", schedule=OffsetCronTimetable(cron, offset=offset))
 
     with pytest.raises(AirflowTimetableInvalid, match=message):

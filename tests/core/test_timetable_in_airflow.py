@@ -1,4 +1,4 @@
-"""The timetable under Airflow's own parsing, scheduling, backfilling and `dags test`, on a metadata database."""
+"""The timetable in Airflow's parser, scheduler, backfill and `dags test`, on a metadata database."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ with DAG("{dag_id}", schedule=schedule, catchup=True, default_args={{"start_date
 
 
 class Deployment:
-    """One DAG in a bundle, with the steps that Airflow's processes take."""
+    """One DAG in a bundle, and the steps of Airflow's processes."""
 
     def __init__(self, dag_id: str, folder: Path) -> None:
         self.dag_id, self.folder = dag_id, folder
@@ -80,7 +80,7 @@ class Deployment:
                 before = model.next_dagrun
                 runner._create_dag_runs([model], session)
                 session.flush()
-                assert model.next_dagrun != before, "the schedule stands still"
+                assert model.next_dagrun != before, "the schedule does not advance"
 
     def next_logical_date(self) -> datetime | None:
         with create_session() as session:
@@ -106,37 +106,37 @@ def deployment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Deployment:
 
 @pytest.fixture(scope="module")
 def api() -> Iterator[TestClient]:
-    """Airflow's API server, which lets everybody in."""
+    """Airflow's API server; every client is an admin."""
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS", "True")
         environment.setenv(
-            "AIRFLOW__API_AUTH__JWT_SECRET", "a secret of this test only, as long as its algorithm asks for .."
+            "AIRFLOW__API_AUTH__JWT_SECRET", "a secret of this test only, with the required length ..........."
         )
         with TestClient(create_app()) as client:
             yield client
 
 
-def test_a_dag_without_a_start_date_begins_with_the_latest_interval_and_then_leaves_none_out(
+def test_dag_without_a_start_date_starts_with_the_latest_interval_and_skips_none(
     deployment: Deployment,
 ) -> None:
     with time_machine.travel(pendulum.datetime(2026, 11, 1, 12), tick=False):
         deployment.parse()
         assert deployment.next_logical_date() == pendulum.datetime(2026, 10, 31)
 
-    # Paused for a week: every parse renews the date.
+    # The DAG is paused for a week; every parse updates the date.
     with time_machine.travel(pendulum.datetime(2026, 11, 8, 12), tick=False):
         deployment.parse()
         deployment.schedule()
     assert deployment.windows() == [("07", "07", "08")]
 
-    # Down for three days.
+    # The scheduler is down for three days.
     with time_machine.travel(pendulum.datetime(2026, 11, 11, 12), tick=False):
         deployment.schedule()
     assert deployment.windows() == [("07", "07", "08"), ("08", "08", "09"), ("09", "09", "10"), ("10", "10", "11")]
 
 
 @time_machine.travel(pendulum.datetime(2026, 11, 11, 0, 30), tick=False)
-def test_a_backfill_makes_the_dates_that_were_asked_for(deployment: Deployment) -> None:
+def test_backfill_creates_runs_of_the_requested_dates(deployment: Deployment) -> None:
     deployment.parse()
 
     _create_backfill(
@@ -177,7 +177,7 @@ def test_dags_test_of_a_dag_with_deadline_succeeds_and_leaves_serialized_deadlin
     assert before.keys() >= {deployment.dag_id, f"beside_{deployment.dag_id}"}
 
     monkeypatch.setattr("sys.argv", ["airflow", "dags", "test", deployment.dag_id, "2026-11-05"])
-    # Airflow does not write a DAG again that it has just written.
+    # Airflow does not write a DAG twice within seconds.
     with time_machine.travel(pendulum.datetime(2026, 11, 11, 13)):
         run = dag.test(logical_date=pendulum.datetime(2026, 11, 5))
 
@@ -227,13 +227,13 @@ def test_wrong_params_of_a_manual_run_fail_it_without_an_alert(
     run = deployment.parse().test(logical_date=pendulum.datetime(2026, 11, 5), run_conf=conf)
 
     assert run.state == DagRunState.FAILED
-    told = [text for (text,) in ops.execute("select text from ops.alerts").fetchall()]
-    assert len(told) == len(alerts)
-    assert all(part in text for part, text in zip(alerts, told, strict=True))
+    texts = [text for (text,) in ops.execute("select text from ops.alerts").fetchall()]
+    assert len(texts) == len(alerts)
+    assert all(part in text for part, text in zip(alerts, texts, strict=True))
 
 
 def serialized_deadlines() -> dict[str, list[tuple[Any, Any]]]:
-    """Reference and interval of each deadline, by the DAG that the scheduler finds in the database."""
+    """Reference and interval of each deadline in the database, by DAG."""
     with create_session() as session:
         return {
             stored.dag_id: [
@@ -257,13 +257,13 @@ def test_dags_trigger_with_a_date_does_not_stop_the_schedule(deployment: Deploym
     with time_machine.travel(pendulum.datetime(2026, 11, 13, 12), tick=False):
         deployment.schedule()
 
-    # Airflow's own record of the run of the 11th is wrong; tasks ask aggregator.core.data_interval.
+    # Airflow stores a wrong interval for the run of the 11th. Tasks use aggregator.core.data_interval.
     assert deployment.windows() == [("10", "10", "11"), ("11", "10", "11"), ("12", "12", "13")]
 
 
 @time_machine.travel(pendulum.datetime(2026, 11, 25, 10, 0, 30), tick=False)
 @pytest.mark.parametrize(
-    ("logical_date", "status", "said"),
+    ("logical_date", "status", "expected"),
     [
         ("2026-11-20T00:00:00Z", 200, "2026-11-20"),
         ("2026-11-20T01:00:00+01:00", 200, "2026-11-20"),
@@ -274,20 +274,20 @@ def test_dags_trigger_with_a_date_does_not_stop_the_schedule(deployment: Deploym
         ("2026-12-24T18:00:00Z", 400, "Use 2026-11-24 (UTC)"),
     ],
 )
-def test_api_server_creates_the_run_of_the_date_that_was_picked_or_none(
-    deployment: Deployment, api: TestClient, logical_date: str | None, status: int, said: str | None
+def test_api_server_creates_the_run_of_the_given_date_or_rejects_it(
+    deployment: Deployment, api: TestClient, logical_date: str | None, status: int, expected: str | None
 ) -> None:
     deployment.parse()
     token = api.get("/auth/token").json()["access_token"]
-    answer = api.post(
+    response = api.post(
         f"/api/v2/dags/{deployment.dag_id}/dagRuns",
         json={"logical_date": logical_date},
         headers={"Authorization": f"Bearer {token}"},
     )
-    assert answer.status_code == status
+    assert response.status_code == status
     if status == 200:
-        start = answer.json()["data_interval_start"]
-        assert start == (said and f"{said}T00:00:00Z")
+        start = response.json()["data_interval_start"]
+        assert start == (expected and f"{expected}T00:00:00Z")
     else:
-        assert said in answer.json()["detail"]
+        assert expected in response.json()["detail"]
         assert deployment.windows() == []

@@ -1,4 +1,4 @@
-"""What the DAGs' tests share."""
+"""Fixtures of the DAGs' tests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def analytics_db(migrated: Callable[..., psycopg.Connection]) -> psycopg.Connect
 
 @pytest.fixture
 def without_waiting(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Makes the hooks of a class lose no time between tries: waits are the hook's own tests' business."""
+    """Let hooks of a class retry without waiting; the hooks' own tests cover the waits."""
 
     def make(hook_class: Any, **options: Any) -> None:
         defaults = {**hook_class.__init__.__kwdefaults__, "sleep": lambda _: None, **options}

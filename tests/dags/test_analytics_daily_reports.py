@@ -1,4 +1,4 @@
-"""Mails of a UTC day by campaign, beside DuckDB."""
+"""Email counts per campaign and UTC day, compared with DuckDB."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def stored(connection: psycopg.Connection, day: datetime) -> list[tuple[Any, ...
 @pytest.mark.slow
 @examples
 @given(data.activity(DAY, NEXT))
-def test_any_day_is_that_of_an_independent_engine(task: Any, analytics_db: psycopg.Connection, rows: Any) -> None:
+def test_any_day_equals_the_result_of_duckdb(task: Any, analytics_db: psycopg.Connection, rows: Any) -> None:
     data.replace(analytics_db, ACTIVITY, rows, WRITTEN)
     run_twice(task, DAY, NEXT)
     assert stored(analytics_db, DAY) == campaign_stats_of(rows, DAY)
@@ -47,7 +47,7 @@ def test_any_day_is_that_of_an_independent_engine(task: Any, analytics_db: psyco
 @pytest.mark.slow
 @examples
 @given(data.activity(DAY, NEXT), st.permutations([-1, 0, 1]))
-def test_days_in_any_order_make_the_same_tables(
+def test_days_in_any_order_give_the_same_tables(
     task: Any, analytics_db: psycopg.Connection, rows: Any, ages: Any
 ) -> None:
     data.replace(analytics_db, ACTIVITY, rows, WRITTEN)

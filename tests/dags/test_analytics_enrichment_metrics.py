@@ -1,4 +1,4 @@
-"""Enrichment jobs of a UTC day, beside whole-number arithmetic in DuckDB."""
+"""Metrics of the enrichment jobs of a UTC day, compared with integer arithmetic in DuckDB."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def jobs() -> st.SearchStrategy[list[dict[str, Any]]]:
             "organization_id": st.sampled_from(ORGANIZATIONS),
             "status": st.sampled_from(["completed", "completed", "failed", "pending", "", "Completed"]),
             "total_cost": st.none() | st.integers(0, 99_999).map(lambda cost: Decimal(cost).scaleb(-4)),
-            "created_at": data.moments(DAY, NEXT),
-            "completed_at": st.none() | st.sampled_from([NEXT - age for age in ages]) | data.moments(DAY, NEXT),
+            "created_at": data.timestamps(DAY, NEXT),
+            "completed_at": st.none() | st.sampled_from([NEXT - age for age in ages]) | data.timestamps(DAY, NEXT),
         }
     )
     return st.lists(row, max_size=30)
@@ -54,7 +54,7 @@ def jobs() -> st.SearchStrategy[list[dict[str, Any]]]:
 @pytest.mark.slow
 @examples
 @given(jobs())
-def test_any_day_is_that_of_an_independent_engine(task: Any, analytics_db: psycopg.Connection, rows: Any) -> None:
+def test_any_day_equals_the_result_of_duckdb(task: Any, analytics_db: psycopg.Connection, rows: Any) -> None:
     data.replace(analytics_db, JOBS, rows, WRITTEN)
     run_twice(task, DAY, NEXT)
     assert stored(analytics_db) == enrichment_metrics_of(rows, DAY, NEXT)
@@ -63,7 +63,7 @@ def test_any_day_is_that_of_an_independent_engine(task: Any, analytics_db: psyco
 @pytest.mark.slow
 @examples
 @given(jobs(), st.permutations([-1, 0, 1]))
-def test_days_in_any_order_make_the_same_tables(
+def test_days_in_any_order_give_the_same_tables(
     task: Any, analytics_db: psycopg.Connection, rows: Any, ages: Any
 ) -> None:
     data.replace(analytics_db, JOBS, rows, WRITTEN)
@@ -86,7 +86,7 @@ def test_job_that_completed_since_is_counted_by_a_cleared_run(task: Any, analyti
 
 
 @pytest.mark.parametrize(("completed_at", "freshness"), [("infinity", 1), ("-infinity", 0)])
-def test_job_that_completed_at_infinity_counts_like_one_far_away(
+def test_completion_at_infinity_counts_as_the_limit(
     task: Any, analytics_db: psycopg.Connection, completed_at: str, freshness: int
 ) -> None:
     job = {"organization_id": ORGANIZATIONS[0], "status": "completed", "created_at": DAY}

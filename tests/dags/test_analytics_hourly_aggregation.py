@@ -1,4 +1,4 @@
-"""Events of a UTC day, whichever of its hours asks, beside DuckDB."""
+"""Events of a UTC day, from a run of any of its hours, compared with DuckDB."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def everything(connection: psycopg.Connection) -> Rows:
     return connection.execute(query).fetchall()
 
 
-def event(moment: datetime, **other: Any) -> dict[str, Any]:
+def event(timestamp: datetime, **other: Any) -> dict[str, Any]:
     return {
         "organization_id": ORGANIZATIONS[0],
         "contact_id": CONTACTS[1],
         "event_type": "page_view",
         "event_source": None,
-        "created_at": moment,
+        "created_at": timestamp,
         **other,
     }
 
@@ -59,9 +59,7 @@ def event(moment: datetime, **other: Any) -> dict[str, Any]:
 @pytest.mark.slow
 @examples
 @given(st.data())
-def test_any_hour_sets_its_day_to_that_of_an_independent_engine(
-    task: Any, analytics_db: psycopg.Connection, drawn: Any
-) -> None:
+def test_any_hour_sets_its_day_to_the_result_of_duckdb(task: Any, analytics_db: psycopg.Connection, drawn: Any) -> None:
     day = drawn.draw(st.sampled_from(DAYS))
     rows = drawn.draw(data.activity(day, day + timedelta(days=1)))
     hour = day + drawn.draw(st.sampled_from([0, 1, 12, 23])) * HOUR
@@ -76,7 +74,7 @@ def test_any_hour_sets_its_day_to_that_of_an_independent_engine(
 @pytest.mark.slow
 @examples
 @given(data.activity(DAY, DAY + timedelta(days=1)), st.permutations([-24, -1, 0, 5, 23, 24]))
-def test_hours_in_any_order_make_the_same_tables(
+def test_hours_in_any_order_give_the_same_tables(
     task: Any, analytics_db: psycopg.Connection, rows: Any, hours: Any
 ) -> None:
     data.replace(analytics_db, ACTIVITY, rows, WRITTEN)
@@ -86,7 +84,7 @@ def test_hours_in_any_order_make_the_same_tables(
         assert stored(analytics_db, day) == event_aggregates_of(rows, day)
 
 
-def test_hour_that_is_over_late_sets_both_days_it_touches(task: Any, analytics_db: psycopg.Connection) -> None:
+def test_window_across_midnight_sets_both_days(task: Any, analytics_db: psycopg.Connection) -> None:
     store(analytics_db, ACTIVITY, [event(DAY - HOUR), event(DAY), event(DAY + 23 * HOUR), event(DAY + 24 * HOUR)])
     run(task, DAY - HOUR / 2, DAY + HOUR / 2)
     counts = [stored(analytics_db, DAY + timedelta(days=age)) for age in (-1, 0, 1)]
@@ -109,7 +107,7 @@ def test_late_events_are_counted_by_a_cleared_run_and_nothing_else_is_rewritten(
     assert everything(analytics_db)[0] != page_view
 
 
-def test_source_that_is_empty_by_now_erases_nothing(task: Any, analytics_db: psycopg.Connection) -> None:
+def test_empty_source_deletes_nothing(task: Any, analytics_db: psycopg.Connection) -> None:
     store(analytics_db, ACTIVITY, [event(DAY)])
     run(task, DAY, DAY + HOUR)
     before = everything(analytics_db)
@@ -124,7 +122,7 @@ def test_source_that_is_empty_by_now_erases_nothing(task: Any, analytics_db: psy
     assert everything(analytics_db) == before
 
 
-def test_rows_of_other_channels_are_not_touched(task: Any, analytics_db: psycopg.Connection) -> None:
+def test_rows_of_other_channels_are_not_changed(task: Any, analytics_db: psycopg.Connection) -> None:
     other = {"organization_id": ORGANIZATIONS[0], "date": DAY.date(), "event_type": "page_view", "channel": "email"}
     store(analytics_db, WRITTEN, [other | {"count": 7, "unique_count": 7}])
     before = everything(analytics_db)
@@ -133,13 +131,13 @@ def test_rows_of_other_channels_are_not_touched(task: Any, analytics_db: psycopg
     assert before[0] in everything(analytics_db)
 
 
-def test_events_without_organisation_or_type_are_left_out(task: Any, analytics_db: psycopg.Connection) -> None:
+def test_events_without_organization_or_type_are_left_out(task: Any, analytics_db: psycopg.Connection) -> None:
     analytics_db.execute(f"alter table {ACTIVITY} alter organization_id drop not null, alter event_type drop not null")
     store(analytics_db, ACTIVITY, [event(DAY, organization_id=None), event(DAY, event_type=None), event(DAY)])
     assert run(task, DAY, DAY + HOUR)["inserted"] == 1
 
 
-def test_refused_organisation_does_not_stop_the_others(task: Any, analytics_db: psycopg.Connection) -> None:
+def test_refused_organization_does_not_stop_the_others(task: Any, analytics_db: psycopg.Connection) -> None:
     refused, accepted = ORGANIZATIONS
     analytics_db.execute(f"alter table {WRITTEN} add constraint picky check (organization_id <> '{refused}')")
     store(analytics_db, ACTIVITY, [event(DAY), event(DAY, organization_id=accepted)])

@@ -1,4 +1,4 @@
-"""Events of a UTC month, beside DuckDB."""
+"""Events of a UTC month, compared with DuckDB."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def stored(connection: psycopg.Connection, month: datetime) -> list[tuple[Any, .
 @pytest.mark.slow
 @examples
 @given(st.data())
-def test_any_month_is_that_of_an_independent_engine(task: Any, analytics_db: psycopg.Connection, drawn: Any) -> None:
+def test_any_month_equals_the_result_of_duckdb(task: Any, analytics_db: psycopg.Connection, drawn: Any) -> None:
     month = drawn.draw(st.sampled_from(MONTHS))
     rows = drawn.draw(data.activity(month, end_of(month)))
     data.replace(analytics_db, ACTIVITY, rows, WRITTEN)
@@ -53,7 +53,7 @@ def test_any_month_is_that_of_an_independent_engine(task: Any, analytics_db: psy
 @pytest.mark.slow
 @examples
 @given(data.activity(MONTHS[2], end_of(MONTHS[2])), st.permutations([MONTHS[2], MONTHS[3]]))
-def test_months_in_any_order_make_the_same_tables(
+def test_months_in_any_order_give_the_same_tables(
     task: Any, analytics_db: psycopg.Connection, rows: Any, months: Any
 ) -> None:
     data.replace(analytics_db, ACTIVITY, rows, WRITTEN)
@@ -63,7 +63,7 @@ def test_months_in_any_order_make_the_same_tables(
         assert stored(analytics_db, month) == monthly_usage_of(rows, month)
 
 
-def test_long_types_stay_apart_and_fit(task: Any, analytics_db: psycopg.Connection) -> None:
+def test_long_types_stay_distinct_and_fit(task: Any, analytics_db: psycopg.Connection) -> None:
     types = ["y" * length for length in range(90, 101)] + ["y" * 99 + "z"]
     event = {"organization_id": ORGANIZATIONS[0], "created_at": MONTHS[0]}
     store(analytics_db, ACTIVITY, [event | {"event_type": type_} for type_ in types])

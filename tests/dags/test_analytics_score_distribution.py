@@ -1,4 +1,4 @@
-"""Snapshots of lead scores, beside whole-number arithmetic in DuckDB."""
+"""Snapshots of lead scores, compared with integer arithmetic in DuckDB."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def scores_of(*scores: int, organization: str = ORGANIZATIONS[0]) -> list[dict[s
 
 
 def row_of(day: date, total_contacts: int = 0) -> dict[str, Any]:
-    figures = dict.fromkeys(["avg_score", "min_score", "max_score", "p50", "p90", "p95"], 0)
-    return {"organization_id": ORGANIZATIONS[0], "date": day, **figures, "total_contacts": total_contacts}
+    scores = dict.fromkeys(["avg_score", "min_score", "max_score", "p50", "p90", "p95"], 0)
+    return {"organization_id": ORGANIZATIONS[0], "date": day, **scores, "total_contacts": total_contacts}
 
 
 @pytest.mark.slow
@@ -64,7 +64,7 @@ def row_of(day: date, total_contacts: int = 0) -> dict[str, Any]:
 @example([50], [1, 2])
 @example([0] * 190 + [10] * 10, [-3, -2])  # 0.5 in floating point is 0.4999999999998 here
 @given(st.lists(st.integers(0, 100), max_size=50), st.lists(st.integers(-9, 999), max_size=3))
-def test_any_scores_are_those_of_an_independent_engine(
+def test_any_scores_equal_the_result_of_duckdb(
     task: Any, analytics_db: psycopg.Connection, yesterday: Any, many: Any, few: Any
 ) -> None:
     scores = scores_of(*many) + scores_of(*few, organization=ORGANIZATIONS[1])
@@ -73,7 +73,7 @@ def test_any_scores_are_those_of_an_independent_engine(
     assert stored(analytics_db) == score_distribution_of(scores)
 
 
-def test_snapshot_is_dated_with_the_day_it_is_taken_and_can_be_taken_again(
+def test_snapshot_has_the_day_it_is_taken_and_can_be_repeated(
     task: Any, analytics_db: psycopg.Connection, yesterday: Any
 ) -> None:
     data.replace(analytics_db, SCORES, scores_of(10, 20))
@@ -95,7 +95,7 @@ def test_run_of_a_past_day_changes_no_stored_row(task: Any, analytics_db: psycop
     assert stored(analytics_db) == before
 
 
-def test_run_of_a_past_day_fills_todays_gap_and_no_other(
+def test_run_of_a_past_day_adds_only_missing_rows_of_today(
     task: Any, analytics_db: psycopg.Connection, yesterday: Any
 ) -> None:
     today = (yesterday + DAY).date()
@@ -113,7 +113,7 @@ def test_contacts_without_a_score_do_not_count(task: Any, analytics_db: psycopg.
     assert stored(analytics_db) == [(ORGANIZATIONS[0], 5, 5, 5, 5, 5, 5, 1)]
 
 
-def test_average_that_does_not_fit_is_refused_for_its_organisation_alone(
+def test_average_that_does_not_fit_is_refused_only_for_its_organization(
     task: Any, analytics_db: psycopg.Connection, yesterday: Any
 ) -> None:
     store(analytics_db, SCORES, scores_of(1000) + scores_of(20, organization=ORGANIZATIONS[1]))

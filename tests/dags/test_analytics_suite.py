@@ -1,4 +1,4 @@
-"""What each DAG of the analytics suite has to have beside what all DAGs have (spec: analytics suite)."""
+"""Requirements on the DAGs of the analytics suite, in addition to those on all DAGs (spec: analytics suite)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ METRICS = ["total_enriched", "success_rate", "avg_cost", "avg_freshness"]
 
 
 OVERFLOW = "9e131071"
-"""Twice that is more than PostgreSQL's numeric holds."""
+"""A sum of two such values overflows PostgreSQL's numeric."""
 
 ACTIVITY = """
 alter table analytics.contact_activity rename to activity;
@@ -71,7 +71,7 @@ def test_every_page_names_the_message_of_the_former_queue(suite: list[Any]) -> N
     assert [dag.dag_id for dag in suite if f"`{CATALOG[dag.dag_id].message}`" not in dag.doc_md] == []
 
 
-def test_every_task_heeds_the_pause_and_leaves_letters(suite: list[Any]) -> None:
+def test_every_task_has_the_pause_and_the_dead_letters(suite: list[Any]) -> None:
     for dag in suite:
         assert dead_letters.record in dag.on_failure_callback, dag.dag_id
         for task in dag.tasks:
@@ -94,12 +94,12 @@ def test_every_task_heeds_the_pause_and_leaves_letters(suite: list[Any]) -> None
         ("analytics_enrichment_metrics", "enrichment_metrics", dict.fromkeys(METRICS, 1)),
     ],
 )
-def test_rows_whose_source_has_nothing_stay_and_are_reported(
+def test_rows_of_an_empty_source_are_kept_and_reported(
     dag_bag: DagBag, analytics_db: psycopg.Connection, dag_id: str, table: str, row: dict[str, Any]
 ) -> None:
     task: Any
     (task,) = dag_bag.dags[dag_id].tasks
-    # A snapshot is dated with the day on which it is taken.
+    # A snapshot has the day on which it is taken.
     day = datetime.now(UTC).replace(tzinfo=None, hour=0, minute=0, second=0, microsecond=0)
     row = {"organization_id": ORGANIZATIONS[0], "date": f"{day:%Y-%m-%d}", **row}
     assert run(task, day, day + timedelta(days=1))["suspicious"] is False

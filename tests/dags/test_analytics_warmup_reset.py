@@ -1,4 +1,4 @@
-"""The warm-up reset, from the catalogue of domains to the counters: the right domains, whenever it is run."""
+"""The warm-up reset resets the counters of the right domains, at any time of the run."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def database(monkeypatch: pytest.MonkeyPatch, migrated: Callable[..., psycopg.Co
 
 
 def run(task: Any, day: date = DAY) -> dict[str, int]:
-    """One try of the task, for one day."""
+    """One try of the task for a day."""
     start = datetime(day.year, day.month, day.day, tzinfo=UTC)
     result: dict[str, int] = task.execute(context(task, start, start + timedelta(days=1)))
     return result
 
 
 def arrange(connection: psycopg.Connection, domains: list[tuple[str, bool, datetime]]) -> None:
-    """Domains, and for each a counter of the day."""
+    """Store domains, and a counter of the day for each."""
     connection.execute("truncate delivery.sending_domains, delivery.warmup_counters")
     cursor = connection.cursor()
     cursor.executemany(
@@ -64,7 +64,7 @@ def left(connection: psycopg.Connection) -> set[str]:
     return {domain for (domain,) in connection.execute("select domain from delivery.warmup_counters")}
 
 
-def test_sample_resets_those_that_warm_up(task: Any, connection: psycopg.Connection) -> None:
+def test_sample_resets_only_domains_that_warm_up(task: Any, connection: psycopg.Connection) -> None:
     today = DAY + timedelta(days=1)
     domains = warmup.sending_domains(today)
     arrange(connection, [(row["domain"], row["verified"], row["created_at"]) for row in domains])
@@ -75,7 +75,7 @@ def test_sample_resets_those_that_warm_up(task: Any, connection: psycopg.Connect
     assert run(task) == expected | {"reset": 0}
 
 
-def test_age_is_that_at_the_end_of_the_day(task: Any, connection: psycopg.Connection) -> None:
+def test_age_is_computed_at_the_end_of_the_day(task: Any, connection: psycopg.Connection) -> None:
     thirty_days = timedelta(days=30)
     arrange(
         connection,
@@ -94,9 +94,7 @@ def test_age_is_that_at_the_end_of_the_day(task: Any, connection: psycopg.Connec
 @pytest.mark.slow
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.booleans(), st.integers(-2, 33 * 86400)), max_size=12))
-def test_any_domains_are_those_of_an_independent_engine(
-    task: Any, connection: psycopg.Connection, given_domains: Any
-) -> None:
+def test_any_domains_equal_the_result_of_duckdb(task: Any, connection: psycopg.Connection, given_domains: Any) -> None:
     domains = [
         (f"{number}.example", verified, MIDNIGHT - timedelta(seconds=age))
         for number, (verified, age) in enumerate(given_domains)
@@ -117,7 +115,7 @@ def test_any_domains_are_those_of_an_independent_engine(
     assert left(connection) == {row[0] for row in domains} - {domain for (domain,) in warming}
 
 
-def test_run_cleared_a_month_later_leaves_todays_counters(task: Any, connection: psycopg.Connection) -> None:
+def test_run_cleared_a_month_later_keeps_current_counters(task: Any, connection: psycopg.Connection) -> None:
     arrange(connection, [("young.example", True, MIDNIGHT - timedelta(days=3))])
     run(task)
     connection.execute(
@@ -128,7 +126,7 @@ def test_run_cleared_a_month_later_leaves_todays_counters(task: Any, connection:
     assert left(connection) == {"young.example"}
 
 
-def test_adopts_the_products_table_whatever_its_time_zone(task: Any, connection: psycopg.Connection) -> None:
+def test_products_table_is_used_in_any_time_zone(task: Any, connection: psycopg.Connection) -> None:
     connection.execute(
         "alter table delivery.sending_domains alter created_at type timestamptz using created_at at time zone 'UTC'"
     )
@@ -156,7 +154,7 @@ def test_failures_of_the_r2_store_fail_the_task(
         run(task)
 
 
-def test_unknown_store_is_refused_before_anything_is_reset(
+def test_unknown_store_is_rejected_before_any_reset(
     task: Any, connection: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WARMUP_COUNTER_STORE", "redis")

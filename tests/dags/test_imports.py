@@ -1,4 +1,4 @@
-"""DAG files are parsed all the time: what only a running task needs is not imported by them."""
+"""Airflow parses DAG files continuously, so they must not import libraries that only tasks need."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ print(*(set(sys.modules) - before))
 
 
 @pytest.mark.slow
-def test_dag_files_import_nothing_that_only_tasks_need(repository: Path) -> None:
+def test_dag_files_import_no_library_that_only_tasks_need(repository: Path) -> None:
     command = [sys.executable, "-c", PROGRAM, str(repository / "dags")]
     imported = set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
     assert "aggregator.postgres.operators" in imported

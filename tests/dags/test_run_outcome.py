@@ -1,4 +1,4 @@
-"""A run with a failed task is a failed run, by Airflow's own judgment, also when it is cleared."""
+"""Airflow marks a run with a failed task as failed, also after a clear."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def _metadata() -> None:
 def run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repository: Path
 ) -> Callable[[str, datetime], tuple[Any, dict[str, str]]]:
-    """Runs a DAG for a date, each time as the same run; returns its state and those of its tasks."""
+    """Run a DAG for a date, always as the same run, and return the states of the run and of its tasks."""
     use_bundle(monkeypatch, "shipped", tmp_path)
 
     def run(dag_id: str, date: datetime) -> tuple[Any, dict[str, str]]:
-        # `dag.test` of Airflow 3.3 cannot end a run with a deadline.
+        # `dag.test` of Airflow 3.3 fails at the end of a run with a deadline.
         text = (repository / "dags" / f"{dag_id}.py").read_text()
         (tmp_path / f"{dag_id}.py").write_text(f"{text}    dag.deadline = None\n".replace("):\n", ") as dag:\n", 1))
         DagBundlesManager().sync_bundles_to_db()  # type: ignore[no-untyped-call]  # Airflow's
