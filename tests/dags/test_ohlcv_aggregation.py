@@ -90,6 +90,7 @@ def test_plan_reports_tasks_that_the_limit_leaves_waiting(
     run(dag)
     planned = "select checkpoints -> 0 ->> 'due', checkpoints -> 0 ->> 'claimed' from ops.ops_runlog"
     assert market.execute(planned).fetchone() == ("8", "3")
+    assert "due=8 claimed=3 symbols=2 shards=1" in caplog.text
     assert "5 of 8 due tasks wait for later runs. Raise MAX_TASKS_PER_RUN (3)" in caplog.text
 
 
