@@ -40,7 +40,7 @@ def create(connection: psycopg.Connection[Any], *ids: str, trace_id: str = TRACE
     jobs.create(connection, trace_id, [kpi(id_, **more) for id_ in ids], **{**RUN, "run_id": trace_id})
 
 
-def first(connection: psycopg.Connection[Any], query: Any, parameters: Sequence[Any] = ()) -> tuple[Any, ...]:
+def first(connection: psycopg.Connection[Any], query: Any, parameters: Sequence[Any] | None = None) -> tuple[Any, ...]:
     """Return the first row of a query, which must have one."""
     row: tuple[Any, ...] | None = connection.execute(query, parameters).fetchone()
     assert row is not None

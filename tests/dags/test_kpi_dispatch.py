@@ -1,4 +1,4 @@
-"""KPI dispatch over HTTP, with real job records: one execution for each KPI, and words for what failed."""
+"""KPI dispatch over HTTP with real job records: one execution for each KPI, and an error for each failure."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ from tests import kpi_data
 from tests.kpi_data import NOON, Run
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import psycopg
     from airflow.dag_processing.dagbag import DagBag
 
@@ -39,20 +41,20 @@ BOOTING = UNREGISTERED.model_copy(update={"times": 2})
 
 
 @pytest.fixture(autouse=True)
-def in_a_hurry(without_waiting) -> None:
+def no_waits(without_waiting: Callable[..., None]) -> None:
     without_waiting(N8nHook, timeouts=(2, 1))
 
 
 @pytest.fixture
-def n8n_of_kpis(n8n: N8nControl, monkeypatch) -> N8nControl:
-    """An n8n that the connection allows."""
+def n8n_of_kpis(n8n: N8nControl, monkeypatch: pytest.MonkeyPatch) -> N8nControl:
+    """An n8n whose origin the connection allows."""
     allow(monkeypatch, n8n.url)
     return n8n
 
 
 @pytest.fixture
-def registry(monkeypatch, n8n_of_kpis: N8nControl) -> Any:
-    """Set the registry to these ids, or entries."""
+def registry(monkeypatch: pytest.MonkeyPatch, n8n_of_kpis: N8nControl) -> Any:
+    """Set the registry to these ids or entries."""
 
     def set_to(*kpis: str | dict[str, Any]) -> None:
         entries = [entry(n8n_of_kpis, kpi) if isinstance(kpi, str) else kpi for kpi in kpis]
@@ -62,22 +64,22 @@ def registry(monkeypatch, n8n_of_kpis: N8nControl) -> Any:
 
 
 @pytest.fixture
-def dag(dag_bag: DagBag, kpi_db: psycopg.Connection) -> Any:
+def dag(dag_bag: DagBag, kpi_db: psycopg.Connection[Any]) -> Any:
     return dag_bag.dags["kpi_dispatch"]
 
 
-def allow(monkeypatch, *origins: str) -> None:
+def allow(monkeypatch: pytest.MonkeyPatch, *origins: str) -> None:
     connection = {"conn_type": "http", "password": KEY, "extra": {"allowed_origins": origins}}
     monkeypatch.setenv("AIRFLOW_CONN_N8N", json.dumps(connection))
 
 
 def entry(n8n: N8nControl, kpi_id: str, url: str | None = None, **more: Any) -> dict[str, Any]:
-    """A registry's entry; its workflow is there."""
+    """Return a registry entry whose workflow exists."""
     n8n.register({kpi_id: Workflow()})
     return kpi_data.entry(kpi_id, webhookUrl=url or n8n.webhook(kpi_id), **more)
 
 
-def statuses(connection: psycopg.Connection) -> dict[str, str]:
+def statuses(connection: psycopg.Connection[Any]) -> dict[str, str]:
     return dict(connection.execute("select kpi_id, status from kpi.job_kpis").fetchall())
 
 
@@ -91,7 +93,9 @@ def keys(n8n: N8nControl, path: str) -> list[str]:
 
 
 class TestRun:
-    def test_every_kpi_is_sent_once_with_the_payload_of_the_product(self, dag, registry, n8n, kpi_db) -> None:
+    def test_each_kpi_is_sent_once_with_the_payload_of_the_product(
+        self, dag: Any, registry: Callable[..., None], n8n: N8nControl, kpi_db: psycopg.Connection[Any]
+    ) -> None:
         registry("btc", entry(n8n, "eth", description="Ether"), entry(n8n, "off", active=False))
         run = Run(dag)
         assert run.plan() == ["btc", "eth"]
@@ -118,10 +122,12 @@ class TestRun:
         assert trace_id.startswith("trace_20261115_120000_")
         assert execution["idempotency_key"] == f"{trace_id}/eth"
         assert run.finalize()["kpis"] == {"triggered": 2}
-        record = kpi_db.execute("select record from kpi.job_records").fetchone()[0]
+        (record,) = kpi_data.first(kpi_db, "select record from kpi.job_records")
         assert record["status"] == "triggered"
 
-    def test_templates_in_a_registry_are_data(self, dag, registry, n8n, kpi_db) -> None:
+    def test_templates_in_the_registry_are_not_rendered(
+        self, dag: Any, registry: Callable[..., None], n8n: N8nControl, kpi_db: psycopg.Connection[Any]
+    ) -> None:
         evil = "{{ var.value.secret }} {{ $json.x }} {% raw %}"
         registry(
             entry(n8n, "a", name=evil, description=evil, metadata={"x": evil}),
@@ -137,7 +143,9 @@ class TestRun:
         assert n8n.executions("a")[0]["body"]["metadata"]["kpiName"] == evil
         assert n8n.executions("b")[0]["body"]["kpiId"] == "ä/🦊 {{ 7*7 }}"
 
-    def test_empty_registry_is_a_run_that_says_so(self, dag, registry, capfd) -> None:
+    def test_empty_registry_logs_that_nothing_is_sent(
+        self, dag: Any, registry: Callable[..., None], capfd: pytest.CaptureFixture[str]
+    ) -> None:
         registry()
         run = Run(dag)
         assert run.plan() == []
@@ -145,8 +153,13 @@ class TestRun:
         assert "No KPI to send" in "".join(capfd.readouterr())
 
     @pytest.mark.parametrize("text", [None, "{", "[]"])
-    def test_registry_that_is_none_fails_the_run_without_a_job(
-        self, dag, kpi_db, n8n_of_kpis, monkeypatch, text
+    def test_unreadable_registry_fails_the_run_without_a_job(
+        self,
+        dag: Any,
+        kpi_db: psycopg.Connection[Any],
+        n8n_of_kpis: N8nControl,
+        monkeypatch: pytest.MonkeyPatch,
+        text: str | None,
     ) -> None:
         monkeypatch.delenv("AIRFLOW_VAR_KPI-REGISTRY", raising=False)
         if text is not None:
@@ -158,7 +171,9 @@ class TestRun:
             run.finalize()
         assert kpi_db.execute("select count(*) from kpi.jobs").fetchone() == (0,)
 
-    def test_ids_that_are_not_active_fail_the_run_before_anything_is_sent(self, dag, registry, n8n, kpi_db) -> None:
+    def test_inactive_ids_in_the_param_fail_the_run_before_any_request(
+        self, dag: Any, registry: Callable[..., None], n8n: N8nControl, kpi_db: psycopg.Connection[Any]
+    ) -> None:
         registry("btc", entry(n8n, "off", active=False), entry(n8n, "js", "javascript:alert(1)"))
         run = Run(dag, kpis=["btc", "btc-prise", "off", "js"], resend=True)
         with pytest.raises(WrongParamsError, match=r"invalid: 'btc-prise', 'off', 'js'\. Nothing was sent"):
@@ -170,26 +185,34 @@ class TestRun:
         assert n8n.requests() == []
 
     @pytest.mark.parametrize("kpis", [None, [], ["", " "]])
-    def test_empty_param_means_all_active_kpis(self, dag, registry, kpis: list[str] | None) -> None:
+    def test_empty_param_selects_all_active_kpis(
+        self, dag: Any, registry: Callable[..., None], kpis: list[str] | None
+    ) -> None:
         registry("a", "b")
         assert Run(dag, kpis=kpis).plan() == ["a", "b"]
 
-    def test_param_in_another_unicode_form_names_the_same_kpi(self, dag, registry, n8n) -> None:
+    def test_param_in_another_unicode_form_selects_the_same_kpi(
+        self, dag: Any, registry: Callable[..., None], n8n: N8nControl
+    ) -> None:
         registry("other", entry(n8n, "cafe\u0301", n8n.webhook("x")))
         assert Run(dag, kpis=["cafe\u0301", ""]).plan() == ["caf\u00e9"]
 
-    def test_param_kpis_is_optional_in_the_form(self, dag) -> None:
+    def test_param_kpis_is_optional_in_the_form(self, dag: Any) -> None:
         param = dag.params.get_param("kpis")
         assert "null" in param.schema["type"]
         assert [param.resolve(value) for value in (None, [], ["a"])] == [None, [], ["a"]]
 
-    def test_dropped_entries_are_named_and_the_others_sent(self, dag, registry, n8n, capfd) -> None:
+    def test_dropped_entries_are_logged_and_the_others_sent(
+        self, dag: Any, registry: Callable[..., None], n8n: N8nControl, capfd: pytest.CaptureFixture[str]
+    ) -> None:
         registry("btc", "btc", {"id": "x", "active": True}, entry(n8n, "js", "javascript:alert(1)"))
         assert Run(dag).plan() == ["btc"]
         log = "".join(capfd.readouterr())
         assert [f"Registry entry dropped and not sent: kpi={name} " in log for name in ("btc", "x", "js")] == [True] * 3
 
-    def test_job_that_cannot_be_written_means_no_call(self, dag, registry, n8n, monkeypatch) -> None:
+    def test_unwritten_job_record_prevents_all_requests(
+        self, dag: Any, registry: Callable[..., None], n8n: N8nControl, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         registry("btc")
         run = Run(dag)
         run.execute("read_registry")
@@ -200,7 +223,9 @@ class TestRun:
 
 
 class TestExactlyOnce:
-    def test_clear_of_the_run_sends_only_what_was_not_accepted(self, dag, registry, n8n, kpi_db) -> None:
+    def test_clear_of_a_run_sends_only_kpis_that_were_not_accepted(
+        self, dag: Any, registry: Callable[..., None], n8n: N8nControl, kpi_db: psycopg.Connection[Any]
+    ) -> None:
         registry("good", "bad")
         n8n.faults({"bad": [Fault(status=422, body="No")]})
         run = Run(dag)
@@ -215,7 +240,9 @@ class TestExactlyOnce:
         assert run.finalize()["status"] == "triggered"
         assert executed(n8n) == {"bad": 1, "good": 1}
 
-    def test_clear_of_one_kpi_uses_the_registry_as_it_is_then(self, dag, registry, n8n, kpi_db) -> None:
+    def test_clear_of_one_kpi_uses_the_current_registry(
+        self, dag: Any, registry: Callable[..., None], n8n: N8nControl, kpi_db: psycopg.Connection[Any]
+    ) -> None:
         registry("good", entry(n8n, "bad", n8n.webhook("wrong")))
         run = Run(dag)
         run.plan()
@@ -225,7 +252,9 @@ class TestExactlyOnce:
         assert run.send("bad")["bad"]["status"] == "triggered"
         assert executed(n8n) == {"bad": 1, "good": 1}
 
-    def test_killed_before_the_claim_is_sent_by_the_next_try(self, dag, registry, n8n) -> None:
+    def test_kpi_killed_before_the_claim_is_sent_by_the_next_try(
+        self, dag: Any, registry: Callable[..., None], n8n: N8nControl
+    ) -> None:
         registry("btc")
         run = Run(dag)
         run.plan()
@@ -236,7 +265,9 @@ class TestExactlyOnce:
         assert run.send()["btc"]["status"] == "triggered"
         assert executed(n8n) == {"btc": 1}
 
-    def test_killed_after_the_request_is_unknown_and_not_sent_again(self, dag, registry, n8n, kpi_db) -> None:
+    def test_kpi_killed_after_the_request_is_unknown_and_not_sent_again(
+        self, dag: Any, registry: Callable[..., None], n8n: N8nControl, kpi_db: psycopg.Connection[Any]
+    ) -> None:
         registry("btc")
         run = Run(dag)
         run.plan()
@@ -252,7 +283,9 @@ class TestExactlyOnce:
             run.finalize()
 
     @pytest.mark.parametrize("fault", [Fault(truncate_after_bytes=0), Fault(delay_seconds=2)], ids=["dropped", "slow"])
-    def test_lost_answer_is_unknown_and_not_sent_again(self, dag, registry, n8n, kpi_db, fault: Fault) -> None:
+    def test_lost_response_is_unknown_and_not_sent_again(
+        self, dag: Any, registry: Callable[..., None], n8n: N8nControl, kpi_db: psycopg.Connection[Any], fault: Fault
+    ) -> None:
         registry("btc")
         n8n.faults({"btc": [fault]})
         run = Run(dag)
@@ -263,8 +296,13 @@ class TestExactlyOnce:
         assert executed(n8n) == {"btc": 1}
         assert statuses(kpi_db) == {"btc": "unknown"}
 
-    def test_outcome_that_the_database_does_not_take_at_once_is_stored(
-        self, dag, registry, n8n, kpi_db, monkeypatch
+    def test_outcome_is_stored_after_a_transient_database_error(
+        self,
+        dag: Any,
+        registry: Callable[..., None],
+        n8n: N8nControl,
+        kpi_db: psycopg.Connection[Any],
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         registry("btc")
         run = Run(dag)
@@ -281,7 +319,7 @@ class TestExactlyOnce:
         assert statuses(kpi_db) == {"btc": "triggered"}
         assert executed(n8n) == {"btc": 1}
 
-    def test_two_tries_at_once_send_one_request(self, dag, registry, n8n) -> None:
+    def test_concurrent_tries_send_one_request(self, dag: Any, registry: Callable[..., None], n8n: N8nControl) -> None:
         registry("btc")
         n8n.faults({"btc": [Fault(delay_seconds=0.5)]})
         run = Run(dag)
@@ -290,7 +328,9 @@ class TestExactlyOnce:
             list(threads.map(lambda _: run.send(), range(4)))
         assert executed(n8n) == {"btc": 1}
 
-    def test_second_run_of_the_day_sends_what_the_first_has_not(self, dag, registry, n8n) -> None:
+    def test_second_run_of_the_day_sends_only_unsent_kpis(
+        self, dag: Any, registry: Callable[..., None], n8n: N8nControl
+    ) -> None:
         registry("good", "bad")
         n8n.faults({"bad": [Fault(status=422)]})
         first, second = Run(dag), Run(dag, NOON + timedelta(hours=3), name="manual")
@@ -309,7 +349,9 @@ class TestExactlyOnce:
         assert Run(dag, NOON + timedelta(days=1)).plan() == ["good", "bad"]
 
     @pytest.mark.parametrize("failed", [True, False], ids=["failed", "not sent yet"])
-    def test_clear_of_one_kpi_that_another_run_has_sent_leaves_it_out(self, dag, registry, n8n, failed: bool) -> None:
+    def test_clear_of_a_kpi_sent_by_another_run_is_skipped(
+        self, dag: Any, registry: Callable[..., None], n8n: N8nControl, failed: bool
+    ) -> None:
         registry("good", "bad")
         n8n.faults({"bad": [Fault(status=422)]} if failed else {})
         first, second = Run(dag), Run(dag, NOON + timedelta(hours=3), name="manual")
@@ -325,7 +367,9 @@ class TestExactlyOnce:
         assert executed(n8n) == {"bad": 1, "good": 1}
         assert first.finalize()["kpis"] == {"triggered": 1}
 
-    def test_new_run_with_resend_sends_again_under_a_new_key(self, dag, registry, n8n) -> None:
+    def test_new_run_with_resend_sends_again_with_a_new_key(
+        self, dag: Any, registry: Callable[..., None], n8n: N8nControl
+    ) -> None:
         registry("a", "b")
         first, again = Run(dag), Run(dag, NOON + timedelta(hours=3), name="manual", resend=True, kpis=["a"])
         first.plan()
@@ -336,7 +380,9 @@ class TestExactlyOnce:
         assert executed(n8n) == {"a": 2, "b": 1}
         assert len(set(keys(n8n, "a"))) == 2
 
-    def test_clear_of_a_run_with_resend_never_sends_unknown_again(self, dag, registry, n8n, kpi_db) -> None:
+    def test_clear_of_a_run_with_resend_does_not_send_unknown_kpis(
+        self, dag: Any, registry: Callable[..., None], n8n: N8nControl, kpi_db: psycopg.Connection[Any]
+    ) -> None:
         registry("lost", "bad", "good")
         n8n.faults({"lost": [Fault(truncate_after_bytes=0)], "bad": [Fault(status=422)]})
         run = Run(dag, resend=True)
@@ -355,7 +401,9 @@ class TestExactlyOnce:
         assert executed(n8n) == {"bad": 1, "good": 1, "lost": 2}
         assert len(set(keys(n8n, "lost"))) == 2
 
-    def test_clear_sends_what_failed_under_a_new_key_that_retries_share(self, dag, registry, n8n) -> None:
+    def test_clear_sends_failed_kpis_with_a_new_key_that_retries_share(
+        self, dag: Any, registry: Callable[..., None], n8n: N8nControl
+    ) -> None:
         registry("other", "bad")
         n8n.faults({"bad": [Fault(status=503, times=4), Fault(status=422), Fault(status=503)]})
         run = Run(dag)
@@ -369,7 +417,9 @@ class TestExactlyOnce:
         run.send()
         assert keys(n8n, "bad")[5:] == [f"{run.trace_id}.2/bad"] * 2
 
-    def test_backfill_that_resends_an_old_run_sends_once_more_under_a_new_key(self, dag, registry, n8n) -> None:
+    def test_backfill_with_resend_sends_once_with_a_new_key(
+        self, dag: Any, registry: Callable[..., None], n8n: N8nControl
+    ) -> None:
         registry("a")
         first, backfill = Run(dag), Run(dag, resend=True)
         first.plan()
@@ -380,7 +430,9 @@ class TestExactlyOnce:
             backfill.send()
         assert keys(n8n, "a") == [f"{first.trace_id}/a", f"{first.trace_id}.2/a"]
 
-    def test_day_that_is_over_sends_nothing_unless_asked(self, dag, registry, n8n, kpi_db) -> None:
+    def test_run_for_a_past_day_is_skipped_without_resend(
+        self, dag: Any, registry: Callable[..., None], n8n: N8nControl, kpi_db: psycopg.Connection[Any]
+    ) -> None:
         registry("btc")
         late = Run(dag, started=NOON + timedelta(hours=12))
         with pytest.raises(AirflowSkipException, match="The run is for 2026-11-15, but it started on 2026-11-16"):
@@ -393,8 +445,8 @@ class TestExactlyOnce:
         assert asked.plan() == ["btc"]
 
     @pytest.mark.parametrize(("begins_after", "sends"), [(2, True), (61, False)])
-    def test_run_of_the_last_minute_of_a_day_may_begin_on_the_next(
-        self, dag, registry, n8n, begins_after: int, sends: bool
+    def test_run_of_the_last_minute_of_a_day_may_start_on_the_next_day(
+        self, dag: Any, registry: Callable[..., None], n8n: N8nControl, begins_after: int, sends: bool
     ) -> None:
         registry("btc")
         last_minute = NOON + timedelta(hours=11, minutes=59)
@@ -405,7 +457,9 @@ class TestExactlyOnce:
             with pytest.raises(AirflowSkipException, match="The run is for 2026-11-15, but it started on 2026-11-16"):
                 run.plan()
 
-    def test_run_that_was_sent_can_be_cleared_on_a_later_day(self, dag, registry, n8n) -> None:
+    def test_run_with_a_job_can_be_cleared_on_a_later_day(
+        self, dag: Any, registry: Callable[..., None], n8n: N8nControl
+    ) -> None:
         registry("btc")
         n8n.faults({"btc": [Fault(status=422)]})
         run = Run(dag)
@@ -418,7 +472,13 @@ class TestExactlyOnce:
         assert executed(n8n) == {"btc": 1}
 
 
-def test_ten_ways_to_fail_stop_none_of_the_forty_others(dag, registry, n8n, kpi_db, monkeypatch) -> None:
+def test_ten_failing_kpis_do_not_stop_the_other_forty(
+    dag: Any,
+    registry: Callable[..., None],
+    n8n: N8nControl,
+    kpi_db: psycopg.Connection[Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     good = [f"good-{number}" for number in range(40)]
     with socket.create_server(("127.0.0.1", 0)) as closed:
         refused = f"http://127.0.0.1:{closed.getsockname()[1]}"
@@ -431,7 +491,7 @@ def test_ten_ways_to_fail_stop_none_of_the_forty_others(dag, registry, n8n, kpi_
         "limited": [Fault(status=429, headers={"Retry-After": "1"})],
         "moved": [Fault(status=302, headers={"Location": "http://169.254.169.254/latest"})],
     }
-    words = {
+    errors_of = {
         "refused": "failed: [Errno 111] Connection refused",
         "dns": "cannot be resolved",
         "timeout": "to the request (ReadTimeout)",
@@ -455,17 +515,17 @@ def test_ten_ways_to_fail_stop_none_of_the_forty_others(dag, registry, n8n, kpi_
 
     run.send()
 
-    healed = {"booting", "busy", "limited"}
-    assert {kpi for kpi, status in statuses(kpi_db).items() if status == "triggered"} == {*good, *healed}
+    recovered = {"booting", "busy", "limited"}
+    assert {kpi for kpi, status in statuses(kpi_db).items() if status == "triggered"} == {*good, *recovered}
     assert {kpi: count for kpi, count in executed(n8n).items() if count != 1} == {}
     errors = dict(kpi_db.execute("select kpi_id, error from kpi.job_kpis where error is not null").fetchall())
-    assert errors.keys() == words.keys()
-    assert [kpi for kpi, text in words.items() if text not in errors[kpi]] == []
+    assert errors.keys() == errors_of.keys()
+    assert [kpi for kpi, text in errors_of.items() if text not in errors[kpi]] == []
     counts = dict(kpi_db.execute("select kpi_id, retry_count from kpi.job_kpis where retry_count > 0").fetchall())
     assert counts == {"booting": 2, "busy": 1, "limited": 1, "dns": 3, "refused": 3, "inactive": 3}
     with pytest.raises(PermanentError) as caught:
         run.finalize()
-    assert [kpi for kpi, text in words.items() if f"{kpi} is " not in str(caught.value)] == []
+    assert [kpi for kpi, text in errors_of.items() if f"{kpi} is " not in str(caught.value)] == []
     assert KEY not in str(caught.value)
 
 
@@ -479,7 +539,9 @@ def test_ten_ways_to_fail_stop_none_of_the_forty_others(dag, registry, n8n, kpi_
         "http://0x7f.1:9/",
     ],
 )
-def test_hostile_url_is_called_by_nobody(dag, registry, n8n, kpi_db, url: str) -> None:
+def test_private_address_is_not_called(
+    dag: Any, registry: Callable[..., None], n8n: N8nControl, kpi_db: psycopg.Connection[Any], url: str
+) -> None:
     registry(entry(n8n, "evil", url), "good")
     run = Run(dag)
     run.plan()
@@ -487,12 +549,14 @@ def test_hostile_url_is_called_by_nobody(dag, registry, n8n, kpi_db, url: str) -
     assert statuses(kpi_db) == {"evil": "failed", "good": "triggered"}
 
 
-def test_reports_are_awaited_until_they_are_too_late(dag, registry, n8n, kpi_db) -> None:
+def test_missing_report_times_out(
+    dag: Any, registry: Callable[..., None], n8n: N8nControl, kpi_db: psycopg.Connection[Any]
+) -> None:
     registry("quick", entry(n8n, "slow", reportBack=True), entry(n8n, "done", reportBack=True))
     run = Run(dag)
     run.plan()
     run.send()
-    (trace_id,) = kpi_db.execute("select trace_id from kpi.jobs").fetchone()
+    (trace_id,) = kpi_data.first(kpi_db, "select trace_id from kpi.jobs")
     jobs.report(kpi_db, trace_id, "done", "completed")
     with pytest.raises(TaskDeferred):
         run.finalize()
@@ -502,7 +566,7 @@ def test_reports_are_awaited_until_they_are_too_late(dag, registry, n8n, kpi_db)
     assert statuses(kpi_db) == {"quick": "triggered", "slow": "timeout", "done": "completed"}
 
 
-def test_kpi_that_left_the_registry_is_not_sent(dag, registry, n8n) -> None:
+def test_kpi_removed_from_the_registry_is_not_sent(dag: Any, registry: Callable[..., None], n8n: N8nControl) -> None:
     registry("a", "b")
     run = Run(dag)
     run.plan()
@@ -513,7 +577,9 @@ def test_kpi_that_left_the_registry_is_not_sent(dag, registry, n8n) -> None:
     assert executed(n8n) == {"a": 1}
 
 
-def test_kpi_that_failed_and_left_the_registry_is_no_problem_of_a_cleared_run(dag, registry, n8n) -> None:
+def test_failed_kpi_removed_from_the_registry_does_not_fail_a_cleared_run(
+    dag: Any, registry: Callable[..., None], n8n: N8nControl
+) -> None:
     registry("a", "b")
     n8n.faults({"b": [Fault(status=422)]})
     run = Run(dag)
@@ -530,17 +596,19 @@ def test_kpi_that_failed_and_left_the_registry_is_no_problem_of_a_cleared_run(da
 
 
 @pytest.mark.parametrize("number", [0, 1, 1023, 1024, 1025, 1501, 2049, 100_003])
-def test_any_number_of_kpis_makes_pages_that_airflow_maps_over(number: int) -> None:
+def test_batches_fit_the_map_length_of_airflow(number: int) -> None:
     ids = [str(id_) for id_ in range(number)]
     made = batches(ids, 1024)
-    assert [id_ for page in made for id_ in page] == ids
-    assert all(len(page) <= 1024 for page in [made, *made])
-    assert len({len(page) for page in made[:-1]}) <= 1
+    assert [id_ for batch in made for id_ in batch] == ids
+    assert max([len(made), *map(len, made)]) <= 1024
+    assert len({len(batch) for batch in made[:-1]}) <= 1
     if made:
         assert len(made) * len(made[0]) - number < len(made)
 
 
-def test_places_behind_the_last_page_are_skipped(dag, registry, n8n, monkeypatch) -> None:
+def test_indices_beyond_the_last_batch_are_skipped(
+    dag: Any, registry: Callable[..., None], n8n: N8nControl, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("AIRFLOW__CORE__MAX_MAP_LENGTH", "3")
     registry(*"abcdefg")
     run = Run(dag)
@@ -567,7 +635,7 @@ def test_mapped_arguments_match_the_xcoms_of_runs_before_an_upgrade(dag: Any) ->
 
 
 class Killed(BaseException):
-    """What ends a process is no error that it could handle."""
+    """Simulates a killed process, so no code may handle it."""
 
 
 def killed(*_: Any, **__: Any) -> None:

@@ -1,4 +1,4 @@
-"""The stand-in answers as n8n was recorded to, and says what it executed."""
+"""The n8n stand-in responds as recorded, and lists its executions."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ def call(n8n: N8nControl, path: str, key: str = KEY, method: str = "POST") -> ht
 
 
 @pytest.mark.parametrize(
-    ("workflow", "status", "answer"),
+    ("workflow", "status", "content"),
     [
         (Workflow(), 200, {"message": "Workflow was started"}),
         (Workflow(fails=True), 500, {"message": "Error in workflow"}),
         (Workflow(breaks=True), 500, {"code": 0, "message": "There was a problem executing the workflow"}),
     ],
 )
-def test_what_runs_is_listed(n8n: N8nControl, workflow: Workflow, status: int, answer: dict[str, Any]) -> None:
+def test_execution_is_listed(n8n: N8nControl, workflow: Workflow, status: int, content: dict[str, Any]) -> None:
     n8n.register({"w": workflow})
     response = call(n8n, "w")
-    assert (response.status_code, response.json()) == (status, answer)
+    assert (response.status_code, response.json()) == (status, content)
     (execution,) = n8n.executions("w")
     assert (execution["idempotency_key"], execution["body"]["kpiId"]) == ("k", "a/b")
 
 
-def test_what_is_not_there_is_told_in_json(n8n: N8nControl) -> None:
+def test_missing_webhook_is_a_json_404(n8n: N8nControl) -> None:
     n8n.register({"off": Workflow(active=False), "get": Workflow(method="GET")})
     for path in ("off", "never", "get"):
         response = call(n8n, path)
@@ -54,14 +54,14 @@ def test_what_is_not_there_is_told_in_json(n8n: N8nControl) -> None:
     assert n8n.executions() == []
 
 
-def test_wrong_key_is_told_in_plain_text(n8n: N8nControl) -> None:
+def test_wrong_key_is_a_plain_text_403(n8n: N8nControl) -> None:
     n8n.register({"w": Workflow(), "open": Workflow(protected=False)})
     response = call(n8n, "w", key="wrong")
     assert (response.status_code, response.text) == (403, "Authorization data is wrong!")
     assert call(n8n, "open", key="wrong").status_code == 200
 
 
-def test_fault_with_a_status_executes_nothing_and_one_without_does(n8n: N8nControl) -> None:
+def test_only_faults_without_a_status_execute_the_workflow(n8n: N8nControl) -> None:
     n8n.register({"w": Workflow()})
     n8n.faults({"w": [Fault(status=503), Fault(truncate_after_bytes=0)]})
     assert call(n8n, "w").status_code == 503
@@ -70,7 +70,7 @@ def test_fault_with_a_status_executes_nothing_and_one_without_does(n8n: N8nContr
     assert (len(n8n.executions()), len(n8n.requests())) == (1, 2)
 
 
-def test_boot_is_a_page_of_status_200_then_an_html_404_then_ready(n8n: N8nControl) -> None:
+def test_boot_returns_a_200_page_then_an_html_404_then_ready(n8n: N8nControl) -> None:
     n8n.register({"w": Workflow()})
     n8n.boot(starting=2, unregistered=1)
     pages = [call(n8n, "w"), httpx.get(f"{n8n.url}/rest/login"), call(n8n, "w")]
@@ -84,7 +84,7 @@ def test_boot_is_a_page_of_status_200_then_an_html_404_then_ready(n8n: N8nContro
 
 
 @pytest.mark.slow
-def test_workflow_reports_back(monkeypatch, tmp_path: Path) -> None:
+def test_workflow_reports_back(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     reports: list[tuple[str, str, Any]] = []
     arrived = threading.Event()
 
@@ -112,7 +112,7 @@ def test_workflow_reports_back(monkeypatch, tmp_path: Path) -> None:
     assert reports == [("/api/kpi/t/a%2Fb", "Bearer s", {"status": "completed", "error": None})]
 
 
-def test_importable_workflows_begin_with_a_protected_webhook_of_the_sample(repository: Path) -> None:
+def test_importable_workflows_start_with_a_protected_webhook_of_the_sample(repository: Path) -> None:
     files = sorted((repository / "dev" / "n8n").glob("*.json"))
     assert [file.name for file in files] == ["once.json", "report_back.json", "respond.json"]
     for file in files:

@@ -1,8 +1,9 @@
-"""What n8n is told when it reports about a KPI: in order, out of order, twice, too late, a hundred at once."""
+"""Reports of n8n: in order, early, repeated, contradicting, late and concurrent."""
 
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 from urllib.parse import quote
 
 import httpx
@@ -13,7 +14,7 @@ from fastapi.testclient import TestClient
 from aggregator.core.http import Threads
 from aggregator.kpi import api, jobs
 from aggregator.web.app import APPS
-from tests.kpi_data import TRACE, create
+from tests.kpi_data import TRACE, create, first
 
 PATH = f"/{TRACE}/a"
 KEY = {"Authorization": "Bearer right"}
@@ -21,53 +22,54 @@ KEY = {"Authorization": "Bearer right"}
 
 @pytest.fixture(autouse=True)
 def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Raise the limit of a response, so that a busy machine makes no test fail; a test of the limit sets its own."""
+    """Raise the response timeout, so that tests pass on a busy machine. Tests of the timeout set their own."""
     monkeypatch.setattr(api, "RESPONSE_TIMEOUT", 120.0)
 
 
 @pytest.fixture
-def client(monkeypatch) -> TestClient:
+def client(monkeypatch: pytest.MonkeyPatch) -> TestClient:
     monkeypatch.setenv("SCHEDULER_API_KEY", "right")
     return TestClient(APPS["/api/kpi"], headers=KEY)
 
 
 @pytest.fixture
-def job(kpi_db: psycopg.Connection) -> psycopg.Connection:
-    """A connection to the database of a job whose KPI ``a`` is being sent."""
+def job(kpi_db: psycopg.Connection) -> psycopg.Connection[Any]:
+    """A connection to the database with a job whose KPI ``a`` is being sent."""
     create(kpi_db, "a", "never sent", report_back=True)
     jobs.claim(kpi_db, TRACE, "a", "me")
     return kpi_db
 
 
-def stored(connection: psycopg.Connection, id_: str = "a") -> tuple[str, str | None]:
+def stored(connection: psycopg.Connection[Any], id_: str = "a") -> tuple[str, str | None]:
     statement = "select status, error from kpi.job_kpis where kpi_id = %s"
-    return connection.execute(statement, [id_]).fetchone()  # type: ignore[return-value]
+    status, error = first(connection, statement, [id_])
+    return status, error
 
 
-def test_completed_is_stored_and_may_be_repeated(client, job) -> None:
+def test_completed_report_is_stored_and_can_be_repeated(client: TestClient, job: psycopg.Connection[Any]) -> None:
     jobs.record(job, TRACE, "a", "me", "triggered")
-    first, second = (client.post(PATH, json={"status": "completed"}) for _ in range(2))
-    answer = {"traceId": TRACE, "kpiId": "a", "status": "completed"}
-    assert (first.status_code, first.json()) == (200, {**answer, "repeated": False})
-    assert (second.status_code, second.json()) == (200, {**answer, "repeated": True})
+    one, two = (client.post(PATH, json={"status": "completed"}) for _ in range(2))
+    expected = {"traceId": TRACE, "kpiId": "a", "status": "completed"}
+    assert (one.status_code, one.json()) == (200, {**expected, "repeated": False})
+    assert (two.status_code, two.json()) == (200, {**expected, "repeated": True})
     assert stored(job) == ("completed", None)
 
 
-def test_failed_is_stored_with_what_n8n_says(client, job) -> None:
-    jobs.record(job, TRACE, "a", "me", "unknown", error="no answer")
+def test_failed_report_is_stored_with_its_error(client: TestClient, job: psycopg.Connection[Any]) -> None:
+    jobs.record(job, TRACE, "a", "me", "unknown", error="no response")
     assert client.post(PATH, json={"status": "failed", "error": "No\0 such coin 🦊" + "x" * 3000}).status_code == 200
     status, error = stored(job)
     assert status == "failed"
     assert error == ("No such coin 🦊" + "x" * 3000)[:2000]
 
 
-def test_report_before_the_answer_to_the_request(client, job) -> None:
+def test_report_before_the_outcome_is_kept(client: TestClient, job: psycopg.Connection[Any]) -> None:
     assert client.post(PATH, json={"status": "completed"}).status_code == 200
     assert jobs.record(job, TRACE, "a", "me", "triggered") == "completed"
     assert stored(job) == ("completed", None)
 
 
-def test_contradiction_changes_nothing(client, job) -> None:
+def test_contradicting_report_is_409_and_changes_nothing(client: TestClient, job: psycopg.Connection[Any]) -> None:
     client.post(PATH, json={"status": "completed"})
     response = client.post(PATH, json={"status": "failed", "error": "after all"})
     assert (response.status_code, response.json()) == (
@@ -77,14 +79,14 @@ def test_contradiction_changes_nothing(client, job) -> None:
     assert stored(job) == ("completed", None)
 
 
-def test_after_the_timeout(client, job) -> None:
+def test_report_after_the_timeout_is_409(client: TestClient, job: psycopg.Connection[Any]) -> None:
     jobs.record(job, TRACE, "a", "me", "triggered")
     assert jobs.expire(job, 0) == 1
     response = client.post(PATH, json={"status": "completed"})
     assert (response.status_code, stored(job)[0]) == (409, "timeout")
 
 
-def test_kpi_that_was_never_sent(client, job) -> None:
+def test_report_about_a_kpi_that_was_never_sent_is_409(client: TestClient, job: psycopg.Connection[Any]) -> None:
     response = client.post(f"/{TRACE}/never sent", json={"status": "completed"})
     assert (response.status_code, stored(job, "never sent")) == (409, ("pending", None))
 
@@ -93,14 +95,14 @@ def test_kpi_that_was_never_sent(client, job) -> None:
     "path",
     ["/trace_20250814_120000_00000000/a", f"/{TRACE}/b", "/nonsense/a", f"/{TRACE}/", f"/{TRACE}/a%00", "/%00/a"],
 )
-def test_no_such_job_or_kpi(client, job, path: str) -> None:
+def test_missing_job_or_kpi_is_404(client: TestClient, job: psycopg.Connection[Any], path: str) -> None:
     response = client.post(path, json={"status": "completed"})
     assert (response.status_code, response.json()) == (404, {"detail": "There is no such job, or no such KPI in it."})
     assert stored(job) == ("sending", None)
 
 
 @pytest.mark.parametrize("id_", ["a/b", "/a", "🦊 ü", "{{ var.value.secret }}", "a?b=c#d", "../a", "100%"])
-def test_strange_ids_reach_their_kpi(client, kpi_db, id_: str) -> None:
+def test_percent_encoded_ids_reach_their_kpi(client: TestClient, kpi_db: psycopg.Connection[Any], id_: str) -> None:
     create(kpi_db, id_, report_back=True)
     jobs.claim(kpi_db, TRACE, id_, "me")
     response = client.post(f"/{TRACE}/{quote(id_, safe='')}", json={"status": "completed"})
@@ -112,7 +114,7 @@ def test_strange_ids_reach_their_kpi(client, kpi_db, id_: str) -> None:
     "body",
     ["", "{", "[]", "null", "{}", '{"status": "triggered"}', '{"status": null}', '{"status": "failed", "error": 7}'],
 )
-def test_body_that_is_no_report(client, job, body: str) -> None:
+def test_body_that_is_not_a_report_is_400(client: TestClient, job: psycopg.Connection[Any], body: str) -> None:
     response = client.post(PATH, content=body)
     assert response.status_code == 400
     assert response.json()["detail"]
@@ -128,13 +130,15 @@ def test_body_that_is_no_report(client, job, body: str) -> None:
         (b'"\\ud83e\\udd8a"', "🦊"),
     ],
 )
-def test_what_is_no_character_in_a_report_is_replaced(client, job, error: bytes, kept: str) -> None:
+def test_invalid_characters_in_a_report_are_replaced(
+    client: TestClient, job: psycopg.Connection[Any], error: bytes, kept: str
+) -> None:
     response = client.post(PATH, content=b'{"status": "failed", "error": ' + error + b"}")
     assert response.status_code == 200
     assert stored(job) == ("failed", kept)
 
 
-def test_byte_order_mark_of_a_report_is_ignored(client, job) -> None:
+def test_byte_order_mark_of_a_report_is_ignored(client: TestClient, job: psycopg.Connection[Any]) -> None:
     assert client.post(PATH, content=b'\xef\xbb\xbf{"status": "completed"}').status_code == 200
     assert stored(job) == ("completed", None)
 
@@ -142,21 +146,23 @@ def test_byte_order_mark_of_a_report_is_ignored(client, job) -> None:
 @pytest.mark.parametrize(
     "extra", ["[" * 5000 + "]" * 5000, "[" * 30_000, '{"a":' * 5000 + "1" + "}" * 5000, "9" * 5000, "NaN"]
 )
-def test_report_that_cannot_be_read_is_refused(client, job, extra: str) -> None:
+def test_unreadable_report_is_400(client: TestClient, job: psycopg.Connection[Any], extra: str) -> None:
     response = client.post(PATH, content=f'{{"status": "completed", "more": {extra}}}')
     assert response.status_code == 400
     assert "not JSON that can be read" in response.json()["detail"]
     assert stored(job) == ("sending", None)
 
 
-def test_huge_body_is_refused(client, job) -> None:
+def test_large_body_is_413(client: TestClient, job: psycopg.Connection[Any]) -> None:
     report = {"status": "failed", "error": "x" * api.MAX_BODY}
     assert client.post(PATH, json=report).status_code == 413
     assert stored(job) == ("sending", None)
 
 
 @pytest.mark.parametrize("url", ["postgresql://u:secret-word@127.0.0.1:1/kpi", None])
-def test_database_that_is_not_there(client, monkeypatch, caplog, url: str | None) -> None:
+def test_missing_database_is_503_without_its_password(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, url: str | None
+) -> None:
     monkeypatch.delenv("AIRFLOW_CONN_KPI_DB", raising=False)
     if url:
         monkeypatch.setenv("AIRFLOW_CONN_KPI_DB", url)
@@ -169,19 +175,23 @@ def test_database_that_is_not_there(client, monkeypatch, caplog, url: str | None
 
 
 @pytest.mark.slow
-def test_a_database_that_hangs_is_not_waited_for(client, job, kpi_database_url, monkeypatch) -> None:
+def test_locked_table_is_503_and_stores_nothing(
+    client: TestClient, job: psycopg.Connection[Any], kpi_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(api, "RESPONSE_TIMEOUT", 1)
     threads = Threads("one", 1)
     monkeypatch.setattr(api, "_THREADS", threads)
     with psycopg.connect(kpi_database_url) as other:
         other.execute("lock table kpi.job_kpis")
         assert client.post(PATH, json={"status": "completed"}).status_code == 503
-        # The lock stays until the server has canceled the statement, however long it took to connect.
+        # Wait for the thread, so that the lock is held until the server cancels the statement.
         threads._pool.shutdown()
     assert stored(job) == ("sending", None)
 
 
-def test_a_server_that_says_nothing_is_not_waited_for(client, mute_server: int, monkeypatch, caplog) -> None:
+def test_silent_server_is_503(
+    client: TestClient, mute_server: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(api, "RESPONSE_TIMEOUT", 0.2)
     monkeypatch.setenv("AIRFLOW_CONN_KPI_DB", f"postgresql://u@127.0.0.1:{mute_server}/kpi?connect_timeout=30")
     assert client.post(PATH, json={"status": "completed"}).status_code == 503
@@ -189,7 +199,9 @@ def test_a_server_that_says_nothing_is_not_waited_for(client, mute_server: int, 
 
 
 @pytest.mark.slow
-def test_a_hundred_at_once(monkeypatch, kpi_db) -> None:
+def test_hundred_concurrent_reports_use_at_most_eight_connections(
+    monkeypatch: pytest.MonkeyPatch, kpi_db: psycopg.Connection[Any]
+) -> None:
     monkeypatch.setenv("SCHEDULER_API_KEY", "right")
     ids = [f"kpi-{number}" for number in range(100)]
     create(kpi_db, *ids, report_back=True)
@@ -200,9 +212,7 @@ def test_a_hundred_at_once(monkeypatch, kpi_db) -> None:
     async def watch() -> None:
         nonlocal connections
         while True:
-            (now,) = kpi_db.execute(
-                "select count(*) from pg_stat_activity where application_name like '%reports'"
-            ).fetchone()
+            (now,) = first(kpi_db, "select count(*) from pg_stat_activity where application_name like '%reports'")
             connections = max(connections, now)
             await asyncio.sleep(0.01)
 
@@ -220,7 +230,7 @@ def test_a_hundred_at_once(monkeypatch, kpi_db) -> None:
     assert 0 < connections <= 8
 
 
-def test_openapi_says_how(client) -> None:
+def test_openapi_describes_body_security_and_responses(client: TestClient) -> None:
     described = client.get("/openapi.json").json()
     post = described["paths"]["/{traceId}/{kpiId}"]["post"]
     assert set(post["requestBody"]["content"]["application/json"]["schema"]["properties"]) == {"status", "error"}

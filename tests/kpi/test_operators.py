@@ -1,4 +1,4 @@
-"""The end of a job: it waits without a worker, says what became of each KPI, and deletes what is old."""
+"""FinalizeKpiJobOperator: deferral, summary and pruning."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from aggregator.kpi.trigger import KpiReportsTrigger
 from tests.kpi_data import NOON, Run, create, send
 
 if TYPE_CHECKING:
+    import psycopg
     from airflow.dag_processing.dagbag import DagBag
 
 
@@ -22,11 +23,11 @@ def run(dag_bag: DagBag) -> Run:
 
 
 def conclude(run: Run) -> Any:
-    """As Airflow goes on after the wait."""
+    """Resume the task as Airflow does after the deferral."""
     return run.dag.get_task("settle_job").conclude(run.context("settle_job"), event={})
 
 
-def test_settle_returns_what_came_of_the_job(kpi_db, run: Run) -> None:
+def test_finalize_returns_the_summary(kpi_db: psycopg.Connection[Any], run: Run) -> None:
     create(kpi_db, "a", "b", trace_id=run.trace_id)
     for id_ in ("a", "b"):
         send(kpi_db, id_, trace_id=run.trace_id)
@@ -38,7 +39,7 @@ def test_settle_returns_what_came_of_the_job(kpi_db, run: Run) -> None:
     }
 
 
-def test_settle_waits_for_reports_without_a_worker(kpi_db, run: Run) -> None:
+def test_finalize_defers_while_reports_are_missing(kpi_db: psycopg.Connection[Any], run: Run) -> None:
     create(kpi_db, "a", "b", trace_id=run.trace_id, report_back=True)
     send(kpi_db, "a", trace_id=run.trace_id)
     send(kpi_db, "b", "unknown", trace_id=run.trace_id)
@@ -55,7 +56,7 @@ def test_settle_waits_for_reports_without_a_worker(kpi_db, run: Run) -> None:
     assert run.finalize()["status"] == "completed"
 
 
-def test_settle_deletes_old_records(kpi_db, run: Run) -> None:
+def test_finalize_deletes_old_jobs(kpi_db: psycopg.Connection[Any], run: Run) -> None:
     old = Run(run.dag, NOON - timedelta(days=91))
     for each in (old, run):
         create(kpi_db, trace_id=each.trace_id)

@@ -1,4 +1,4 @@
-"""What people, and worse, put into the registry: sent as data, dropped by name, or refused before anything is sent."""
+"""Registry entries: kept unchanged, dropped with a reason, or rejected before anything is sent."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import io
 import json
 from typing import TYPE_CHECKING, Any
 
-import jsonschema
+import jsonschema  # type: ignore[import-untyped]
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -17,6 +17,8 @@ from tests.kpi_data import RUN, TRACE, entry
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import psycopg
 
 SEED = {
     "kpis": [
@@ -45,7 +47,7 @@ def parsed(*entries: Any) -> tuple[list[str], list[Dropped]]:
     return [kpi.id for kpi in found.kpis], found.dropped
 
 
-def test_the_seeds_registry() -> None:
+def test_registry_of_the_product_is_parsed() -> None:
     assert parse(json.dumps(SEED)) == (
         [
             Kpi(
@@ -64,7 +66,7 @@ def test_the_seeds_registry() -> None:
     )
 
 
-def test_only_active_ones_are_sent_and_of_others_nothing_is_checked() -> None:
+def test_inactive_entries_are_neither_sent_nor_validated() -> None:
     off, undecided = entry("off", active=False), without("active")
     assert parsed(off, entry("on"), undecided, {"active": False}, {}) == (["on"], [])
 
@@ -98,7 +100,7 @@ def test_only_active_ones_are_sent_and_of_others_nothing_is_checked() -> None:
     ],
     ids=lambda text: repr(text)[:30],
 )
-def test_what_is_no_registry_is_refused(text: str | None) -> None:
+def test_unreadable_registry_is_an_error(text: str | None) -> None:
     with pytest.raises(RegistryError, match="Nothing was sent") as raised:
         parse(text)
     assert len(str(raised.value)) < 300
@@ -120,7 +122,7 @@ BROKEN: dict[str, tuple[str, str]] = {
 
 @pytest.mark.parametrize(("value", "reason"), BROKEN.values(), ids=BROKEN)
 @pytest.mark.parametrize("active", [True, False])
-def test_broken_value_in_one_entry_drops_that_entry_only(value: str, reason: str, active: bool) -> None:
+def test_unstorable_value_drops_only_its_entry(value: str, reason: str, active: bool) -> None:
     broken = json.dumps(entry("broken", active=active, metadata={"x": "here"})).replace('"here"', value)
     found = parse(f'{{"kpis": [{json.dumps(entry("a"))}, {broken}, {json.dumps(entry("b"))}]}}')
     assert [kpi.id for kpi in found.kpis] == ["a", "b"]
@@ -129,18 +131,18 @@ def test_broken_value_in_one_entry_drops_that_entry_only(value: str, reason: str
 
 
 @pytest.mark.parametrize("value", [value for value, _ in BROKEN.values()], ids=BROKEN)
-def test_broken_value_beside_the_kpis_drops_nothing(value: str) -> None:
+def test_unstorable_value_outside_the_entries_drops_nothing(value: str) -> None:
     found = parse(f'{{"metadata": {value}, "kpis": [{json.dumps(entry("a"))}, {value}]}}')
     assert [kpi.id for kpi in found.kpis] == ["a"]
     assert [dropped.name for dropped in found.dropped] == ([] if value.startswith("{") else ["kpis[1]"])
 
 
-def test_broken_id_is_escaped_in_the_warning() -> None:
+def test_invalid_id_is_escaped_in_the_warning() -> None:
     found = parse(json.dumps({"kpis": [entry("a\ud800"), entry("b")]}))
     assert [dropped.name for dropped in found.dropped] == ["a\\ud800"]
 
 
-def test_brackets_in_strings_are_text() -> None:
+def test_brackets_in_strings_are_not_nesting() -> None:
     text = '[{"\\' * 500
     (kpi,) = parse(json.dumps({"kpis": [entry(description=text)]})).kpis
     assert kpi.description == text
@@ -150,7 +152,7 @@ def test_byte_order_mark_is_ignored() -> None:
     assert [kpi.id for kpi in parse("\ufeff" + json.dumps({"kpis": [entry("a")]})).kpis] == ["a"]
 
 
-def test_thousands_of_kpis_are_read() -> None:
+def test_eight_thousand_kpis_are_parsed() -> None:
     ids, dropped = parsed(*[entry(f"kpi-{number}", description="x" * 300) for number in range(8000)])
     assert (len(ids), dropped) == (8000, [])
 
@@ -192,7 +194,7 @@ INVALID: dict[str, tuple[Any, str]] = {
     "empty user": (entry(webhookUrl="https://:p@n8n.example.com/x"), "webhookUrl: must not contain credentials"),
     "NUL in id": (entry("a\0b"), "contains a NUL character"),
     "NUL in metadata": (entry(metadata={"a": [{"b\0": 1}]}), "contains a NUL character"),
-    "NUL in what nobody reads": (entry(other="\0"), "contains a NUL character"),
+    "NUL in an unknown field": (entry(other="\0"), "contains a NUL character"),
     "text": ("https://n8n.example.com/x", "Input should be a valid dictionary"),
     "null": (None, "Input should be a valid dictionary"),
     "list": ([entry()], "Input should be a valid dictionary"),
@@ -200,7 +202,7 @@ INVALID: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize(("invalid", "reason"), INVALID.values(), ids=INVALID)
-def test_invalid_entry_is_dropped_by_name_and_the_others_are_not(invalid: Any, reason: str) -> None:
+def test_invalid_entry_is_dropped_with_its_name_and_reason(invalid: Any, reason: str) -> None:
     ids, (dropped,) = parsed(entry("before"), invalid, entry("after"))
     assert ids == ["before", "after"]
     assert dropped.reason.startswith(reason)
@@ -209,13 +211,13 @@ def test_invalid_entry_is_dropped_by_name_and_the_others_are_not(invalid: Any, r
     assert dropped.name == (repr(name)[1:61].rstrip("'") if isinstance(name, str) and name else "kpis[1]")
 
 
-def test_infinite_number_is_dropped() -> None:
+def test_entry_with_an_infinite_number_is_dropped() -> None:
     text = json.dumps({"kpis": [entry("a", metadata={"n": [0]}), entry("b")]}).replace("[0]", "[1e999]")
     found = parse(text)
     assert ([kpi.id for kpi in found.kpis], found.dropped) == (["b"], [("a", "contains a number that is too large")])
 
 
-def test_deep_metadata_is_data() -> None:
+def test_deep_metadata_is_kept() -> None:
     deep: Any = 1
     for _ in range(90):
         deep = [{"deep": deep}]
@@ -223,7 +225,7 @@ def test_deep_metadata_is_data() -> None:
     assert kpi.metadata == {"deep": deep}
 
 
-def test_first_of_two_with_the_same_id_counts() -> None:
+def test_first_entry_with_an_id_is_used() -> None:
     found = parse(json.dumps({"kpis": [entry("a", name="First", active=False), entry("a"), entry("a", name="Third")]}))
     assert [kpi.name for kpi in found.kpis] == ["Name of a"]
     assert found.dropped == [("a", "id: an earlier entry has the same id and is used")]
@@ -252,7 +254,7 @@ def test_unicode_forms_of_one_id_are_one_kpi() -> None:
         "<b>",
     ],
 )
-def test_strange_texts_are_data(id_: str) -> None:
+def test_unusual_texts_are_kept(id_: str) -> None:
     found = parse(json.dumps({"kpis": [entry(id_, name=id_, description=id_, metadata={id_: id_})]}))
     (kpi,) = found.kpis
     assert (kpi.id, kpi.name, kpi.description, kpi.metadata) == (id_, id_, id_, {id_: id_})
@@ -269,7 +271,7 @@ def test_strange_texts_are_data(id_: str) -> None:
         ("https://n8n。example。com/x", "https://n8n.example.com/x"),
     ],
 )
-def test_address_is_kept_as_it_is_understood(given: str, understood: str) -> None:
+def test_url_is_stored_in_the_form_of_the_parser(given: str, understood: str) -> None:
     (kpi,) = parse(json.dumps({"kpis": [entry(webhookUrl=given)]})).kpis
     assert kpi.webhook_url == understood
 
@@ -284,7 +286,7 @@ JSON = st.recursive(
 @pytest.mark.slow
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(entries=st.lists(JSON | st.fixed_dictionaries({name: JSON | st.just(value) for name, value in entry().items()})))
-def test_whatever_is_accepted_can_be_stored_and_the_rest_is_dropped(kpi_db, entries: list[Any]) -> None:
+def test_every_accepted_entry_can_be_stored(kpi_db: psycopg.Connection[Any], entries: list[Any]) -> None:
     try:
         found = parse(json.dumps({"kpis": entries}))
     except RegistryError:
@@ -297,7 +299,7 @@ def test_whatever_is_accepted_can_be_stored_and_the_rest_is_dropped(kpi_db, entr
 
 
 class TestSchema:
-    def test_accepts_what_is_sent_and_refuses_what_is_dropped(self) -> None:
+    def test_schema_accepts_valid_and_rejects_invalid_entries(self) -> None:
         validator = jsonschema.Draft202012Validator(registry.json_schema())
         assert list(validator.iter_errors(SEED)) == []
         assert list(validator.iter_errors({"kpis": [entry(id_) for id_ in ("...", ".a", "a b", "🦊")]})) == []
@@ -307,7 +309,7 @@ class TestSchema:
         for name in (*ids, "no name", "no type", "no webhookUrl", "javascript", "text as metadata"):
             assert list(validator.iter_errors({"kpis": [INVALID[name][0]]})), name
 
-    def test_table_of_the_documentation_names_every_field(self, repository: Path) -> None:
+    def test_documentation_has_every_field_with_its_description(self, repository: Path) -> None:
         text = (repository / "docs" / "products" / "kpi.md").read_text()
         fields = registry.json_schema()["$defs"]["Kpi"]["properties"]
         for name, field in fields.items():
@@ -322,34 +324,44 @@ class TestCommand:
         path.write_text(json.dumps(SEED))
         return path
 
-    def test_what_would_be_sent(self, file: Path, capsys) -> None:
+    def test_valid_registry_lists_kpis_without_their_paths(
+        self, file: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         assert main([str(file)]) == 0
-        said = capsys.readouterr().out
-        assert "KPIs to send: 1" in said
-        assert "cmc-btc-price" in said
-        assert "n8n.example.com" in said
-        assert "webhook/btc-price" not in said
+        output = capsys.readouterr().out
+        assert "KPIs to send: 1" in output
+        assert "cmc-btc-price" in output
+        assert "n8n.example.com" in output
+        assert "webhook/btc-price" not in output
 
-    def test_what_would_be_dropped(self, file: Path, capsys) -> None:
+    def test_dropped_entries_are_listed_and_exit_code_is_1(
+        self, file: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         file.write_text(json.dumps({"kpis": [entry("[red]a[/]"), entry("b", webhookUrl=f"ftp://{SECRET}")]}))
         assert main([str(file)]) == 1
-        said = capsys.readouterr().out
-        assert "[red]a[/]" in said
-        assert "dropped b: webhookUrl: URL scheme should be 'http' or 'https'" in said
-        assert SECRET not in said
+        output = capsys.readouterr().out
+        assert "[red]a[/]" in output
+        assert "dropped b: webhookUrl: URL scheme should be 'http' or 'https'" in output
+        assert SECRET not in output
 
-    def test_standard_input(self, monkeypatch, capsys) -> None:
+    def test_dash_reads_standard_input(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(SEED)))
         assert main(["-"]) == 0
         assert "cmc-btc-price" in capsys.readouterr().out
 
-    def test_variable(self, monkeypatch, capsys) -> None:
+    def test_without_a_file_the_variable_is_read(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         monkeypatch.setenv("AIRFLOW_VAR_KPI-REGISTRY", json.dumps(SEED))
         assert main([]) == 0
         assert "cmc-btc-price" in capsys.readouterr().out
 
     @pytest.mark.parametrize("content", [b"{", b"\xff"])
-    def test_what_cannot_be_read_is_one_line(self, file: Path, capsys, content: bytes) -> None:
+    def test_unreadable_input_is_a_one_line_error(
+        self, file: Path, capsys: pytest.CaptureFixture[str], content: bytes
+    ) -> None:
         file.write_bytes(content)
         assert main([str(file)]) == 1
         assert main([str(file.parent / "missing")]) == 1

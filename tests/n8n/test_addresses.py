@@ -1,8 +1,8 @@
-"""The list of networks against IANA's registries and Python's own judgment."""
+"""Networks that are not public, compared with IANA's registries and with Python's ``is_global``."""
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 import pytest
 from hypothesis import given
@@ -15,7 +15,7 @@ from aggregator.n8n.addresses import NOT_PUBLIC, is_public
     "address",
     ["8.8.8.8", "1.1.1.1", "168.63.129.15", "192.0.1.1", "2606:4700::1111", "2a00:1450:4001::8", "2001:200::1"],
 )
-def test_address_of_the_internet_is_public(address: str) -> None:
+def test_public_address_is_public(address: str) -> None:
     assert is_public(address)
 
 
@@ -35,18 +35,18 @@ def test_special_address_is_not_public(address: str) -> None:
 
 
 @pytest.mark.parametrize("network", NOT_PUBLIC, ids=str)
-def test_first_and_last_address_of_each_network_are_not_public(network) -> None:
+def test_first_and_last_address_of_each_network_are_not_public(network: IPv4Network | IPv6Network) -> None:
     assert not is_public(str(network[0]))
     assert not is_public(str(network[-1]))
 
 
 @given(address=st.ip_addresses() | st.ip_addresses(network="2000::/3"))
-def test_what_python_calls_special_is_not_public(address: IPv4Address | IPv6Address) -> None:
+def test_addresses_that_python_calls_special_are_not_public(address: IPv4Address | IPv6Address) -> None:
     if not address.is_global or address.is_multicast:
         assert not is_public(str(address))
 
 
 @given(address=st.ip_addresses(v=4))
-def test_embedded_ipv4_address_is_not_public(address: IPv4Address) -> None:
+def test_ipv6_address_that_embeds_ipv4_is_not_public(address: IPv4Address) -> None:
     for prefix in ("::", "::ffff:0:0", "::ffff:0:0:0", "64:ff9b::", "64:ff9b:1::"):
         assert not is_public(str(IPv6Address(int(IPv6Address(prefix)) + int(address))))

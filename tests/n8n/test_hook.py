@@ -32,6 +32,7 @@ from dev.stand_in.faults import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from dev.n8n.client import N8nControl
 
@@ -103,7 +104,7 @@ def printed(error: BaseException) -> str:
 
 
 class TestDelivery:
-    def test_request_has_the_payload_unchanged_and_the_key(self, workflow, hook) -> None:
+    def test_request_has_the_payload_unchanged_and_the_key(self, workflow: N8nControl, hook: N8nHook) -> None:
         assert post(hook, workflow.webhook("btc")) == Delivery(200, 0)
         (execution,) = workflow.executions()
         assert execution["body"] == PAYLOAD
@@ -112,14 +113,23 @@ class TestDelivery:
         assert request["headers"]["authorization"] == f"Bearer {KEY}"
         assert request["headers"]["host"] == httpx.URL(workflow.url).netloc.decode()
 
-    def test_connection_without_a_key_uses_n8n_api_key(self, workflow, hook, connect, monkeypatch) -> None:
+    def test_connection_without_a_key_uses_n8n_api_key(
+        self, workflow: N8nControl, hook: N8nHook, connect: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         connect(workflow.url, password="")
         monkeypatch.setenv("N8N_API_KEY", KEY)
         post(hook, workflow.webhook("btc"))
         assert len(workflow.executions()) == 1
 
     @pytest.mark.parametrize("connected", [True, False])
-    def test_blanks_around_the_key_are_removed(self, workflow, hook, connect, monkeypatch, connected: bool) -> None:
+    def test_blanks_around_the_key_are_removed(
+        self,
+        workflow: N8nControl,
+        hook: N8nHook,
+        connect: Callable[..., None],
+        monkeypatch: pytest.MonkeyPatch,
+        connected: bool,
+    ) -> None:
         connect(workflow.url, password=f" {KEY}\n" if connected else "")
         monkeypatch.setenv("N8N_API_KEY", f"{KEY}\r\n")
         post(hook, workflow.webhook("btc"))
@@ -128,7 +138,13 @@ class TestDelivery:
 
     @pytest.mark.parametrize(("response", "outcome", "requests"), RESPONSES.values(), ids=RESPONSES)
     def test_response_has_the_expected_outcome_and_number_of_requests(
-        self, workflow, hook, slept, response: Fault | Workflow, outcome: type[N8nError] | None, requests: int
+        self,
+        workflow: N8nControl,
+        hook: N8nHook,
+        slept: list[float],
+        response: Fault | Workflow,
+        outcome: type[N8nError] | None,
+        requests: int,
     ) -> None:
         if isinstance(response, Workflow):
             workflow.register({"btc": response})
@@ -146,32 +162,38 @@ class TestDelivery:
         assert slept == [1, 2, 4][: requests - 1]
         assert len(workflow.executions()) <= 1
 
-    def test_starting_n8n_executes_once_when_it_is_ready(self, workflow, hook, slept) -> None:
+    def test_starting_n8n_executes_once_when_it_is_ready(
+        self, workflow: N8nControl, hook: N8nHook, slept: list[float]
+    ) -> None:
         workflow.boot(starting=2, unregistered=1)
         assert post(hook, workflow.webhook("btc")) == Delivery(200, 3)
         assert slept == [1, 2, 4]
         assert len(workflow.executions()) == 1
 
-    def test_fourth_failed_attempt_is_a_transient_error(self, workflow, hook) -> None:
+    def test_fourth_failed_attempt_is_a_transient_error(self, workflow: N8nControl, hook: N8nHook) -> None:
         workflow.boot(starting=0, unregistered=4)
         with pytest.raises(N8nUnavailableError, match=r"returned 404: Error Cannot POST /webhook\.") as caught:
             post(hook, workflow.webhook("btc"))
         assert caught.value.status == 404
 
-    def test_read_timeout_is_a_setting(self, workflow, slept, monkeypatch) -> None:
+    def test_read_timeout_is_a_setting(
+        self, workflow: N8nControl, slept: list[float], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setenv("N8N_READ_TIMEOUT_SECONDS", "1")
         workflow.faults({"btc": [Fault(delay_seconds=2)]})
         with pytest.raises(N8nUnknownError, match="raise N8N_READ_TIMEOUT_SECONDS"):
             post(N8nHook(), workflow.webhook("btc"))
 
-    def test_retry_after_sets_the_wait(self, workflow, hook, slept) -> None:
+    def test_retry_after_sets_the_wait(self, workflow: N8nControl, hook: N8nHook, slept: list[float]) -> None:
         in_twenty = format_datetime(datetime.now(UTC) + timedelta(seconds=20), usegmt=True)
         workflow.faults({"btc": [Fault(status=429, headers={"Retry-After": value}) for value in ("7", in_twenty)]})
         assert post(hook, workflow.webhook("btc")).retry_count == 2
         assert slept[0] == 7
         assert 10 < slept[1] <= 20
 
-    def test_long_retry_after_is_raised_without_a_wait(self, workflow, hook, slept) -> None:
+    def test_long_retry_after_is_raised_without_a_wait(
+        self, workflow: N8nControl, hook: N8nHook, slept: list[float]
+    ) -> None:
         workflow.faults({"btc": [Fault(status=429, headers={"Retry-After": "3600"})]})
         with pytest.raises(N8nUnavailableError) as caught:
             post(hook, workflow.webhook("btc"))
@@ -188,20 +210,24 @@ class TestRefusals:
             (Workflow(fails=True), "returned 500: Error in workflow."),
         ],
     )
-    def test_error_contains_the_message_of_n8n(self, workflow, hook, workflow_, words: str) -> None:
+    def test_error_contains_the_message_of_n8n(
+        self, workflow: N8nControl, hook: N8nHook, workflow_: Workflow, words: str
+    ) -> None:
         workflow.register({"btc": workflow_})
         with pytest.raises(N8nRefusedError) as caught:
             post(hook, workflow.webhook("btc"))
         assert words in str(caught.value)
 
-    def test_message_is_one_printable_line(self, workflow, hook) -> None:
+    def test_message_is_one_printable_line(self, workflow: N8nControl, hook: N8nHook) -> None:
         body = b'{"message": "No,\\n\\u001b[31mnot \\u0000\\ud800this."}'.decode()
         workflow.faults({"btc": [Fault(status=422, body=body)]})
         with pytest.raises(N8nRefusedError, match=r"returned 422: No, \[31mnot this\.") as caught:
             post(hook, workflow.webhook("btc"))
         assert caught.value.status == 422
 
-    def test_wrong_key_is_refused_and_redacted(self, workflow, hook, connect) -> None:
+    def test_wrong_key_is_refused_and_redacted(
+        self, workflow: N8nControl, hook: N8nHook, connect: Callable[..., None]
+    ) -> None:
         connect(workflow.url, password="wr0ng-key")
         workflow.faults({"btc": [Fault(status=403, body="wr0ng-key is wrong! " + "x" * 10_000)]})
         with pytest.raises(N8nRefusedError, match=r"\*\*\* is wrong!") as caught:
@@ -209,7 +235,7 @@ class TestRefusals:
         assert "wr0ng-key" not in printed(caught.value)
         assert len(str(caught.value)) < 700
 
-    def test_redirect_is_not_followed_and_only_its_host_is_named(self, workflow, hook) -> None:
+    def test_redirect_is_not_followed_and_only_its_host_is_named(self, workflow: N8nControl, hook: N8nHook) -> None:
         location = {"Location": "https://evil.example/?token=abc"}
         workflow.faults({"btc": [Fault(status=307, headers=location)]})
         with pytest.raises(N8nRefusedError, match=r"returned 307, a redirect to evil\.example, which") as caught:
@@ -223,14 +249,18 @@ class TestUnknown:
         [Fault(truncate_after_bytes=0), Fault(delay_seconds=2), Fault(status=504), faults.PROBLEM],
         ids=["dropped", "timeout", "504", "problem"],
     )
-    def test_unknown_outcome_is_not_repeated_and_names_the_executions(self, workflow, hook, fault: Fault) -> None:
+    def test_unknown_outcome_is_not_repeated_and_names_the_executions(
+        self, workflow: N8nControl, hook: N8nHook, fault: Fault
+    ) -> None:
         workflow.faults({"btc": [fault]})
         with pytest.raises(N8nUnknownError, match=r"the request is not repeated\. Check n8n's executions"):
             post(hook, workflow.webhook("btc"))
 
 
 class TestNetwork:
-    def test_refused_connection_is_retried(self, hook, connect, slept) -> None:
+    def test_refused_connection_is_retried(
+        self, hook: N8nHook, connect: Callable[..., None], slept: list[float]
+    ) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             origin = f"http://127.0.0.1:{listener.getsockname()[1]}"
         connect(origin)
@@ -239,19 +269,23 @@ class TestNetwork:
         assert slept == [1, 2, 4]
         assert KEY not in printed(caught.value)
 
-    def test_unresolvable_host_is_named(self, hook, connect) -> None:
+    def test_unresolvable_host_is_named(self, hook: N8nHook, connect: Callable[..., None]) -> None:
         connect()
         with pytest.raises(N8nUnavailableError, match=r"The host of https://n8n\.invalid cannot be resolved"):
             post(hook, "https://n8n.invalid/webhook/btc")
 
-    def test_second_address_is_used_if_the_first_refuses(self, workflow, hook, connect, monkeypatch) -> None:
+    def test_second_address_is_used_if_the_first_refuses(
+        self, workflow: N8nControl, hook: N8nHook, connect: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         port = httpx.URL(workflow.url).port
         connect(f"http://n8n.test:{port}")
         resolve_to(monkeypatch, "::1", "127.0.0.1")
         assert post(hook, f"http://n8n.test:{port}/webhook/btc").retry_count == 0
         assert workflow.requests()[0]["headers"]["host"] == f"n8n.test:{port}"
 
-    def test_proxies_of_the_environment_are_not_used(self, workflow, hook, connect, monkeypatch) -> None:
+    def test_proxies_of_the_environment_are_not_used(
+        self, workflow: N8nControl, hook: N8nHook, connect: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         port = httpx.URL(workflow.url).port
         connect(f"http://n8n.test:{port}")
         resolve_to(monkeypatch, "127.0.0.1")
@@ -261,7 +295,9 @@ class TestNetwork:
             monkeypatch.setenv(name, proxy)
         assert post(hook, f"http://n8n.test:{port}/webhook/btc").status == 200
 
-    def test_certificate_is_checked_against_the_host_name(self, hook, connect, tmp_path, monkeypatch) -> None:
+    def test_certificate_is_checked_against_the_host_name(
+        self, hook: N8nHook, connect: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         with tls_server(tmp_path, "n8n.test") as port:
             monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "certificate"))
             resolve_to(monkeypatch, "127.0.0.1")
@@ -290,27 +326,35 @@ class TestHostileUrls:
             "http://[::ffff:0:7f00:1]:{port}/webhook/btc",
         ],
     )
-    def test_private_address_is_not_called(self, workflow, hook, connect, slept, url: str) -> None:
+    def test_private_address_is_not_called(
+        self, workflow: N8nControl, hook: N8nHook, connect: Callable[..., None], slept: list[float], url: str
+    ) -> None:
         connect("https://n8n.example.com")
         with pytest.raises(N8nRefusedError, match=r"which is not a public address\. Nothing was sent"):
             post(hook, url.format(port=httpx.URL(workflow.url).port))
         assert (workflow.requests(), slept) == ([], [])
 
-    def test_host_with_a_public_and_a_private_address_is_not_called(self, workflow, hook, connect, monkeypatch) -> None:
+    def test_host_with_a_public_and_a_private_address_is_not_called(
+        self, workflow: N8nControl, hook: N8nHook, connect: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         connect()
         resolve_to(monkeypatch, "93.184.215.14", "127.0.0.1")
         with pytest.raises(N8nRefusedError, match=r"resolves to 127\.0\.0\.1"):
             post(hook, f"http://rebinding.test:{httpx.URL(workflow.url).port}/webhook/btc")
         assert workflow.requests() == []
 
-    def test_host_is_resolved_once(self, workflow, hook, connect, monkeypatch) -> None:
+    def test_host_is_resolved_once(
+        self, workflow: N8nControl, hook: N8nHook, connect: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         port = httpx.URL(workflow.url).port
         connect(f"http://n8n.test:{port}")
         lookups = resolve_to(monkeypatch, "127.0.0.1", then="93.184.215.14")
         post(hook, f"http://n8n.test:{port}/webhook/btc")
         assert lookups == ["n8n.test"]
 
-    def test_key_is_not_sent_to_other_origins(self, workflow, hook, connect, monkeypatch) -> None:
+    def test_key_is_not_sent_to_other_origins(
+        self, workflow: N8nControl, hook: N8nHook, connect: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         # Another port of the same host is another origin, and so is another name of the same address.
         connect("http://127.0.0.1:1", "https://n8n.example.com")
         monkeypatch.setattr(addresses, "is_public", lambda _: True)
@@ -325,12 +369,12 @@ class TestHostileUrls:
         "url",
         ["javascript:alert(1)", "file:///etc/passwd", "ftp://n8n.example.com/", "https://", "//x", "", "http://[x"],
     )
-    def test_url_that_is_not_http_is_refused(self, hook, connect, url: str) -> None:
+    def test_url_that_is_not_http_is_refused(self, hook: N8nHook, connect: Callable[..., None], url: str) -> None:
         connect()
         with pytest.raises(N8nRefusedError, match="not an http or https URL"):
             post(hook, url)
 
-    def test_credentials_in_the_url_are_refused_and_redacted(self, hook, connect) -> None:
+    def test_credentials_in_the_url_are_refused_and_redacted(self, hook: N8nHook, connect: Callable[..., None]) -> None:
         connect()
         url = "https://me:{}@n8n.example.com/webhook/btc".format("pa55")
         with pytest.raises(N8nRefusedError, match="contains credentials") as caught:
@@ -340,28 +384,34 @@ class TestHostileUrls:
 
 class TestConnection:
     @pytest.mark.parametrize("origin", ["n8n.example.com", "https://n8n.example.com/webhook", "https://a:b@c", "", 5])
-    def test_invalid_allowed_origins_are_refused(self, hook, connect, origin: Any) -> None:
+    def test_invalid_allowed_origins_are_refused(
+        self, hook: N8nHook, connect: Callable[..., None], origin: Any
+    ) -> None:
         connect(origin)
         with pytest.raises(PermanentError, match=r"allowed_origins in the extra .* is not a list"):
             post(hook, "https://n8n.example.com/webhook/btc")
 
-    def test_default_port_and_case_of_an_origin_do_not_matter(self, connect) -> None:
+    def test_default_port_and_case_of_an_origin_do_not_matter(self, connect: Callable[..., None]) -> None:
         connect("https://n8n.example.com:443", "http://N8N.example.com")
         assert N8nHook()._access.origins == {"https://n8n.example.com", "http://n8n.example.com"}
 
-    def test_missing_connection_has_no_key_and_no_origins(self, hook, monkeypatch) -> None:
+    def test_missing_connection_has_no_key_and_no_origins(self, hook: N8nHook, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("AIRFLOW_CONN_N8N", raising=False)
         monkeypatch.delenv("N8N_API_KEY", raising=False)
         monkeypatch.setattr(N8nHook, "get_connection", not_found)
         assert (hook._access.key, hook._access.origins) == (None, frozenset())
 
-    def test_key_that_is_not_a_header_value_is_refused_and_redacted(self, hook, connect) -> None:
+    def test_key_that_is_not_a_header_value_is_refused_and_redacted(
+        self, hook: N8nHook, connect: Callable[..., None]
+    ) -> None:
         connect(password="a\nb-secret")
         with pytest.raises(PermanentError, match="characters that a header cannot have") as caught:
             post(hook, "https://n8n.example.com/webhook/btc")
         assert "b-secret" not in printed(caught.value)
 
-    def test_key_and_payload_are_not_logged(self, workflow, hook, caplog, capfd) -> None:
+    def test_key_and_payload_are_not_logged(
+        self, workflow: N8nControl, hook: N8nHook, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    ) -> None:
         caplog.set_level(logging.DEBUG)
         workflow.faults({"btc": [Fault(status=503, body=f"{KEY} no")]})
         post(hook, workflow.webhook("btc"))
