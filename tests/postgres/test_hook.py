@@ -1,4 +1,4 @@
-"""One transaction per task, gone when its task is gone; errors without row values."""
+"""Transactions of tasks: time limits, killed tasks, errors without values of rows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import time
 import traceback
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import psycopg
 import pytest
@@ -65,7 +65,7 @@ def test_transaction_commits_at_its_end(hook: PostgresTransactionHook, connectio
 
 
 @pytest.mark.parametrize("error", [KeyError("x"), KeyboardInterrupt(), AirflowTaskTimeout()])
-def test_any_exception_rolls_back_and_closes(
+def test_exception_rolls_back_and_closes(
     hook: PostgresTransactionHook, connection: psycopg.Connection, error: BaseException
 ) -> None:
     def fail(cursor: psycopg.Cursor) -> NoReturn:
@@ -95,18 +95,18 @@ def test_session_is_configured_for_the_transaction(hook: PostgresTransactionHook
         assert cursor.execute("show statement_timeout").fetchone() == ("0",)
 
 
-def test_without_a_timeout_the_servers_own_setting_stays(hook: PostgresTransactionHook) -> None:
+def test_without_timeout_the_setting_of_the_server_applies(hook: PostgresTransactionHook) -> None:
     with hook.transaction(timeout=None) as cursor:
         assert cursor.execute("show statement_timeout").fetchone() == ("0",)
 
 
-def test_a_tiny_timeout_is_not_taken_for_none(hook: PostgresTransactionHook) -> None:
+def test_tiny_timeout_is_not_unlimited(hook: PostgresTransactionHook) -> None:
     # The statement is cancelled; or, on a busy machine, the session was idle for longer and is ended.
     with pytest.raises(TransientError), hook.transaction(timeout=timedelta(microseconds=1)) as cursor:
         cursor.execute("select pg_sleep(60)")
 
 
-def test_statement_timeout_ends_a_statement_as_transient(hook: PostgresTransactionHook) -> None:
+def test_statement_timeout_is_transient(hook: PostgresTransactionHook) -> None:
     with (
         pytest.raises(TransientError, match="57014 query_canceled: canceling statement due to statement timeout"),
         hook.transaction(timeout=timedelta(milliseconds=50)) as cursor,
@@ -114,14 +114,14 @@ def test_statement_timeout_ends_a_statement_as_transient(hook: PostgresTransacti
         cursor.execute("select pg_sleep(60)")
 
 
-def context(execution_timeout: timedelta | None, started: datetime) -> dict[str, object]:
+def context(execution_timeout: timedelta | None, started: datetime) -> Any:
     return {
         "task": SimpleNamespace(execution_timeout=execution_timeout),
         "ti": SimpleNamespace(dag_id="click_rollups", task_id="load", run_id="manual__1", start_date=started),
     }
 
 
-def test_task_transaction_gets_the_time_that_is_left(hook: PostgresTransactionHook) -> None:
+def test_task_transaction_has_the_rest_of_the_time_limit(hook: PostgresTransactionHook) -> None:
     started = datetime.now(UTC) - timedelta(minutes=50)
     with hook.task_transaction(context(timedelta(hours=1), started)) as cursor:
         (milliseconds,) = cursor.execute(
@@ -131,7 +131,7 @@ def test_task_transaction_gets_the_time_that_is_left(hook: PostgresTransactionHo
         assert cursor.execute("show application_name").fetchone() == ("click_rollups/load/manual__1",)
 
 
-def test_resumed_task_starts_the_clock_again(hook: PostgresTransactionHook) -> None:
+def test_resumed_task_has_the_whole_time_limit(hook: PostgresTransactionHook) -> None:
     started = datetime.now(UTC) - timedelta(hours=2)
     with hook.task_transaction(context(timedelta(hours=1), started)) as cursor:
         assert cursor.execute("show statement_timeout").fetchone() == ("1h",)
@@ -204,7 +204,8 @@ def test_killed_task_leaves_no_transaction(
 def test_execution_timeout_of_airflow_ends_the_statement(
     hook: PostgresTransactionHook, connection: psycopg.Connection
 ) -> None:
-    with pytest.raises(AirflowTaskTimeout), hook.transaction(timeout=MINUTE) as cursor, task_timeout(0.2):
+    limit = task_timeout(0.2)  # type: ignore[no-untyped-call]
+    with pytest.raises(AirflowTaskTimeout), hook.transaction(timeout=MINUTE) as cursor, limit:
         cursor.execute("select pg_sleep(300)")
     wait_until(lambda: others(connection) == [])
 
@@ -253,7 +254,7 @@ def test_error_names_the_problem_and_no_value(
     assert MARKER not in shown(raised.value)
 
 
-def test_misuse_of_psycopg_is_hard_and_shows_no_value(hook: PostgresTransactionHook) -> None:
+def test_misuse_of_psycopg_is_permanent_and_shows_no_value(hook: PostgresTransactionHook) -> None:
     with pytest.raises(PermanentError, match="ProgrammingError") as raised, hook.transaction(timeout=MINUTE) as cursor:
         cursor.execute("select %s, %s", [MARKER])
     assert MARKER not in shown(raised.value)
@@ -275,7 +276,7 @@ def test_unreachable_host_is_transient_and_named(monkeypatch: pytest.MonkeyPatch
     assert MARKER not in shown(raised.value)
 
 
-def test_unknown_connection_is_hard_and_says_how_it_comes_about() -> None:
+def test_unknown_connection_is_permanent_with_advice() -> None:
     with (
         pytest.raises(
             PermanentError, match=r"'test_db' is unknown\. Create it in Airflow, or set AIRFLOW_CONN_TEST_DB\."
@@ -286,7 +287,7 @@ def test_unknown_connection_is_hard_and_says_how_it_comes_about() -> None:
 
 
 @pytest.mark.parametrize("missing", ["from nowhere.t", "from nothing", ", nothing", ", nothing()"])
-def test_what_a_migration_makes_is_missed_with_the_way_to_get_it(hook: PostgresTransactionHook, missing: str) -> None:
+def test_missing_object_names_the_migration_command(hook: PostgresTransactionHook, missing: str) -> None:
     with (
         pytest.raises(PermanentError, match=r"python -m aggregator\.postgres\.migrations$"),
         hook.transaction(timeout=MINUTE) as cursor,
@@ -294,7 +295,7 @@ def test_what_a_migration_makes_is_missed_with_the_way_to_get_it(hook: PostgresT
         cursor.execute(f"select 1 {missing}")
 
 
-def test_settings_that_libpq_does_not_know_are_hard(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_settings_of_libpq_are_permanent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_ODD_DB", f"postgres://someone:{MARKER}@127.0.0.1:1/db?no_such_option={MARKER}")
     with pytest.raises(PermanentError, match="odd_db") as raised:
         PostgresTransactionHook("odd_db").transaction(timeout=MINUTE).__enter__()
@@ -315,7 +316,7 @@ def test_setting_that_libpq_refuses_is_permanent_and_its_value_is_not_shown(
 
 
 @pytest.mark.parametrize("value", ["0", "abc", "5"])
-def test_prepare_threshold_in_the_extra_changes_nothing(
+def test_prepare_threshold_in_the_extra_has_no_effect(
     hook: PostgresTransactionHook, monkeypatch: pytest.MonkeyPatch, database_url: str, value: str
 ) -> None:
     joined = "&" if "?" in database_url else "?"

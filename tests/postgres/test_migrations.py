@@ -1,4 +1,4 @@
-"""Migrations: applied once, in order, one transaction each, safe to repeat and to run twice at once."""
+"""Migrations: order, transactions, repeated and concurrent calls, databases of earlier releases."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from aggregator.postgres.migrations import databases, folder_of, main, migrate
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    Connect = Callable[[], psycopg.Connection]
 
 
 BY_ALEMBIC = """
@@ -48,7 +50,7 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def connect(database_url: str) -> Callable[[], psycopg.Connection]:
+def connect(database_url: str) -> Connect:
     return partial(psycopg.connect, database_url)
 
 
@@ -59,7 +61,7 @@ def write(root: Path, name: str, text: str) -> Path:
     return path
 
 
-def test_applies_each_once_and_in_order(root: Path, connect, connection) -> None:
+def test_migrations_are_applied_once_in_order(root: Path, connect: Connect, connection: psycopg.Connection) -> None:
     write(
         root,
         "shop/migrations/0001_first.sql",
@@ -77,7 +79,9 @@ def test_applies_each_once_and_in_order(root: Path, connect, connection) -> None
     assert names == [("0001_first",), ("0002_second",), ("0003_third",)]
 
 
-def test_failing_migration_leaves_nothing_and_the_ones_before_it_stay(root: Path, connect, connection) -> None:
+def test_failing_migration_is_rolled_back_and_earlier_ones_stay(
+    root: Path, connect: Connect, connection: psycopg.Connection
+) -> None:
     write(root, "shop/migrations/0001_good.sql", "create table public.good ();")
     bad = write(root, "shop/migrations/0002_bad.sql", "create table public.half (); select 1 / 0;")
 
@@ -98,7 +102,7 @@ def test_failing_migration_leaves_nothing_and_the_ones_before_it_stay(root: Path
     assert migrate(connect, "shop", root).migrations == ["0002_bad"]
 
 
-def test_changed_or_lost_history_is_refused(root: Path, connect) -> None:
+def test_changed_or_removed_file_is_refused(root: Path, connect: Connect) -> None:
     path = write(root, "shop/migrations/0001_first.sql", "create table public.first ();")
     migrate(connect, "shop", root)
 
@@ -116,14 +120,14 @@ def test_changed_or_lost_history_is_refused(root: Path, connect) -> None:
     [["0002_late.sql"], ["0001_a.sql", "0003_c.sql"], ["0001_a.sql", "0001_b.sql"], ["1_short.sql"]],
     ids=["starts late", "gap", "double", "short number"],
 )
-def test_numbers_without_gaps_each_once(root: Path, connect, names: list[str]) -> None:
+def test_gaps_and_repeated_numbers_are_refused(root: Path, connect: Connect, names: list[str]) -> None:
     for name in names:
         write(root, f"shop/migrations/{name}", "select 1;")
     with pytest.raises(PermanentError, match="numbered without gaps, each number once"):
         migrate(connect, "shop", root)
 
 
-def test_changed_functions_are_applied_again(root: Path, connect, connection) -> None:
+def test_changed_functions_are_applied_again(root: Path, connect: Connect, connection: psycopg.Connection) -> None:
     write(root, "shop/migrations/0001_schema.sql", "create schema shop;")
     caller = "create or replace function shop.a() returns int language sql as 'select shop.b()';"
     write(root, "shop/functions/a.sql", caller)
@@ -138,14 +142,14 @@ def test_changed_functions_are_applied_again(root: Path, connect, connection) ->
     assert connection.execute("select shop.a()").fetchone() == (2,)
 
 
-def test_two_at_once_apply_each_migration_once(root: Path, connect) -> None:
+def test_concurrent_calls_apply_each_migration_once(root: Path, connect: Connect) -> None:
     write(root, "shop/migrations/0001_count.sql", "create table public.runs (); select pg_sleep(0.3);")
     with ThreadPoolExecutor(4) as threads:
         reports = list(threads.map(lambda _: migrate(connect, "shop", root), range(4)))
     assert sorted(report.migrations for report in reports) == [[], [], [], ["0001_count"]]
 
 
-def test_two_products_may_share_a_database(root: Path, connect, connection) -> None:
+def test_two_products_can_share_a_database(root: Path, connect: Connect, connection: psycopg.Connection) -> None:
     write(root, "shop/migrations/0001_same_name.sql", "create schema shop;")
     write(root, "post/migrations/0001_same_name.sql", "create schema post;")
     assert migrate(connect, "shop", root).migrations == ["0001_same_name"]
@@ -154,7 +158,7 @@ def test_two_products_may_share_a_database(root: Path, connect, connection) -> N
 
 
 @pytest.mark.parametrize("database", databases())
-def test_every_database_of_the_repository(database: str, connect) -> None:
+def test_every_database_is_migrated_once(database: str, connect: Connect) -> None:
     names = [path.stem for path in sorted((folder_of(database) / "migrations").glob("*.sql"))]
     assert names
     assert migrate(connect, database).migrations == names
@@ -162,7 +166,7 @@ def test_every_database_of_the_repository(database: str, connect) -> None:
     assert (report.migrations, report.functions, str(report)) == ([], [], f"{database}: up to date")
 
 
-def test_clicks_adopts_the_tables_of_the_product(connect, connection) -> None:
+def test_clicks_keeps_existing_tables_and_rows(connect: Connect, connection: psycopg.Connection) -> None:
     connection.execute("""
         create table public.hires (id text primary key, title text);
         create table public.click_rollups (
@@ -179,7 +183,7 @@ def test_clicks_adopts_the_tables_of_the_product(connect, connection) -> None:
     assert kept.fetchall() == [("kept", 1, 2)]
 
 
-def test_telemetry_adopts_tables_without_key_and_keeps_what_it_merges_away(database_url: str, connection) -> None:
+def test_telemetry_merges_duplicates_and_archives_them(database_url: str, connection: psycopg.Connection) -> None:
     connection.execute("""
         create table public.telemetry (user_id uuid, event text, value numeric, meta jsonb, created_at timestamptz);
         insert into public.telemetry (event, created_at) values ('a', '2026-01-01'), ('b', '2026-01-01');
@@ -219,14 +223,18 @@ def test_telemetry_adopts_tables_without_key_and_keeps_what_it_merges_away(datab
         ("date date not null, event text not null, unique (date)", False),
     ],
 )
-def test_telemetry_adopts_a_key_that_suits(connect, connection, key: str, suits: bool) -> None:
+def test_telemetry_adds_a_unique_index_unless_one_suits(
+    connect: Connect, connection: psycopg.Connection, key: str, suits: bool
+) -> None:
     connection.execute(f"create table public.telemetry_daily (count int, unique_users int, meta jsonb, {key})")
     migrate(connect, "telemetry")
     indexes = "select count(*) from pg_indexes where tablename = 'telemetry_daily'"
     assert connection.execute(indexes).fetchone() == (1 if suits else 2,)
 
 
-def test_command_uses_the_airflow_connections(monkeypatch, database_url: str, capsys) -> None:
+def test_command_uses_airflow_connections(
+    monkeypatch: pytest.MonkeyPatch, database_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     for database in databases():
         monkeypatch.setenv(f"AIRFLOW_CONN_{database.upper()}_DB", database_url)
     assert main([]) == 0
@@ -242,19 +250,23 @@ def test_command_uses_the_airflow_connections(monkeypatch, database_url: str, ca
         (None, "Connection 'clicks_db' is unknown. Create it in Airflow, or set AIRFLOW_CONN_CLICKS_DB."),
     ],
 )
-def test_database_that_is_not_there_is_one_line(monkeypatch, capsys, url: str | None, words: str) -> None:
+def test_unreachable_database_prints_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], url: str | None, words: str
+) -> None:
     if url:
         monkeypatch.setenv("AIRFLOW_CONN_CLICKS_DB", url)
     assert main(["clicks"]) == 1
-    said = capsys.readouterr().err
-    assert said.startswith("clicks: ")
-    assert words in said
-    assert said.count("\n") == 1
-    assert "hunter2" not in said
+    printed = capsys.readouterr().err
+    assert printed.startswith("clicks: ")
+    assert words in printed
+    assert printed.count("\n") == 1
+    assert "hunter2" not in printed
 
 
-def test_database_that_alembic_migrated_continues_where_it_was(root: Path, connect, connection) -> None:
-    """What the version before this one left in schema ``migrations``, recorded from its last commit."""
+def test_database_migrated_by_alembic_continues_and_loses_its_version_table(
+    root: Path, connect: Connect, connection: psycopg.Connection
+) -> None:
+    """``BY_ALEMBIC`` was recorded from the last release that used Alembic."""
     write(root, "shop/migrations/0001_first.sql", "create table public.first (n int);\n")
     write(root, "shop/migrations/0002_second.sql", "alter table public.first add column note text;\n")
     write(root, "shop/functions/a.sql", "create or replace function public.a() returns int return 1;\n")
@@ -271,7 +283,7 @@ def test_database_that_alembic_migrated_continues_where_it_was(root: Path, conne
     assert migrate(connect, "shop", root).migrations == []
 
 
-def test_alembic_table_with_unknown_version_stays(root: Path, connect, connection) -> None:
+def test_alembic_table_with_unknown_version_stays(root: Path, connect: Connect, connection: psycopg.Connection) -> None:
     write(root, "shop/migrations/0001_first.sql", "create table public.first (n int);\n")
     connection.execute(BY_ALEMBIC)
     connection.execute("update migrations.shop set version_num = '0002'")
@@ -279,7 +291,7 @@ def test_alembic_table_with_unknown_version_stays(root: Path, connect, connectio
     assert connection.execute("select version_num from migrations.shop").fetchall() == [("0002",)]
 
 
-def test_functions_recorded_by_path_are_recorded_by_name(connect, connection) -> None:
+def test_functions_recorded_by_path_are_recorded_by_name(connect: Connect, connection: psycopg.Connection) -> None:
     """Earlier releases recorded ``ohlcv/aggregate.sql``, and kept the rows of files that were removed."""
     migrate(connect, "market")
     names = "select name from migrations.functions order by name"
@@ -297,7 +309,7 @@ def test_functions_recorded_by_path_are_recorded_by_name(connect, connection) ->
     assert str(migrate(connect, "market")) == "market: up to date"
 
 
-def test_limits_that_a_server_sets_for_every_session_are_lifted_for_migrations(
+def test_session_limits_of_the_server_are_lifted(
     database_url: str, connection: psycopg.Connection, tmp_path: Path
 ) -> None:
     limits = {"statement_timeout": "2min", "idle_in_transaction_session_timeout": "2min", "lock_timeout": "10s"}
@@ -305,11 +317,11 @@ def test_limits_that_a_server_sets_for_every_session_are_lifted_for_migrations(
         database, setting = sql.Identifier(connection.info.dbname), sql.Identifier(name)
         connection.execute(sql.SQL("alter database {} set {} = {}").format(database, setting, value))
     (tmp_path / "shop/migrations").mkdir(parents=True)
-    (tmp_path / "shop/migrations/0001_look.sql").write_text(
+    (tmp_path / "shop/migrations/0001_limits.sql").write_text(
         "create table public.limits as select name, setting from pg_settings where name ~ '_timeout$'"
     )
     migrate(partial(psycopg.connect, database_url), "shop", tmp_path)
-    found = dict(connection.execute("select * from public.limits").fetchall())
+    found: dict[str, str] = dict(connection.execute("select * from public.limits").fetchall())
     assert {name: found[name] for name in limits} == {
         "statement_timeout": "0",
         "idle_in_transaction_session_timeout": "0",
@@ -317,7 +329,7 @@ def test_limits_that_a_server_sets_for_every_session_are_lifted_for_migrations(
     }
 
 
-def test_lock_left_by_another_session_is_named(
+def test_waiting_call_logs_the_process_that_holds_the_lock(
     database_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "shop/migrations").mkdir(parents=True)
@@ -334,19 +346,24 @@ def test_lock_left_by_another_session_is_named(
     assert f"waiting for another migration (server process {pid})" in caplog.text
 
 
-def test_refused_statement_is_one_line_that_names_the_file(
-    monkeypatch: pytest.MonkeyPatch, database_url: str, connection: psycopg.Connection, capsys
+def test_failing_file_prints_one_line_with_its_name_and_applied_files(
+    monkeypatch: pytest.MonkeyPatch,
+    database_url: str,
+    connection: psycopg.Connection,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     connection.execute("create schema ops; create table ops.alerts (id text)")
     monkeypatch.setenv("AIRFLOW_CONN_OPS_DB", database_url)
     assert main(["ops"]) == 1
-    said = capsys.readouterr().err
-    assert said.startswith("ops: alerts/migrations/0002_alerts.sql failed and was rolled back: 42")
-    assert said.endswith(". Applied before it: 0001_dead_letters. Fix the cause and run this again.\n")
-    assert said.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith("ops: alerts/migrations/0002_alerts.sql failed and was rolled back: 42")
+    assert printed.endswith(". Applied before it: 0001_dead_letters. Fix the cause and run this again.\n")
+    assert printed.count("\n") == 1
 
 
-def test_kpis_of_an_older_release_keep_their_key_and_their_resend(root: Path, connect, connection) -> None:
+def test_kpis_of_an_older_release_keep_key_and_resend(
+    root: Path, connect: Connect, connection: psycopg.Connection
+) -> None:
     first = "kpi/migrations/0001_kpi.sql"
     write(root, first, (SQL / first).read_text())
     migrate(connect, "kpi", root)

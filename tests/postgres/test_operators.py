@@ -1,4 +1,4 @@
-"""What a DAG author gives the operator, and what Airflow makes of it."""
+"""SqlUpsertOperator: sources, templates, dry runs, isolation of groups, logs."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def run(task: SqlUpsertOperator, **results: Any) -> dict[str, Any]:
     return task.execute(given)
 
 
-def test_query_comes_from_a_file_and_gets_the_window_bound(dag: DAG, connection: psycopg.Connection) -> None:
+def test_query_file_is_run_with_the_window_bound(dag: DAG, connection: psycopg.Connection) -> None:
     task = SqlUpsertOperator(task_id="t", dag=dag, sql="rollups.sql", parameters={"factor": 10}, **TARGET)
     task.resolve_template_files()
     assert run(task) == INSERTED
@@ -72,8 +72,8 @@ def test_query_comes_from_a_file_and_gets_the_window_bound(dag: DAG, connection:
     ]
 
 
-def test_window_without_rows_is_suspicious_where_some_are_stored(
-    dag: DAG, connection: psycopg.Connection, capfd
+def test_empty_window_with_stored_rows_is_suspicious(
+    dag: DAG, connection: psycopg.Connection, capfd: pytest.CaptureFixture[str]
 ) -> None:
     stored = "select count(*) from public.rollups where day = %(data_interval_start)s::date"
     query = "select day, hire from public.rollups where false"
@@ -98,7 +98,7 @@ def test_rows_of_a_previous_task_are_neither_rendered_nor_shown(dag: DAG, connec
     assert connection.execute("select hire, valid from public.rollups").fetchall() == [(HOSTILE, 7)]
 
 
-def test_sequences_need_columns_and_may_leave_out_some_of_a_mapping(dag: DAG, connection: psycopg.Connection) -> None:
+def test_columns_apply_to_sequences_and_select_from_mappings(dag: DAG, connection: psycopg.Connection) -> None:
     columns = ["day", "hire"]
     lists = SqlUpsertOperator(task_id="a", dag=dag, columns=columns, rows=[["2026-11-15", "a"]], **TARGET)
     assert run(lists) == INSERTED
@@ -109,7 +109,7 @@ def test_sequences_need_columns_and_may_leave_out_some_of_a_mapping(dag: DAG, co
     assert connection.execute("select hire from public.rollups order by 1").fetchall() == [("a",), ("b",)]
 
 
-def test_no_rows_are_no_error_and_erase_nothing(dag: DAG) -> None:
+def test_no_rows_return_zero_counts(dag: DAG) -> None:
     nothing = {"inserted": 0, "updated": 0, "unchanged": 0, "duplicates": 0}
     assert run(SqlUpsertOperator(task_id="a", dag=dag, rows=[], **TARGET)) == nothing
     assert run(SqlUpsertOperator(task_id="b", dag=dag, rows=[], columns=["day", "hire"], **TARGET)) == nothing
@@ -130,9 +130,7 @@ def test_no_rows_are_no_error_and_erase_nothing(dag: DAG) -> None:
         ([{"day": "someday", "hire": "a"}], "Row 1 .* column day is date"),
     ],
 )
-def test_rows_of_the_wrong_shape_are_refused_whole(
-    rows: object, says: str, dag: DAG, connection: psycopg.Connection
-) -> None:
+def test_rows_of_the_wrong_shape_are_refused(rows: object, says: str, dag: DAG, connection: psycopg.Connection) -> None:
     previous = BaseOperator(task_id="previous", dag=dag)
     task = SqlUpsertOperator(task_id="t", dag=dag, rows=XComArg(previous), **TARGET)
     with pytest.raises(PermanentError, match=says):
@@ -141,7 +139,7 @@ def test_rows_of_the_wrong_shape_are_refused_whole(
 
 
 @pytest.mark.parametrize("sources", [{}, {"sql": "select 1", "rows": []}])
-def test_exactly_one_source(sources: dict[str, Any]) -> None:
+def test_exactly_one_source_is_required(sources: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="exactly one of `sql` and `rows`"):
         SqlUpsertOperator(task_id="t", **sources, **TARGET)
 
@@ -172,7 +170,7 @@ def test_counts_are_logged_and_values_are_not(dag: DAG, capsys: pytest.CaptureFi
     assert "marker" not in logged
 
 
-def test_refused_groups_are_named_when_the_rest_is_stored(
+def test_refused_groups_are_named_after_the_rest_is_stored(
     dag: DAG, connection: psycopg.Connection, capsys: pytest.CaptureFixture[str]
 ) -> None:
     connection.execute("alter table public.rollups add constraint positive check (valid > 0)")
@@ -197,7 +195,7 @@ def test_refused_groups_are_named_when_the_rest_is_stored(
     assert run(task) == {"inserted": 2, "updated": 0, "unchanged": 1, "duplicates": 0}
 
 
-def test_an_error_names_twenty_groups_and_counts_the_others(dag: DAG, connection: psycopg.Connection) -> None:
+def test_error_names_twenty_groups_and_counts_the_others(dag: DAG, connection: psycopg.Connection) -> None:
     connection.execute("alter table public.rollups add check (false)")
     query = "select current_date as day, 'hire ' || n as hire, n as valid from generate_series(1, 23) as n"
     with pytest.raises(PermanentError, match=r"; and 3 more\. All others are stored"):
@@ -210,7 +208,7 @@ def test_groups_need_a_column_to_isolate_them_by() -> None:
 
 
 @pytest.mark.parametrize("dry_run", [False, True])
-def test_group_that_cannot_be_computed_is_named_when_the_rest_is_stored(
+def test_group_that_cannot_be_computed_is_named_after_the_rest_is_stored(
     dag: DAG, connection: psycopg.Connection, dry_run: bool
 ) -> None:
     connection.execute(
@@ -239,7 +237,7 @@ def test_group_that_cannot_be_computed_is_named_when_the_rest_is_stored(
     assert hires == ([] if dry_run else ["a", "c", "d"])
 
 
-def test_query_without_groups_that_cannot_be_computed_fails_whole(dag: DAG, connection: psycopg.Connection) -> None:
+def test_query_that_cannot_be_computed_without_groups_stores_nothing(dag: DAG, connection: psycopg.Connection) -> None:
     query = "select current_date as day, n::text as hire, 6 / n as valid from generate_series(0, 3) as n"
     with pytest.raises(PermanentError, match="22012 division_by_zero"):
         run(SqlUpsertOperator(task_id="t", dag=dag, sql=query, isolate_by="hire", **TARGET))

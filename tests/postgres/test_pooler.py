@@ -40,7 +40,7 @@ def test_every_database_is_migrated_and_nothing_is_left_in_the_sessions(
         assert pooled.execute("select count(*) from pg_prepared_statements").fetchone() == (0,)
 
 
-def test_two_migrations_at_once_wait_for_each_other(pooled_url: str, tmp_path: Path) -> None:
+def test_concurrent_migrations_wait_for_each_other(pooled_url: str, tmp_path: Path) -> None:
     (tmp_path / "shop/migrations").mkdir(parents=True)
     (tmp_path / "shop/migrations/0001_once.sql").write_text("create table public.once (); select pg_sleep(0.3);")
     with ThreadPoolExecutor(3) as threads:
@@ -49,7 +49,7 @@ def test_two_migrations_at_once_wait_for_each_other(pooled_url: str, tmp_path: P
     assert sorted(reports) == [[], [], ["0001_once"]]
 
 
-def test_upserts_of_every_kind(
+def test_upserts_dry_runs_and_isolation(
     pooled_url: str, connection: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connection.execute("create table public.t (id int primary key, name text not null check (name <> 'no'))")
@@ -65,7 +65,7 @@ def test_upserts_of_every_kind(
     assert connection.execute("select array_agg(id order by id) from public.t").fetchone() == ([0, 1, 2, 4, 5],)
 
 
-def test_options_are_refused_for_good_with_advice(pooled_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_are_refused_with_advice(pooled_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_TEST_DB", f"{pooled_url}?options=-c%20statement_timeout%3D5s")
     with (
         pytest.raises(PermanentError, match="Remove `options` from the extra of connection `test_db`"),

@@ -1,4 +1,4 @@
-"""A transaction of ours does not depend on the defaults of its database, and leaves nothing in its session."""
+"""Transactions do not depend on the defaults of their database, and leave nothing in their session."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def hook(database_url: str, monkeypatch: pytest.MonkeyPatch) -> PostgresTransact
     return PostgresTransactionHook("test_db")
 
 
-def test_defaults_of_the_database_change_no_value(
+def test_defaults_of_the_database_do_not_change_values(
     hook: PostgresTransactionHook, connection: psycopg.Connection
 ) -> None:
     for name, value in FOREIGN_DEFAULTS.items():
@@ -84,7 +84,7 @@ def test_transaction_leaves_nothing_in_its_session(database_url: str) -> None:
         assert state() == before
 
 
-def test_setting_that_the_server_does_not_have_is_left_out(database_url: str) -> None:
+def test_setting_unknown_to_the_server_is_skipped(database_url: str) -> None:
     with psycopg.connect(database_url) as connection:
         cursor = session.begin(connection, {"no_such_setting": "1", "work_mem": "5MB"})
         assert cursor.execute("show work_mem").fetchone() == ("5MB",)
@@ -107,7 +107,7 @@ def test_autocommit_in_the_extra_does_not_split_a_transaction(
 
 
 @pytest.mark.parametrize("encoded_database", ["SQL_ASCII", "LATIN1"], indirect=True)
-def test_text_and_json_pass_through_a_database_that_is_not_utf_8(
+def test_text_and_json_are_unchanged_in_a_database_that_is_not_utf_8(
     encoded_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_TEST_DB", encoded_database)
@@ -122,7 +122,7 @@ def test_text_and_json_pass_through_a_database_that_is_not_utf_8(
     [("LATIN1", "22P05 untranslatable_character"), ("MULE_INTERNAL", "MULE_INTERNAL")],
     indirect=["encoded_database"],
 )
-def test_database_that_cannot_hold_a_character_is_refused_with_advice(
+def test_character_outside_the_encoding_is_refused_with_advice(
     encoded_database: str, says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_TEST_DB", encoded_database)

@@ -33,7 +33,7 @@ def table(connection: psycopg.Connection) -> psycopg.Connection:
 
 
 @pytest.fixture
-def group(table, database_url: str) -> TransactionGroup:
+def group(table: psycopg.Connection, database_url: str) -> TransactionGroup:
     @contextmanager
     def transaction() -> Iterator[psycopg.Cursor]:
         with psycopg.connect(database_url) as connection, connection.cursor() as cursor:
@@ -94,7 +94,7 @@ def interrupted_at(line: int) -> Iterator[None]:
 
 @pytest.mark.parametrize("line", range(1, 13))
 def test_interruption_while_threads_start_commits_nothing(
-    table, group: TransactionGroup, monkeypatch, line: int
+    table: psycopg.Connection, group: TransactionGroup, monkeypatch: pytest.MonkeyPatch, line: int
 ) -> None:
     # The transactions below are idle, so there is nothing to cancel.
     monkeypatch.setattr(transaction_group, "GRACE", timedelta(milliseconds=200))
@@ -113,7 +113,9 @@ def test_interruption_while_threads_start_commits_nothing(
 
 
 @pytest.mark.parametrize("how", ["timeout", "kill"])
-def test_interruption_cancels_statements_that_run(table, group: TransactionGroup, database_url: str, how: str) -> None:
+def test_interruption_cancels_statements_that_run(
+    table: psycopg.Connection, group: TransactionGroup, database_url: str, how: str
+) -> None:
     def work(item: int) -> None:
         with group.transaction() as cursor:
             cursor.execute("insert into public.done values (%s)", [item])
@@ -145,7 +147,7 @@ def test_interruption_cancels_statements_that_run(table, group: TransactionGroup
     assert rows(table) == []
 
 
-def test_results_are_in_the_order_of_the_items(table, group: TransactionGroup) -> None:
+def test_results_are_in_the_order_of_the_items(table: psycopg.Connection, group: TransactionGroup) -> None:
     def work(item: int) -> int:
         with group.transaction() as cursor:
             cursor.execute("insert into public.done values (%s)", [item])
@@ -155,7 +157,7 @@ def test_results_are_in_the_order_of_the_items(table, group: TransactionGroup) -
     assert rows(table) == [(0,), (1,)]
 
 
-def test_failed_item_lets_the_others_commit_and_is_raised(table, group: TransactionGroup) -> None:
+def test_failed_item_lets_the_others_commit_and_is_raised(table: psycopg.Connection, group: TransactionGroup) -> None:
     def work(item: int) -> None:
         with group.transaction() as cursor:
             cursor.execute("insert into public.done values (%s)", [10 // item])

@@ -1,4 +1,4 @@
-"""The upsert beside an independent model, and what only a real server shows: row versions, locks, races."""
+"""Upserts: compared with an independent model, row versions, locks, concurrency, isolation of groups."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import astuple
 from datetime import date
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -59,7 +60,7 @@ def transaction(url: str) -> Iterator[psycopg.Cursor]:
         yield cursor
 
 
-def test_rows_are_inserted_updated_or_left_alone(database_url: str, connection: psycopg.Connection) -> None:
+def test_rows_are_inserted_updated_or_unchanged(database_url: str, connection: psycopg.Connection) -> None:
     connection.execute(ROLLUPS)
     with transaction(database_url) as cursor:
         assert upsert_rows(UPSERT, cursor, COLUMNS, rollups(("a", 1, 0), ("b", 2, 0))) == UpsertCounts(inserted=2)
@@ -86,7 +87,7 @@ def test_replay_neither_rewrites_nor_locks(database_url: str, connection: psycop
     assert versions[0] == versions[1]
 
 
-def test_equal_rows_do_not_wait_for_whoever_holds_them(database_url: str, connection: psycopg.Connection) -> None:
+def test_equal_rows_do_not_wait_for_their_locks(database_url: str, connection: psycopg.Connection) -> None:
     connection.execute(ROLLUPS)
     with transaction(database_url) as cursor:
         upsert_rows(UPSERT, cursor, COLUMNS, rollups(("a", 1, 0)))
@@ -122,7 +123,7 @@ def test_no_rows_change_nothing(database_url: str, connection: psycopg.Connectio
     assert stored(connection, "hire, valid") == [("a", 1)]
 
 
-def test_columns_may_come_in_any_order_and_all_be_key(database_url: str, connection: psycopg.Connection) -> None:
+def test_columns_in_any_order_and_all_in_the_key(database_url: str, connection: psycopg.Connection) -> None:
     connection.execute("create table public.pairs (a int, b int, primary key (a, b))")
     spec = UpsertSpec("public.pairs", ["b", "a"])
     with transaction(database_url) as cursor:
@@ -145,9 +146,7 @@ def test_null_matches_null_in_the_key(database_url: str, connection: psycopg.Con
     assert stored(connection, "n", "public.aggregates order by 1 --") == [(3,), (4,), (9,)]
 
 
-def test_key_that_is_only_nullable_does_not_compare_each_with_each(
-    database_url: str, connection: psycopg.Connection
-) -> None:
+def test_nullable_key_does_not_compare_all_pairs(database_url: str, connection: psycopg.Connection) -> None:
     connection.execute("create table public.t (k int unique nulls not distinct, v int)")
     rows = [(None, 0), *((number, number) for number in range(30_000))]
     spec = UpsertSpec("public.t", ["k"])
@@ -209,7 +208,7 @@ def test_partitioned_table(database_url: str, connection: psycopg.Connection) ->
         ("timestamptz", "2026-01-01T00:00:00Z", "2026-01-01T00:00:01Z"),
     ],
 )
-def test_types_replay_unchanged_and_show_a_change(
+def test_replay_is_unchanged_and_a_change_is_updated_for_every_type(
     type_name: str, first: object, second: object, database_url: str, connection: psycopg.Connection
 ) -> None:
     connection.execute("create type mood as enum ('sad', 'happy'); create domain positive as int check (value > 0)")
@@ -251,7 +250,7 @@ def test_comparison_is_after_the_cast_to_the_column(database_url: str, connectio
         (UpsertSpec("public.t", ["k"], touch=["k"]), ["k"], "key and touch name a column twice"),
     ],
 )
-def test_what_cannot_work_is_refused_before_anything_is_written(
+def test_unsuitable_table_or_column_is_refused(
     spec: UpsertSpec, columns: Sequence[str], says: str, database_url: str, connection: psycopg.Connection
 ) -> None:
     connection.execute(
@@ -295,7 +294,7 @@ def test_row_that_does_not_fit_is_named_without_its_values(
         assert upsert_rows(UPSERT, cursor, COLUMNS, rollups(("a", 1, 0))) == UpsertCounts(inserted=1)
 
 
-def test_source_that_breaks_off_stores_nothing(database_url: str, connection: psycopg.Connection) -> None:
+def test_source_that_fails_midway_stores_nothing(database_url: str, connection: psycopg.Connection) -> None:
     connection.execute(ROLLUPS)
 
     def broken() -> Iterator[tuple[Any, ...]]:
@@ -307,7 +306,7 @@ def test_source_that_breaks_off_stores_nothing(database_url: str, connection: ps
     assert stored(connection) == []
 
 
-def test_preview_tells_the_same_and_writes_nothing(database_url: str, connection: psycopg.Connection) -> None:
+def test_dry_run_returns_the_same_counts_and_writes_nothing(database_url: str, connection: psycopg.Connection) -> None:
     connection.execute(ROLLUPS)
     with transaction(database_url) as cursor:
         upsert_rows(UPSERT, cursor, COLUMNS, rollups(("a", 1, 0), ("b", 1, 0)))
@@ -331,7 +330,7 @@ def test_preview_tells_the_same_and_writes_nothing(database_url: str, connection
         assert upsert_rows(UPSERT, cursor, COLUMNS, rows) == preview.counts
 
 
-def test_preview_runs_the_query_read_only(database_url: str, connection: psycopg.Connection) -> None:
+def test_dry_run_refuses_a_query_that_writes(database_url: str, connection: psycopg.Connection) -> None:
     connection.execute(ROLLUPS)
     connection.execute(
         "create function sly() returns int language sql volatile as "
@@ -346,7 +345,7 @@ def test_preview_runs_the_query_read_only(database_url: str, connection: psycopg
     assert stored(connection) == []
 
 
-def test_query_may_end_in_a_comment_or_a_semicolon(database_url: str, connection: psycopg.Connection) -> None:
+def test_query_can_end_with_a_comment_or_a_semicolon(database_url: str, connection: psycopg.Connection) -> None:
     connection.execute(ROLLUPS)
     query = "-- caller\nselect %(day)s::date as day, 'a' as hire, 7 %% 4 as valid, 0 as invalid"
     with transaction(database_url) as cursor:
@@ -403,24 +402,24 @@ def together(*actions: Callable[[], UpsertCounts]) -> list[UpsertCounts]:
 
 
 @pytest.mark.slow
-def test_opposite_orders_race_without_a_deadlock(database_url: str, connection: psycopg.Connection) -> None:
+def test_concurrent_upserts_in_opposite_orders_do_not_deadlock(
+    database_url: str, connection: psycopg.Connection
+) -> None:
     connection.execute(ROLLUPS)
     names = [f"hire {number:04}" for number in range(2000)]
 
-    def load(order: list[str], value: int) -> UpsertCounts:
+    def load(value: int, order: list[str]) -> UpsertCounts:
         with transaction(database_url) as cursor:
             return upsert_rows(UPSERT, cursor, COLUMNS, rollups(*((name, value, 0) for name in order)))
 
     for value in range(0, 8, 2):
-        counts = together(lambda value=value: load(names, value), lambda value=value: load(names[::-1], value + 1))
+        counts = together(partial(load, value, names), partial(load, value + 1, names[::-1]))
         assert [sum(astuple(count)) for count in counts] == [2000, 2000]
         assert sum(count.inserted for count in counts) == (2000 if value == 0 else 0)
         assert {row[0] for row in stored(connection, "valid, 0")} in ({value}, {value + 1})
 
 
-def test_row_that_another_transaction_inserts_meanwhile_is_updated(
-    database_url: str, connection: psycopg.Connection
-) -> None:
+def test_row_inserted_concurrently_is_updated(database_url: str, connection: psycopg.Connection) -> None:
     connection.execute(ROLLUPS)
 
     def meanwhile(rows: list[tuple[Any, ...]]) -> UpsertCounts:
@@ -444,7 +443,7 @@ def test_row_that_another_transaction_inserts_meanwhile_is_updated(
     assert stored(connection, "hire, valid") == [("a", 1), ("b", 2), ("c", 3)]
 
 
-def test_autocommit_connection_gets_a_transaction_of_its_own(connection: psycopg.Connection) -> None:
+def test_autocommit_connection_gets_its_own_transaction(connection: psycopg.Connection) -> None:
     connection.execute(ROLLUPS)
     with pytest.raises(PermanentError):
         upsert_rows(UPSERT, connection.cursor(), COLUMNS, [*rollups(("a", 1, 0)), (DAY, "b", "x", 0)])
@@ -467,11 +466,11 @@ def isolate(cursor: psycopg.Cursor, *rows: tuple[str, int]) -> UpsertResult:
     return upsert(cursor, DAILY, Query(query, {"day": DAY, "events": events, "n": numbers}, isolate_by="event"))
 
 
-def refused(outcome: UpsertResult) -> list[tuple[str | None, int, str | None]]:
+def refused(outcome: UpsertResult) -> list[tuple[str | None, int | None, str | None]]:
     return [(refusal.group, refusal.rows, refusal.error.sqlstate) for refusal in outcome.refused]
 
 
-def test_refused_groups_stand_alone_and_the_rest_is_stored(database_url: str, connection: psycopg.Connection) -> None:
+def test_refused_groups_are_isolated_and_the_rest_is_stored(database_url: str, connection: psycopg.Connection) -> None:
     connection.execute(GROUPS)
     connection.execute("insert into public.daily values (%s, 'same', 1), (%s, 'changed', 1)", [DAY, DAY])
     rows = [("same", 1), ("evil", 1), ("changed", 2), ("new", 1), ("new", 3), ("minus", -1), ("huge", 2**40)]
@@ -490,7 +489,7 @@ def test_refused_groups_stand_alone_and_the_rest_is_stored(database_url: str, co
 @pytest.mark.slow
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.sampled_from(["a", "b", "c", "d", "evil 1", "evil 2", "evil 3"]), st.integers(-1, 2))))
-def test_isolation_accounts_for_every_row(
+def test_isolation_counts_every_row(
     database_url: str, connection: psycopg.Connection, rows: list[tuple[str, int]]
 ) -> None:
     connection.execute("drop table if exists public.daily; drop function if exists public.refuse()")
@@ -501,13 +500,13 @@ def test_isolation_accounts_for_every_row(
         with transaction(database_url) as cursor:
             outcome = isolate(cursor, *rows)
         assert {refusal.group for refusal in outcome.refused} == bad
-        assert sum(astuple(outcome.counts)) + sum(refusal.rows for refusal in outcome.refused) == len(rows)
+        assert sum(astuple(outcome.counts)) + sum(refusal.rows or 0 for refusal in outcome.refused) == len(rows)
         expected = sorted((event, number) for event, number in last.items() if event not in bad)
         assert stored(connection, "event, n", "public.daily") == expected
     assert (outcome.counts.inserted, outcome.counts.updated) == (0, 0)
 
 
-def test_a_few_among_thousands_of_groups(database_url: str, connection: psycopg.Connection) -> None:
+def test_three_of_five_thousand_groups_are_isolated(database_url: str, connection: psycopg.Connection) -> None:
     connection.execute(GROUPS)
     events = [f"evil {number}" if number in {7, 8, 4000} else f"{number}" for number in range(5000)]
     with transaction(database_url) as cursor:
@@ -528,7 +527,7 @@ def test_deferred_constraint_refuses_its_group_only(database_url: str, connectio
     assert stored(connection, "event", "public.daily order by 1 --") == [("known",)]
 
 
-def test_what_does_not_blame_the_rows_stops_everything(database_url: str, connection: psycopg.Connection) -> None:
+def test_error_that_does_not_blame_rows_fails_everything(database_url: str, connection: psycopg.Connection) -> None:
     connection.execute(GROUPS)
     rows = [("a", 1), ("b", 1)]
     broken = {
@@ -547,7 +546,7 @@ def test_what_does_not_blame_the_rows_stops_everything(database_url: str, connec
         upsert(cursor, DAILY, Query("select current_date as day, 'a' as event, 1 / 0 as n", isolate_by="event"))
 
 
-def test_groups_are_told_apart_by_the_key(database_url: str, connection: psycopg.Connection) -> None:
+def test_isolation_by_a_column_outside_the_key_is_refused(database_url: str, connection: psycopg.Connection) -> None:
     connection.execute(GROUPS)
     with (
         pytest.raises(PermanentError, match=r"of the key \(day, event\) only, not by n"),
@@ -556,7 +555,7 @@ def test_groups_are_told_apart_by_the_key(database_url: str, connection: psycopg
         upsert(cursor, DAILY, Query("select 1", isolate_by="n"))
 
 
-def test_odd_names_can_be_isolated(database_url: str, connection: psycopg.Connection) -> None:
+def test_groups_of_odd_names_are_isolated(database_url: str, connection: psycopg.Connection) -> None:
     connection.execute('create table public.odd ("100%" int primary key, "sa""y" int check ("sa""y" > 0))')
     query = 'select k as "100%%", v as "sa""y" from unnest(%(k)s::int[], %(v)s::int[]) as r (k, v)'
     with transaction(database_url) as cursor:

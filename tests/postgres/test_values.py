@@ -1,4 +1,4 @@
-"""Values keep their meaning on the way into a column, or are refused."""
+"""Values from Python are stored without loss, or refused."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_value_that_fits_is_stored(base_type: str, value: object, stored: str, c
         ("bytea", "text"),
     ],
 )
-def test_value_that_would_not_keep_its_meaning_is_refused(
+def test_value_that_would_lose_something_is_refused(
     base_type: str, value: object, connection: psycopg.Connection
 ) -> None:
     connection.execute(f"create table public.t (k int primary key, v {base_type})")
