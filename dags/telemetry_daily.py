@@ -1,19 +1,24 @@
 """
 ### What
-Events per type of one UTC day, from `public.telemetry` into `public.telemetry_daily`: `count` is the number of events,
-`unique_users` that of users, `value_sum` the sum of `value` (null and 0 count as 1), and `meta` the metas that are
-objects, merged in the order of `created_at` and `id`; of equal fields the last one stays.
-An event type that cannot be computed or written is reported in `errors`. All others are stored, then the task fails.
+Rolls up the events of one UTC day by type, from `public.telemetry` into `public.telemetry_daily`:
+
+- `count`: number of events.
+- `unique_users`: number of distinct users.
+- `value_sum`: sum of `value`, where null and 0 count as 1.
+- `meta`: the fields of all `meta` objects. If two events have the same field, the later event wins.
+
+If an event type cannot be computed or written, `errors` names it. All others are stored, then the task fails.
 
 ### Window
-The UTC day of the run's logical date: the run of 2026-11-15 fires on 2026-11-16 at 02:00 and covers 2026-11-15.
-A run with the params `startDate` and `endDate` (both inclusive, 366 days at most; one alone is that day) covers these
-days instead. `dryRun` gives the same result, counts what would be `inserted`, `updated` and `unchanged`, and writes
-nothing.
+The UTC day of the run's logical date: the run of 2026-11-15 starts on 2026-11-16 at 02:00 and covers 2026-11-15.
+
+The params `startDate` and `endDate` select other days instead. Both are inclusive, and one alone is a single day.
+A run covers 366 days at most. `dryRun` returns the same result and counts, and writes nothing.
 
 ### Re-run
-Safe at any time: clear the run, backfill, or start one with a range. Equal rows are not rewritten, late events are
-added, and days without events keep the rows they have. `GET` and `POST /api/jobs/telemetry-daily` start a run, too.
+Safe at any time: clear the run, create a backfill, or start a run with a range. A re-run adds late events, does not
+rewrite equal rows, and keeps the rows of days without events. `GET` and `POST /api/jobs/telemetry-daily` also start a
+run.
 
 ### Deadline
 03:00.

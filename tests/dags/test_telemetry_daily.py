@@ -1,4 +1,4 @@
-"""Telemetry rollups beside an independent engine, and what a refused event type leaves behind."""
+"""Telemetry rollups compared with an independent engine, and the state that a refused event type leaves."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from tests.airflow_context import context
 from tests.oracles import telemetry_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    import random
+    from collections.abc import Callable, Iterable
 
     from airflow.dag_processing.dagbag import DagBag
 
@@ -34,26 +35,27 @@ def task(dag_bag: DagBag) -> Any:
 
 
 @pytest.fixture(autouse=True)
-def telemetry_db(migrated) -> None:
+def telemetry_db(migrated: Callable[..., psycopg.Connection]) -> None:
     migrated("telemetry")
 
 
 class FailedError(Exception):
-    """What a task that failed left in its XCom."""
+    """Error text and XCom of a failed task."""
 
 
-def run(task: Any, day: date = DAY, **params: Any) -> dict[str, Any]:
-    """One try of the task, for one day or the range in its params."""
+def run(task: Any, day: date = DAY, /, **params: Any) -> dict[str, Any]:
+    """Run one try of the task, for one day or the range in its params."""
     start = datetime(day.year, day.month, day.day, tzinfo=UTC)
     given = context(task, start, start + timedelta(days=1))
     given["params"] = {"startDate": None, "endDate": None, "dryRun": False, **params}
     pushed: dict[str, Any] = {}
     given["ti"].xcom_push = pushed.__setitem__
     try:
-        return task.execute(given)
+        result: dict[str, Any] = task.execute(given)
     except PermanentError as error:
         error.add_note(repr(pushed))
         raise FailedError(str(error), pushed.get("return_value")) from error
+    return result
 
 
 def write(connection: psycopg.Connection, rows: Iterable[Row]) -> None:
@@ -66,8 +68,8 @@ def write(connection: psycopg.Connection, rows: Iterable[Row]) -> None:
         )
 
 
-def event(name: str = "click", id_: int = 1, moment: datetime = MIDNIGHT, **other: Any) -> Row:
-    return {"id": id_, "user_id": None, "event": name, "value": None, "meta": ..., "created_at": moment, **other}
+def event(name: str = "click", id_: int = 1, time: datetime = MIDNIGHT, **other: Any) -> Row:
+    return {"id": id_, "user_id": None, "event": name, "value": None, "meta": ..., "created_at": time, **other}
 
 
 def everything(connection: psycopg.Connection) -> list[Row]:
@@ -76,14 +78,18 @@ def everything(connection: psycopg.Connection) -> list[Row]:
     return [dict(zip(names, row, strict=True)) for row in cursor]
 
 
-def stored(connection: psycopg.Connection, columns: str = "date, event, count, unique_users, value_sum, meta") -> list:
+def stored(
+    connection: psycopg.Connection, columns: str = "date, event, count, unique_users, value_sum, meta"
+) -> list[Any]:
     return connection.execute(
         f'select {columns} from public.telemetry_daily order by date, event collate "C"'
     ).fetchall()
 
 
 @pytest.mark.slow
-def test_day_is_that_of_an_independent_engine_and_a_second_run_rewrites_nothing(task, connection, database_url) -> None:
+def test_day_equals_an_independent_engine_and_a_second_run_rewrites_nothing(
+    task: Any, connection: psycopg.Connection, database_url: str
+) -> None:
     with psycopg.connect(database_url) as products:
         load_telemetry(products, [DAY - timedelta(days=1), DAY, DAY + timedelta(days=1)])
     expected = [row for row in telemetry_of(everything(connection)) if row[0] == DAY]
@@ -106,7 +112,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
     max_leaves=5,
 )
-MOMENTS = [timedelta(days=-1), timedelta(microseconds=-1), timedelta(), timedelta(hours=12), timedelta(days=1)]
+OFFSETS = [timedelta(days=-1), timedelta(microseconds=-1), timedelta(), timedelta(hours=12), timedelta(days=1)]
 ROWS = st.lists(
     st.fixed_dictionaries(
         {
@@ -117,7 +123,7 @@ ROWS = st.lists(
             "created_at": st.builds(
                 lambda day, offset: datetime(day.year, day.month, day.day, tzinfo=UTC) + offset,
                 st.sampled_from([date(2024, 2, 29), date(2024, 3, 1), date(2025, 1, 1)]),
-                st.sampled_from(MOMENTS),
+                st.sampled_from(OFFSETS),
             ),
         }
     ),
@@ -128,7 +134,9 @@ ROWS = st.lists(
 @pytest.mark.slow
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=ROWS, ids=st.randoms(use_true_random=False), days=st.permutations([date(2024, 2, 29), date(2024, 3, 1)]))
-def test_any_days_in_any_order_are_those_of_an_independent_engine(task, connection, rows, ids, days) -> None:
+def test_any_days_in_any_order_equal_an_independent_engine(
+    task: Any, connection: psycopg.Connection, rows: list[Row], ids: random.Random, days: list[date]
+) -> None:
     connection.execute("truncate public.telemetry, public.telemetry_daily")
     numbers = ids.sample(range(100), len(rows))
     write(connection, [{**row, "id": number} for row, number in zip(rows, numbers, strict=True)])
@@ -144,7 +152,9 @@ def test_any_days_in_any_order_are_those_of_an_independent_engine(task, connecti
     assert stored(connection, "date, event, xmin, xmax, ctid") == versions
 
 
-def test_later_fields_win_by_moment_then_id_and_what_is_no_object_is_ignored(task, connection) -> None:
+def test_later_fields_win_by_time_then_id_and_other_values_are_ignored(
+    task: Any, connection: psycopg.Connection
+) -> None:
     noon = MIDNIGHT + timedelta(hours=12)
     metas = [
         (noon, 9, {"winner": "id 9", "moment": "noon"}),
@@ -155,7 +165,7 @@ def test_later_fields_win_by_moment_then_id_and_what_is_no_object_is_ignored(tas
         (noon, 13, None),
         (noon, 14, ...),
     ]
-    write(connection, [event(id_=id_, moment=moment, meta=meta) for moment, id_, meta in metas])
+    write(connection, [event(id_=id_, time=time, meta=meta) for time, id_, meta in metas])
     write(connection, [event("nothing", 20, meta=7), event("empty", 21, meta={}), event("none", 22)])
 
     run(task)
@@ -164,7 +174,7 @@ def test_later_fields_win_by_moment_then_id_and_what_is_no_object_is_ignored(tas
     assert stored(connection, "event, meta") == [("click", merged), ("empty", None), ("none", None), ("nothing", None)]
 
 
-def test_late_events_are_added_when_the_run_is_cleared(task, connection) -> None:
+def test_clear_adds_late_events(task: Any, connection: psycopg.Connection) -> None:
     write(connection, [event("a"), event("b", 2)])
     run(task)
     write(connection, [event("b", 3, MIDNIGHT + timedelta(hours=23), user_id=USERS[0])])
@@ -172,7 +182,7 @@ def test_late_events_are_added_when_the_run_is_cleared(task, connection) -> None
     assert stored(connection, "event, count, unique_users") == [("a", 1, 0), ("b", 2, 1)]
 
 
-def test_dry_run_gives_the_same_result_and_writes_nothing(task, connection) -> None:
+def test_dry_run_returns_the_same_result_and_writes_nothing(task: Any, connection: psycopg.Connection) -> None:
     write(connection, [event("a"), event("b", 2), event("c", 3, MIDNIGHT + timedelta(days=1))])
     range_ = {"startDate": "2026-11-15", "endDate": "2026-11-16"}
     preview = run(task, **range_, dryRun=True)
@@ -186,7 +196,9 @@ def test_dry_run_gives_the_same_result_and_writes_nothing(task, connection) -> N
     assert run(task, **range_) == preview
 
 
-def test_dry_run_is_read_only_for_the_server(task, connection, monkeypatch) -> None:
+def test_dry_run_is_a_read_only_transaction(
+    task: Any, connection: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
     connection.execute(
         "create function public.sneaky() returns bigint language sql as "
         "'insert into public.telemetry_daily values (current_date, $$sneaky$$, 1, 1) returning 1'"
@@ -199,7 +211,9 @@ def test_dry_run_is_read_only_for_the_server(task, connection, monkeypatch) -> N
     assert stored(connection) == []
 
 
-def test_year_is_one_run_and_a_day_more_is_refused_before_anything_is_read(task, connection, monkeypatch) -> None:
+def test_leap_year_is_one_run_and_longer_ranges_are_refused_unread(
+    task: Any, connection: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write(connection, [event("new year", 1, datetime(2024, 1, 1, tzinfo=UTC))])
     write(connection, [event("eve", 2, datetime(2024, 12, 31, 23, 59, 59, 999999, tzinfo=UTC))])
     assert run(task, startDate="2024-01-01", endDate="2024-12-31")["processed"] == 2
@@ -223,7 +237,9 @@ create trigger refuse before insert or update on public.telemetry_daily for each
 """
 
 
-def test_refused_event_is_reported_after_the_rest_is_stored_and_a_retry_heals_it(task, connection, capfd) -> None:
+def test_refused_event_type_is_reported_after_others_are_stored_and_a_retry_stores_it(
+    task: Any, connection: psycopg.Connection, capfd: pytest.CaptureFixture[str]
+) -> None:
     connection.execute(REFUSE)
     write(connection, [event("evil\nline", 1, meta={"secret": "value-in-meta"}), event("good", 2)])
     write(
@@ -257,11 +273,13 @@ def test_refused_event_is_reported_after_the_rest_is_stored_and_a_retry_heals_it
 
 
 LARGEST = "9e131071"
-"""Twice that is more than PostgreSQL's numeric holds."""
+"""Twice this value exceeds PostgreSQL's numeric."""
 
 
 @pytest.mark.parametrize("dry_run", [False, True])
-def test_event_whose_values_overflow_is_reported_and_the_rest_is_stored(task, connection, dry_run: bool) -> None:
+def test_overflow_of_one_event_type_is_reported_and_others_are_stored(
+    task: Any, connection: psycopg.Connection, dry_run: bool
+) -> None:
     poison = [event("poison", number, value=LARGEST) for number in (1, 2)]
     write(connection, [event("login", 3), *poison, event("logout", 4), event("logout", 5)])
 
@@ -288,7 +306,7 @@ def test_event_whose_values_overflow_is_reported_and_the_rest_is_stored(task, co
     assert run(task)["processed"] == 3
 
 
-def test_several_events_that_cannot_be_computed_or_stored_are_all_named(task, connection) -> None:
+def test_all_failed_event_types_are_named(task: Any, connection: psycopg.Connection) -> None:
     connection.execute(REFUSE)
     names = [f"event {number:03}" for number in range(100)]
     write(connection, [event(name, number) for number, name in enumerate(names)])
@@ -309,8 +327,8 @@ def test_several_events_that_cannot_be_computed_or_stored_are_all_named(task, co
 
 
 @pytest.mark.slow
-def test_event_whose_metas_are_too_large_is_reported_and_the_rest_is_stored(task, connection) -> None:
-    # PostgreSQL's limit of an object is 256 MB.
+def test_too_large_meta_is_reported_and_others_are_stored(task: Any, connection: psycopg.Connection) -> None:
+    # PostgreSQL limits a jsonb object to 256 MB.
     connection.execute(
         "insert into public.telemetry (event, meta, created_at) "
         "select 'poison', jsonb_build_object(n::text, repeat('x', 1000000)), %s from generate_series(1, 300) as n",
@@ -327,13 +345,17 @@ def test_event_whose_metas_are_too_large_is_reported_and_the_rest_is_stored(task
 
 
 @pytest.mark.parametrize("style", ["SQL, DMY", "Postgres, MDY", "German"])
-def test_dates_of_the_result_are_iso_8601_whatever_the_session_prints(task, connection, style: str) -> None:
+def test_dates_of_the_result_are_iso_8601_with_any_datestyle(
+    task: Any, connection: psycopg.Connection, style: str
+) -> None:
     connection.execute(f"alter database {connection.info.dbname} set datestyle to {style}")
     write(connection, [event("a")])
     assert run(task)["results"] == [{"date": "2026-11-15", "event": "a", "count": 1, "unique_users": 0}]
 
 
-def test_days_without_events_erase_nothing(task, connection, capfd) -> None:
+def test_days_without_events_delete_nothing(
+    task: Any, connection: psycopg.Connection, capfd: pytest.CaptureFixture[str]
+) -> None:
     none = dict.fromkeys(("processed", "inserted", "updated", "unchanged"), 0)
     nothing = {"success": True, **none, "errors": [], "results": []}
     assert run(task) == nothing
@@ -344,7 +366,7 @@ def test_days_without_events_erase_nothing(task, connection, capfd) -> None:
     assert stored(connection, "event, count") == [("a", 7)]
 
 
-def test_result_lists_a_thousand_rollups_and_counts_all(task, connection) -> None:
+def test_result_lists_1000_rollups_and_counts_all(task: Any, connection: psycopg.Connection) -> None:
     connection.execute(
         "insert into public.telemetry (event, created_at) select n::text, %s from generate_series(1, 1200) as n",
         [MIDNIGHT],
@@ -353,7 +375,9 @@ def test_result_lists_a_thousand_rollups_and_counts_all(task, connection) -> Non
     assert (result["processed"], len(result["results"])) == (1200, 1000)
 
 
-def test_events_without_a_name_and_tables_of_the_product_are_coped_with(task, connection) -> None:
+def test_events_without_a_name_are_skipped_and_product_tables_are_accepted(
+    task: Any, connection: psycopg.Connection
+) -> None:
     connection.execute(
         "alter table public.telemetry alter event drop not null;"
         "alter table public.telemetry_daily alter count type int, alter event type varchar(5)"

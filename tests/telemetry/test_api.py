@@ -1,4 +1,4 @@
-"""What callers of the telemetry job are told, on an Airflow metadata database."""
+"""``/api/jobs/telemetry-daily`` on an Airflow metadata database."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ RESULT = {
 @pytest.fixture(scope="module", autouse=True)
 def _metadata(repository: Path) -> None:
     initdb()
-    DagBundlesManager().sync_bundles_to_db()
+    DagBundlesManager().sync_bundles_to_db()  # type: ignore[no-untyped-call]
     folder = repository / "dags"
     bag = BundleDagBag(folder / "telemetry_daily.py", bundle_path=folder, bundle_name="dags-folder")
     assert not bag.import_errors
@@ -50,7 +50,7 @@ def _metadata(repository: Path) -> None:
 
 
 @pytest.fixture
-def client(monkeypatch) -> TestClient:
+def client(monkeypatch: pytest.MonkeyPatch) -> TestClient:
     monkeypatch.setenv("CRON_SECRET", "right")
     monkeypatch.setattr(telemetry, "POLL_EVERY", 0.01)
     return TestClient(APPS["/api/jobs"], headers={"Authorization": "Bearer right"})
@@ -85,7 +85,9 @@ def runs() -> int:
         ),
     ],
 )
-def test_run_is_started_and_linked(client: TestClient, method: str, given: dict[str, Any], conf: object) -> None:
+def test_request_starts_a_run_and_returns_its_link(
+    client: TestClient, method: str, given: dict[str, Any], conf: object
+) -> None:
     response = client.request(method, PATH, **given)
     assert response.status_code == 202
     run_id, link = response.json()["runId"], response.json()["link"]
@@ -108,7 +110,7 @@ WRONG = {
 
 @pytest.mark.parametrize("how", ["query", "query of POST", "body"])
 @pytest.mark.parametrize(("given", "says"), WRONG.values(), ids=WRONG)
-def test_wrong_parameters_start_nothing(client: TestClient, how: str, given: dict[str, str], says: str) -> None:
+def test_invalid_parameter_starts_nothing(client: TestClient, how: str, given: dict[str, str], says: str) -> None:
     before = runs()
     call = {
         "query": lambda: client.get(PATH, params=given),
@@ -121,7 +123,7 @@ def test_wrong_parameters_start_nothing(client: TestClient, how: str, given: dic
     assert runs() == before
 
 
-def test_head_is_judged_as_get_and_starts_nothing(client: TestClient) -> None:
+def test_head_checks_like_get_and_starts_nothing(client: TestClient) -> None:
     before = runs()
     assert client.head(PATH, params={"startDate": "2024-01-01"}).status_code == 200
     assert client.head(PATH, params={"startDate": "soon"}).status_code == 400
@@ -138,14 +140,14 @@ def test_head_is_judged_as_get_and_starts_nothing(client: TestClient) -> None:
     ],
     ids=lambda body: repr(body)[:20],
 )
-def test_body_that_is_no_object(client: TestClient, body: str) -> None:
+def test_body_without_a_json_object_is_refused(client: TestClient, body: str) -> None:
     response = client.post(PATH, content=body)
     assert response.status_code == 400
     assert response.json()["detail"].startswith("The body is not ")
 
 
-def finish(monkeypatch, state: DagRunState, result: dict[str, Any] | None) -> None:
-    """End each run as soon as it is there."""
+def finish(monkeypatch: pytest.MonkeyPatch, state: DagRunState, result: dict[str, Any] | None) -> None:
+    """Finish every run as soon as it is created."""
     trigger = telemetry._trigger
 
     def trigger_and_finish(job: telemetry.Job) -> str:
@@ -153,6 +155,7 @@ def finish(monkeypatch, state: DagRunState, result: dict[str, Any] | None) -> No
         with create_session() as session:
             run = session.scalars(select(DagRun).where(DagRun.run_id == run_id)).one()
             run.dag = DBDagBag().get_latest_version_of_dag(telemetry.DAG_ID, session=session)
+            assert run.created_dag_version_id
             run.verify_integrity(dag_version_id=run.created_dag_version_id, session=session)
             run.set_state(state)
         if result:
@@ -164,31 +167,31 @@ def finish(monkeypatch, state: DagRunState, result: dict[str, Any] | None) -> No
     monkeypatch.setattr(telemetry, "_trigger", trigger_and_finish)
 
 
-def test_who_waits_gets_the_result(client: TestClient, monkeypatch) -> None:
+def test_wait_returns_the_result(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     finish(monkeypatch, DagRunState.SUCCESS, RESULT)
     response = client.get(PATH, params={"wait": "true"})
     assert (response.status_code, response.json()) == (200, RESULT)
 
 
-def test_who_waits_gets_the_result_of_a_failed_run(client: TestClient, monkeypatch) -> None:
+def test_wait_returns_the_result_of_a_failed_run(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     failed = {**RESULT, "success": False, "errors": ["'evil' (1 rows): P0001 raise_exception: not today"]}
     finish(monkeypatch, DagRunState.FAILED, failed)
     response = client.post(PATH, json={"wait": True})
     assert (response.status_code, response.json()) == (500, failed)
 
 
-def test_who_waits_for_a_run_without_result_is_told_so(client: TestClient, monkeypatch) -> None:
+def test_wait_for_a_run_without_result_returns_the_state(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     finish(monkeypatch, DagRunState.FAILED, None)
     response = client.get(PATH, params={"wait": "true"})
     assert response.status_code == 500
-    answer = response.json()
-    assert answer.keys() == RESULT.keys()
-    assert (answer["success"], answer["processed"], answer["results"]) == (False, 0, [])
-    assert "is failed and has no result" in answer["errors"][0]
+    body = response.json()
+    assert body.keys() == RESULT.keys()
+    assert (body["success"], body["processed"], body["results"]) == (False, 0, [])
+    assert "is failed and has no result" in body["errors"][0]
 
 
 @pytest.mark.parametrize("body", [b'{"a\\ud800": 1}', b'{"startDate": "\\ud800"}'])
-def test_lone_surrogate_in_a_body_is_a_wrong_parameter(client: TestClient, body: bytes) -> None:
+def test_lone_surrogate_in_a_body_is_an_invalid_parameter(client: TestClient, body: bytes) -> None:
     before = runs()
     assert (client.post(PATH, content=body).status_code, runs()) == (400, before)
 
@@ -198,20 +201,25 @@ def test_body_of_two_megabytes_is_too_large(client: TestClient) -> None:
     assert (client.post(PATH, json={"more": "x" * 2_000_000}).status_code, runs()) == (413, before)
 
 
-def test_nobody_waits_for_ever(client: TestClient, monkeypatch) -> None:
+def test_wait_has_a_time_limit(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(telemetry, "WAIT_AT_MOST", 0.05)
     response = client.get(PATH, params={"wait": "true"})
     assert response.status_code == 202
     assert run_of(response.json()["runId"]).state == "queued"
 
 
-def test_dag_that_is_not_loaded(client: TestClient, monkeypatch) -> None:
+def test_missing_dag_is_a_503(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(telemetry, "DAG_ID", "not_there")
     response = client.get(PATH)
-    assert (response.status_code, response.json()) == (503, {"detail": "Airflow has not loaded not_there yet."})
+    assert (response.status_code, response.json()) == (
+        503,
+        {"detail": "Airflow has not loaded not_there yet. Send the request again later."},
+    )
 
 
-def test_airflows_database_is_down(client: TestClient, monkeypatch, caplog) -> None:
+def test_unreachable_metadata_database_is_a_503_without_secrets(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     engine = create_engine("postgresql+psycopg2://someone:secret-word@127.0.0.1:1/airflow")
     for name in ("Session", "NonScopedSession"):
         monkeypatch.setattr(airflow_settings, name, sessionmaker(engine))
@@ -223,7 +231,7 @@ def test_airflows_database_is_down(client: TestClient, monkeypatch, caplog) -> N
     assert "secret-word" not in caplog.text
 
 
-def test_openapi_says_how(client: TestClient) -> None:
+def test_openapi_describes_parameters_and_responses(client: TestClient) -> None:
     described = TestClient(APPS["/api/jobs"]).get("/openapi.json").json()
     get, post = described["paths"][PATH]["get"], described["paths"][PATH]["post"]
     assert {parameter["name"] for parameter in get["parameters"]} == {"startDate", "endDate", "dryRun", "wait"}

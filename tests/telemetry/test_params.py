@@ -1,4 +1,4 @@
-"""Which days a run covers, and what is refused before anything is read."""
+"""Days of a run, and errors of its params."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OWN = date(2026, 11, 15)
         ({"startDate": "9999-12-31"}, date(9999, 12, 31), date(9999, 12, 31)),
     ],
 )
-def test_days(given: dict[str, object], first: date, last: date) -> None:
+def test_params_select_the_days(given: dict[str, object], first: date, last: date) -> None:
     assert TelemetryDailyParams.model_validate(given).days(OWN) == (first, last)
 
 
@@ -40,11 +40,11 @@ def test_days(given: dict[str, object], first: date, last: date) -> None:
         ({"startDate": ["2026-01-01"]}, "startDate: a day is written"),
         ({"startDate": "2026-02-29"}, "startDate: Input should be a valid date"),
         ({"startDate": "2026-01-02", "endDate": "2026-01-01"}, "startDate 2026-01-02 is after endDate 2026-01-01"),
-        ({"startDate": "2024-01-01", "endDate": "2025-01-01"}, "are 367 days, and one run covers 366 at most"),
+        ({"startDate": "2024-01-01", "endDate": "2025-01-01"}, "are 367 days, and one run covers 366 days at most"),
         ({"dryRun": "perhaps"}, "dryRun: Input should be a valid boolean"),
     ],
 )
-def test_what_is_wrong_is_named(given: dict[str, object], says: str) -> None:
+def test_invalid_param_is_named(given: dict[str, object], says: str) -> None:
     with pytest.raises(ValidationError) as caught:
         TelemetryDailyParams.model_validate(given)
     assert says in problems(caught.value.errors())

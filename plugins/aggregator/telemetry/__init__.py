@@ -1,1 +1,1 @@
-"""Telemetry: daily rollups of events."""
+"""Daily rollups of telemetry events."""

@@ -1,4 +1,4 @@
-"""``GET`` and ``POST /api/jobs/telemetry-daily``: start a run of ``telemetry_daily``, as the product's callers do."""
+"""``GET`` and ``POST /api/jobs/telemetry-daily``: start a run of ``telemetry_daily`` (spec: telemetry)."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ DAG_ID = "telemetry_daily"
 TASK_ID = "roll_up_telemetry"
 
 MAX_BODY = 1024 * 1024
-"""Bytes of a request."""
+"""Largest body, in bytes."""
 
 WAIT_AT_MOST = 120.0
-"""Seconds that ``wait`` waits before it answers as if it had not been asked to."""
+"""Time limit of ``wait``, in seconds; after it the response is the same as without ``wait``."""
 
 POLL_EVERY = 1.0
-"""Seconds between two looks at a run that is waited for."""
+"""Seconds between two polls of a run."""
 
 
 class Job(TelemetryDailyParams):
-    """What a caller may say.
+    """Parameters of a request.
 
     Attributes:
-        wait: Answer when the run is done, with its result.
+        wait: Wait until the run has finished, and return its result.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -55,11 +55,11 @@ class Job(TelemetryDailyParams):
 
 
 class StartedRun(Camel):
-    """A run that was started.
+    """A started run.
 
     Attributes:
-        run_id: Its id in Airflow.
-        link: Its page.
+        run_id: ID of the run in Airflow.
+        link: URL of the run's page.
     """
 
     run_id: str
@@ -76,16 +76,16 @@ class Rollup(BaseModel):
 
 
 class Result(BaseModel):
-    """What a run did.
+    """Result of a run.
 
     Attributes:
-        success: Whether everything is stored.
-        processed: How many rollups are stored, or would be in a dry run.
-        inserted: How many of them are new.
-        updated: How many of them replace a different stored one.
-        unchanged: How many of them were stored already.
-        errors: What was refused.
-        results: The first thousand of the rollups.
+        success: Whether every rollup is stored.
+        processed: Number of rollups that are stored, or would be in a dry run.
+        inserted: Number of new rollups.
+        updated: Number of rollups that replace a different stored rollup.
+        unchanged: Number of rollups that were stored before.
+        errors: One line per refused event type.
+        results: The first 1,000 rollups.
     """
 
     success: bool
@@ -97,8 +97,8 @@ class Result(BaseModel):
     results: list[Rollup]
 
 
-async def _posted(request: Request) -> Job:
-    """The job of a POST: its query and its JSON body together."""
+async def _merge(request: Request) -> Job:
+    """Merge the query and the JSON body of a POST."""
     body = await read_json(request, at_most=MAX_BODY, empty={})
     if not isinstance(body, dict):
         raise HTTPException(HTTPStatus.BAD_REQUEST, "The body is not a JSON object.")
@@ -106,41 +106,44 @@ async def _posted(request: Request) -> Job:
 
 
 router = APIRouter()
-_ANSWERS: dict[str, Any] = {
+_RESPONSES: dict[str, Any] = {
     "status_code": HTTPStatus.ACCEPTED,
     "response_model": StartedRun,
     "responses": {
-        200: {"model": Result, "description": "With `wait`: the run has succeeded."},
-        400: {"description": "A date or another parameter is wrong; nothing was started."},
+        200: {"model": Result, "description": "With `wait`: the run succeeded."},
+        400: {"description": "A parameter is invalid. Nothing was started."},
         401: {"description": "The bearer is missing or wrong."},
-        413: {"description": "The body is too large; nothing was started."},
-        500: {"model": Result, "description": "With `wait`: the run has failed; what is not in `errors` is stored."},
-        503: {"description": "No secret is configured, or Airflow cannot start a run now."},
+        413: {"description": "The body is too large. Nothing was started."},
+        500: {
+            "model": Result,
+            "description": "With `wait`: the run failed. What is not in `errors` is stored.",
+        },
+        503: {"description": "No secret is configured, or Airflow cannot start a run. Send the request again later."},
     },
 }
 _BODY = {
     "requestBody": {
         "content": {"application/json": {"schema": Job.model_json_schema()}},
-        "description": "As the query parameters of GET, which are taken here, too.",
+        "description": "The query parameters of GET. POST accepts them in the query, too.",
     }
 }
 
 
 @router.head("/telemetry-daily", include_in_schema=False)
 async def check_get(job: Annotated[Job, Query()]) -> None:
-    """Check who calls, and the parameters, as GET does, but start nothing: monitors send HEAD as often as they like."""
+    """Check the bearer and the parameters as GET does, and start nothing. Monitors send HEAD at any rate."""
     _refuse_future(job)
 
 
-@router.get("/telemetry-daily", **_ANSWERS)
+@router.get("/telemetry-daily", **_RESPONSES)
 async def start_by_get(job: Annotated[Job, Query()]) -> Response:
-    """Start a run of telemetry_daily for the latest UTC day, or for the range given."""
+    """Start a run of telemetry_daily for the latest complete UTC day, or for a range of days."""
     return await _start(job)
 
 
-@router.post("/telemetry-daily", openapi_extra=_BODY, **_ANSWERS)
-async def start_by_post(job: Annotated[Job, Depends(_posted)]) -> Response:
-    """Start a run of telemetry_daily for the latest UTC day, or for the range given."""
+@router.post("/telemetry-daily", openapi_extra=_BODY, **_RESPONSES)
+async def start_by_post(job: Annotated[Job, Depends(_merge)]) -> Response:
+    """Start a run of telemetry_daily for the latest complete UTC day, or for a range of days."""
     return await _start(job)
 
 
@@ -148,7 +151,7 @@ def _refuse_future(job: Job) -> None:
     today = now("UTC").date()
     for name, day in (("startDate", job.start_date), ("endDate", job.end_date)):
         if is_future(day, today):
-            raise HTTPException(HTTPStatus.BAD_REQUEST, f"{name}: {day} is after {today}, the present UTC day")
+            raise HTTPException(HTTPStatus.BAD_REQUEST, f"{name}: {day} is after {today}, the current UTC day")
 
 
 async def _start(job: Job) -> Response:
@@ -158,7 +161,7 @@ async def _start(job: Job) -> Response:
     if job.wait:
         with suppress(TimeoutError):
             async with asyncio.timeout(WAIT_AT_MOST):
-                while (result := await run_in_threadpool(_result, run_id)) is None:  # noqa: ASYNC110 - another process ends it
+                while (result := await run_in_threadpool(_result, run_id)) is None:  # noqa: ASYNC110 - the run ends in another process
                     await asyncio.sleep(POLL_EVERY)
             return JSONResponse(result, HTTPStatus.OK if result["success"] else HTTPStatus.INTERNAL_SERVER_ERROR)
     started = StartedRun(run_id=run_id, link=link)
@@ -166,18 +169,20 @@ async def _start(job: Job) -> Response:
 
 
 def _trigger(job: Job) -> str:
-    moment = now("UTC")
-    run_id = DagRun.generate_run_id(run_type=DagRunType.MANUAL, run_after=moment)
+    due = now("UTC")
+    run_id = DagRun.generate_run_id(run_type=DagRunType.MANUAL, run_after=due)
     params = job.model_dump(mode="json", by_alias=True, exclude={"wait"}, exclude_none=True)
     try:
-        trigger_dag(DAG_ID, triggered_by=DagRunTriggeredByType.REST_API, run_after=moment, run_id=run_id, conf=params)
+        trigger_dag(DAG_ID, triggered_by=DagRunTriggeredByType.REST_API, run_after=due, run_id=run_id, conf=params)
     except DagNotFound:
-        raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, f"Airflow has not loaded {DAG_ID} yet.") from None
+        raise HTTPException(
+            HTTPStatus.SERVICE_UNAVAILABLE, f"Airflow has not loaded {DAG_ID} yet. Send the request again later."
+        ) from None
     return run_id
 
 
 def _result(run_id: str) -> dict[str, Any] | None:
-    """The result of a run; None if it is not over."""
+    """Return the result of a run; None while it has not finished."""
     with create_session(scoped=False) as session:
         state = session.scalar(select(DagRun.state).where(DagRun.dag_id == DAG_ID, DagRun.run_id == run_id))
         if state not in State.finished_dr_states:
@@ -187,6 +192,6 @@ def _result(run_id: str) -> dict[str, Any] | None:
         if returned is not None:
             result: dict[str, Any] = XComModel.deserialize_value(returned)
             return result
-    error = f"Run {run_id} is {DagRunState(state).value} and has no result; its log says why."
+    error = f"Run {run_id} is {DagRunState(state).value} and has no result. See the log of its task."
     nothing = dict.fromkeys(("processed", "inserted", "updated", "unchanged"), 0)
     return {"success": False, **nothing, "errors": [error], "results": []}

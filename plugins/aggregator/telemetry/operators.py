@@ -1,4 +1,4 @@
-"""Rolls telemetry up by day and event type."""
+"""Operator that rolls up telemetry by day and event type."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 _COUNTS = ("inserted", "updated", "unchanged")
 
 RESULTS_AT_MOST = 1000
-"""Rollups that the result lists; ``processed`` counts them all."""
+"""Limit of the rollups in the result; ``processed`` counts all of them."""
 
 _ROLLUPS = "telemetry_rollups"
 _ALL_ROLLUPS = "select * from pg_temp.telemetry_rollups"
 
-# A date is written as ISO 8601 whatever the session's DateStyle.
+# to_char: ISO 8601 with any DateStyle of the session.
 _RESULTS = """
 select count(*) over () as processed, to_char(date, 'YYYY-MM-DD'), event, count, unique_users
 from {rollups} as rollups
@@ -46,15 +46,15 @@ limit {limit}
 class TelemetryDailyOperator(BaseOperator):
     """Upsert the rollups of the run's day, or of the range in its params (spec: telemetry).
 
-    An event type that PostgreSQL cannot compute or refuses to store does not stop the others: they are stored and
-    committed, the result names the refused ones, and then the task fails. Days without events erase nothing.
+    An event type that PostgreSQL cannot compute or refuses to store does not stop the others. The others are committed,
+    the result names the refused event types, and then the task fails. Days without events delete nothing.
 
     Args:
         conn_id: Airflow connection of the database.
         sql: SELECT of the rollups from ``%(first_day)s`` to ``%(last_day)s``, both inclusive, or its file. It reads
-            only the event types in the array ``%(groups)s``, or all if that is null.
-        event_types: SELECT of all event types of these days, one a row, or its file.
-        stored: SELECT of one number, how many rollups are stored for these days, or its file.
+            only the event types in the array ``%(groups)s``, or all event types if the array is null.
+        event_types: SELECT of all event types of these days, one per row, or its file.
+        stored: SELECT of the number of stored rollups of these days, or its file.
         table: Target, as ``schema.table``, with ``date`` and ``event`` as its key.
         **kwargs: As for every operator.
     """
@@ -73,21 +73,21 @@ class TelemetryDailyOperator(BaseOperator):
         self.table = table
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Store the rollups, or with the param ``dryRun`` compute them in a read-only transaction.
+        """Store the rollups. With the param ``dryRun``, compute them in a read-only transaction.
 
         Args:
             context: Airflow's task context, with the params ``startDate``, ``endDate`` and ``dryRun``.
 
         Returns:
-            ``success``, ``processed`` (rollups that are stored, or would be), how many of them are ``inserted``,
-            ``updated`` and ``unchanged``, ``errors`` (a line for each event type that was refused) and ``results``:
-            ``date``, ``event``, ``count`` and ``unique_users`` of the first `RESULTS_AT_MOST` of them. It is the task's
-            XCom also if the task fails because of ``errors``.
+            ``success``; ``processed``, the number of rollups that are stored or would be; ``inserted``, ``updated``
+            and ``unchanged``, their parts; ``errors``, a line per refused event type; ``results``, the ``date``,
+            ``event``, ``count`` and ``unique_users`` of the first `RESULTS_AT_MOST` rollups. It is the task's XCom even
+            if the task fails because of ``errors``.
 
         Raises:
-            WrongParamsError: The params are wrong; nothing was read.
+            WrongParamsError: The params are invalid. Nothing was read.
             PermanentError: Event types were refused, and all others are stored; or PostgreSQL refused everything.
-            TransientError: The database could not be reached or was busy; nothing was written.
+            TransientError: The database could not be reached or was busy. Nothing was written.
         """
         from aggregator.postgres.hook import PostgresTransactionHook
         from aggregator.postgres.upsert import Query, UpsertSpec, compute, upsert
@@ -95,7 +95,7 @@ class TelemetryDailyOperator(BaseOperator):
         try:
             params = TelemetryDailyParams.model_validate(dict(context["params"]))
         except ValidationError as error:
-            msg = f"The params of this run are wrong: {problems(error.errors())}. Nothing was read."
+            msg = f"The params of this run are invalid: {problems(error.errors())}. Nothing was read. Start a new run."
             raise WrongParamsError(msg) from None
         first, last = params.days(data_interval(context).start.date())
         parameters = {"first_day": first, "last_day": last}
@@ -107,10 +107,11 @@ class TelemetryDailyOperator(BaseOperator):
             outcome = replace(outcome, refused=[*not_computed, *outcome.refused])
             result = _result(cursor, outcome)
             self._warn_if_suspicious(cursor, parameters, outcome, result["processed"])
-        counts = ", ".join(f"{name}={result[name]}" for name in ("processed", *_COUNTS))
-        self.log.info("%s – %s: %s%s", first, last, counts, " (dry run, nothing was written)" if dry_run else "")
+        counts = " ".join(f"{name}={result[name]}" for name in ("processed", *_COUNTS))
+        refused = len(outcome.refused)
+        self.log.info("Rolled up: from=%s to=%s dry_run=%s %s refused=%d", first, last, dry_run, counts, refused)
         if outcome.refused:
-            # A failing task returns nothing, and whoever waits for the run shall still get the result.
+            # A failed task has no return value, and a caller with `wait=true` needs the result.
             context["ti"].xcom_push("return_value", result)
         refuse_incomplete(self.table, "event", outcome, dry_run=dry_run)
         return result

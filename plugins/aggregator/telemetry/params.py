@@ -1,4 +1,4 @@
-"""Which days a run of ``telemetry_daily`` covers, for its task and for its API alike (spec: telemetry)."""
+"""Params of ``telemetry_daily``, for its task and its HTTP API (spec: telemetry)."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pydantic.alias_generators import to_camel
 from aggregator.core.params import Day
 
 MAX_DAYS = 366
-"""Days that one run may cover: a leap year."""
+"""Largest number of days of one run: a leap year."""
 
 
 class TelemetryDailyParams(BaseModel):
-    """The params of a run.
+    """Params of a run.
 
     Attributes:
-        start_date: First UTC day. Given alone, it is the last one, too.
-        end_date: Last UTC day. Given alone, it is the first one, too.
+        start_date: First UTC day; None for the last day.
+        end_date: Last UTC day; None for the first day.
         dry_run: Compute everything and write nothing.
     """
 
@@ -36,14 +36,14 @@ class TelemetryDailyParams(BaseModel):
             msg = f"startDate {first} is after endDate {last}"
             raise ValueError(msg)
         if (days := (last - first).days + 1) > MAX_DAYS:
-            msg = f"startDate {first} to endDate {last} are {days} days, and one run covers {MAX_DAYS} at most"
+            msg = f"startDate {first} to endDate {last} are {days} days, and one run covers {MAX_DAYS} days at most"
             raise ValueError(msg)
         return self
 
     def days(self, default: date) -> tuple[date, date]:
-        """The first and the last day to process.
+        """Return the first and the last day to process.
 
         Args:
-            default: The day if none is given: the run's own.
+            default: The day of the run, used if no day is given.
         """
         return self.start_date or self.end_date or default, self.end_date or self.start_date or default

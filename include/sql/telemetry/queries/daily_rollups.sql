@@ -1,4 +1,4 @@
--- Called by telemetry_daily. The rows of telemetry_daily that the events of a range of UTC days make.
+-- Called by telemetry_daily. Result: the rows of public.telemetry_daily for a range of UTC days.
 with events as (
     select
         (created_at at time zone 'UTC')::date as date,

@@ -1,4 +1,4 @@
--- Called by telemetry_daily when its query fails. Event types of a range of UTC days.
+-- Called by telemetry_daily when daily_rollups.sql fails. Result: the event types of a range of UTC days.
 select distinct event
 from public.telemetry
 where
