@@ -1,17 +1,17 @@
 """A stand-in for n8n's production webhooks, for the local stack and the tests.
 
-It runs as a process of its own, ``python -m dev.n8n --port N``, answers as n8n 2.41 was recorded to answer, keeps a
-list of the workflow executions it started, and reports back to the API of the KPI jobs where a workflow does. Workflows
-are registered by their webhook's path. `client.N8nControl` orders failures: `boot` makes it answer like an n8n that
-boots, `faults` any other response; `dev.n8n.faults` has those that n8n and its proxies are known for.
+It runs as a separate process, ``python -m dev.n8n --port N``. It returns responses that were recorded on n8n 2.41,
+lists the workflow executions it started, and reports to the KPI API if a workflow does. Workflows are registered by the
+path of their webhook. `client.N8nControl` sets failures: `boot` simulates the startup of n8n, and `faults` any other
+response. `dev.n8n.faults` has the known responses of n8n and its proxies.
 
-What it does not simulate:
+It does not simulate:
 
-- Workflows: an execution is a row in a list. Nodes, credentials, queue mode and n8n's own time limits are not there.
-- Test webhooks (``/webhook-test/…``), forms, waiting nodes, and the UI.
-- ``Idempotency-Key``: n8n ignores it as well, unless a workflow checks it (``once.json``); the stand-in only notes it.
-- TLS, and a proxy in front of it; what those answer can be ordered as a fault.
+- Workflows: an execution is an entry in a list. There are no nodes, credentials, queue mode or time limits.
+- Test webhooks (``/webhook-test/…``), forms, wait nodes and the UI.
+- ``Idempotency-Key``: n8n ignores it unless a workflow checks it (``once.json``). The stand-in only records it.
+- TLS and proxies. Set their responses as faults.
 
-A real n8n replaces it by a connection: `docs/products/n8n.md` says how to start one. The workflows in this folder
-(``respond.json``, ``report_back.json``, ``once.json``) can be imported into it.
+`docs/products/n8n.md` describes how to use a real n8n instead. The workflows in this directory (``respond.json``,
+``report_back.json``, ``once.json``) can be imported into it.
 """

@@ -1,4 +1,4 @@
-"""The stand-in's HTTP side."""
+"""HTTP endpoints of the stand-in."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 
 
 class Workflow(BaseModel):
-    """A workflow that begins with a webhook.
+    """A workflow that starts with a webhook.
 
     Attributes:
-        method: Of the webhook.
-        active: An inactive one answers like an unknown one.
-        protected: Whether the webhook asks for the key (header authentication).
-        fails: It runs, and a node of it fails while the caller waits.
-        breaks: It runs, and n8n loses track of it while the caller waits.
-        reports: What it reports back when it is done, if the stand-in was told where to.
-        report_after: Seconds until then.
+        method: HTTP method of the webhook.
+        active: Whether the webhook is registered.
+        protected: Whether the webhook requires the key (header authentication).
+        fails: Whether a node fails while the caller waits.
+        breaks: Whether n8n loses track of the execution while the caller waits.
+        reports: Status that it reports at its end, if the stand-in has a base URL for reports.
+        report_after: Seconds until the report.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -48,22 +48,22 @@ class Workflow(BaseModel):
 
 
 class N8n:
-    """Workflows by path, and what became of the calls.
+    """Registered workflows, requests and executions.
 
     Args:
-        key: What protected webhooks ask for; None takes anything.
-        reports_to: URL below which ``/{traceId}/{kpiId}`` takes reports; None for nowhere.
-        secret: Bearer of the reports.
+        key: Key of protected webhooks; None accepts any key.
+        reports_to: Base URL for reports, without ``/{traceId}/{kpiId}``; None disables reports.
+        secret: Bearer token of the reports.
     """
 
     def __init__(self, key: str | None, reports_to: str | None, secret: str | None) -> None:
         self.key = key
         self.reports_to = reports_to
         self.secret = secret
-        self.forget()
+        self.reset()
 
-    def forget(self) -> None:
-        """Start anew."""
+    def reset(self) -> None:
+        """Remove all workflows, faults, requests and executions."""
         self.workflows: dict[str, Workflow] = {}
         self.faults: defaultdict[str, Faults] = defaultdict(Faults)
         self.boot = Faults()
@@ -71,8 +71,8 @@ class N8n:
         self.executions: list[dict[str, Any]] = []
         self._ids = count(1)
 
-    def answer(self, path: str, request: Request, body: Any) -> Response:
-        """What n8n answers to a call of a production webhook; what it starts is noted."""
+    def respond(self, path: str, request: Request, body: Any) -> Response:
+        """Return n8n's response to a call of a production webhook, and record the execution."""
         workflow = self.workflows.get(path)
         if workflow is None or not workflow.active:
             return _not_registered(
@@ -86,7 +86,7 @@ class N8n:
                 f"This webhook is not registered for {request.method} requests. Did you mean to make a "
                 f"{workflow.method} request?"
             )
-        if workflow.protected and not self._knows(request.headers.get("Authorization", "")):
+        if workflow.protected and not self._has_key(request.headers.get("Authorization", "")):
             return PlainTextResponse("Authorization data is wrong!", HTTPStatus.FORBIDDEN)
         execution = {
             "id": next(self._ids),
@@ -103,21 +103,21 @@ class N8n:
         report = BackgroundTask(self._report, workflow, body) if workflow.reports and self.reports_to else None
         return JSONResponse({"message": "Workflow was started"}, background=report)
 
-    def _knows(self, authorization: str) -> bool:
+    def _has_key(self, authorization: str) -> bool:
         return self.key is None or hmac.compare_digest(authorization.encode(), f"Bearer {self.key}".encode())
 
     async def _report(self, workflow: Workflow, body: Any) -> None:
         await asyncio.sleep(workflow.report_after)
-        where = "/".join(quote(str(body.get(name)), safe="") for name in ("traceId", "kpiId"))
+        path = "/".join(quote(str(body.get(name)), safe="") for name in ("traceId", "kpiId"))
         content = {"status": workflow.reports, "error": "A node failed" if workflow.reports == "failed" else None}
         async with httpx.AsyncClient(trust_env=False) as client:
             await client.post(
-                f"{self.reports_to}/{where}", json=content, headers={"Authorization": f"Bearer {self.secret}"}
+                f"{self.reports_to}/{path}", json=content, headers={"Authorization": f"Bearer {self.secret}"}
             )
 
 
 def create_app(key: str | None = None, reports_to: str | None = None, secret: str | None = None) -> ASGIApp:
-    """The stand-in as an ASGI application; arguments as for `N8n`."""
+    """Return the stand-in as an ASGI application. The arguments are those of `N8n`."""
     n8n = N8n(key, reports_to, secret)
     app = FastAPI(title="n8n stand-in", openapi_url=None)
     app.include_router(_control(n8n))
@@ -132,12 +132,12 @@ def create_app(key: str | None = None, reports_to: str | None = None, secret: st
         if fault.status is not None:
             response = PlainTextResponse(fault.body, fault.status, {**fault.headers})
         else:
-            response = n8n.answer(path, request, body)
+            response = n8n.respond(path, request, body)
         await asyncio.sleep(fault.delay_seconds)
         return response if fault.truncate_after_bytes is None else Cut(response, fault.truncate_after_bytes)
 
     @app.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
-    async def anything_else(path: str) -> Response:  # noqa: ARG001 - the route has it
+    async def anything_else(path: str) -> Response:  # noqa: ARG001 - part of the route
         fault = n8n.boot.next() or UNREGISTERED
         return PlainTextResponse(fault.body, fault.status or HTTPStatus.OK, {**fault.headers})
 
@@ -153,7 +153,7 @@ def _control(n8n: N8n) -> APIRouter:
 
     @router.delete("/__control__")
     async def reset() -> None:
-        n8n.forget()
+        n8n.reset()
 
     @router.put("/__control__/workflows")
     async def register(workflows: dict[str, Workflow]) -> None:

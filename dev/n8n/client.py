@@ -1,4 +1,4 @@
-"""Start the stand-in, register workflows, and tell it to fail."""
+"""Start the stand-in, register workflows and set faults."""
 
 from __future__ import annotations
 
@@ -17,58 +17,58 @@ if TYPE_CHECKING:
     from dev.stand_in.faults import Fault
 
 KEY_VARIABLE = "N8N_STAND_IN_KEY"
-"""Environment variable with the key that protected webhooks ask for; without it they take any."""
+"""Environment variable with the key of protected webhooks. Without it, they accept any key."""
 
 REPORT_SECRET = "N8N_STAND_IN_REPORT_SECRET"  # noqa: S105 - the name of a variable
-"""Environment variable with the bearer of the reports."""
+"""Environment variable with the bearer token of the reports."""
 
 
 @dataclass(frozen=True)
 class N8nControl(Control):
-    """The control side of a running stand-in."""
+    """Controls a running stand-in."""
 
     health = "/healthz"
 
     def webhook(self, path: str) -> str:
-        """URL of the webhook with this path."""
+        """Return the URL of the webhook with this path."""
         return f"{self.url}/webhook/{path}"
 
     def register(self, workflows: Mapping[str, Workflow]) -> None:
-        """Add workflows by their webhooks' paths, or replace them."""
+        """Add or replace workflows, by the paths of their webhooks."""
         self._call("PUT", "/__control__/workflows", json={p: w.model_dump() for p, w in workflows.items()})
 
     def faults(self, faults: Mapping[str, Sequence[Fault]]) -> None:
-        """Meet the next calls of each path with these, in order; what still waited there is forgotten.
+        """Set the faults of the next calls of each path, in order. They replace the remaining faults of the path.
 
-        One with a status answers instead of n8n, and nothing is executed; one without executes, and answers late or is
-        cut.
+        A fault with a status replaces n8n's response, and nothing is executed. A fault without a status executes the
+        workflow and delays or truncates the response.
         """
         self._call("PUT", "/__control__/faults", json={p: [f.model_dump() for f in fs] for p, fs in faults.items()})
 
     def boot(self, *, starting: int = 1, unregistered: int = 1) -> None:
-        """Answer the next requests as an n8n that boots: with its page of status 200, then with 404, then in earnest.
+        """Respond to the next requests as n8n does during its startup: a page with status 200, then a page with 404.
 
         Args:
-            starting: How many get the page that asks to wait.
-            unregistered: How many after them get the HTML page of an unknown path.
+            starting: Number of startup pages with status 200.
+            unregistered: Number of 404 pages after them.
         """
         pages = [STARTING] * starting + [UNREGISTERED] * unregistered
         self._call("PUT", "/__control__/boot", json=[page.model_dump() for page in pages])
 
     def executions(self, path: str | None = None) -> list[dict[str, Any]]:
-        """What was executed, oldest first: ``id``, ``path``, ``idempotency_key`` and ``body``.
+        """Return the executions, oldest first, with ``id``, ``path``, ``idempotency_key`` and ``body``.
 
         Args:
-            path: Of one webhook only.
+            path: Path of one webhook; None for all.
         """
         executions = self._call("GET", "/__control__/executions").json()
         return [execution for execution in executions if path in {None, execution["path"]}]
 
     def requests(self, path: str | None = None) -> list[dict[str, Any]]:
-        """What was sent, executed or not, oldest first: ``path``, ``headers`` and ``body``.
+        """Return the requests, executed or not, oldest first, with ``path``, ``headers`` and ``body``.
 
         Args:
-            path: To one webhook only.
+            path: Path of one webhook; None for all.
         """
         requests = self._call("GET", "/__control__/requests").json()
         return [request for request in requests if path in {None, request["path"]}]
@@ -76,18 +76,18 @@ class N8nControl(Control):
 
 @contextmanager
 def running(log: Path, *, key: str | None = None, reports_to: str | None = None) -> Iterator[N8nControl]:
-    """Run a stand-in in a process of its own, in the `with` block.
+    """Run a stand-in as a separate process during the `with` block.
 
     Args:
-        log: Where to add what the process says.
-        key: What protected webhooks ask for; None takes anything.
-        reports_to: URL below which ``/{traceId}/{kpiId}`` takes reports; None for nowhere.
+        log: File to which the output of the process is appended.
+        key: Key of protected webhooks; None accepts any key.
+        reports_to: Base URL for reports, without ``/{traceId}/{kpiId}``; None disables reports.
 
     Yields:
-        Its control side, ready.
+        The control of the stand-in, which is ready.
 
     Raises:
-        RuntimeError: It ended instead of listening; the text has the end of its log.
+        RuntimeError: The process ended before it listened. The text contains the end of its log.
     """
     arguments = ["--port", "0", *(["--reports-to", reports_to] if reports_to is not None else [])]
     with process("dev.n8n", *arguments, environment={KEY_VARIABLE: key}, log=log) as url:
