@@ -1,4 +1,4 @@
-"""What every test may use: a real PostgreSQL, and an Airflow configured before its first import."""
+"""Shared fixtures: a real PostgreSQL, and an Airflow that is configured before its first import."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 REPOSITORY = Path(__file__).parents[1]
 
-# Airflow reads these when it is imported, which is before any fixture runs.
+# Airflow reads these variables when it is imported, before any fixture runs.
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="aggregator-airflow-")
 os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = str(REPOSITORY / "dags")
 os.environ["AIRFLOW__CORE__PLUGINS_FOLDER"] = str(REPOSITORY / "plugins")
@@ -34,7 +34,7 @@ from dev.n8n.fixtures import n8n, n8n_process  # noqa: E402
 
 __all__ = ["analytics_engine", "analytics_engine_process", "n8n", "n8n_process"]
 
-# Its deadline for an example would make tests depend on the machine.
+# With Hypothesis's deadline, tests would depend on the speed of the machine.
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
 
@@ -48,20 +48,20 @@ if TYPE_CHECKING:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """``--pooler`` puts PgBouncer between the code under test and PostgreSQL; ``--needs-postgres`` selects tests."""
+    """``--pooler`` connects through PgBouncer; ``--needs-postgres`` selects tests that use PostgreSQL."""
     parser.addoption("--pooler", action="store_true", help="connect Airflow's connections through PgBouncer")
     parser.addoption("--needs-postgres", action="store_true", help="only tests that use a PostgreSQL server")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what the version of PostgreSQL does not change."""
+    """With ``--needs-postgres``, deselect tests that do not use PostgreSQL."""
     if config.getoption("needs_postgres"):
         servers = {"postgres", "own_postgres"}
         items[:] = [item for item in items if servers & {*getattr(item, "fixturenames", ())}]
 
 
 def pytest_unconfigure() -> None:
-    """Remove Airflow's home: every process of a parallel run has made one."""
+    """Remove Airflow's home; every process of a parallel run has its own."""
     shutil.rmtree(os.environ["AIRFLOW_HOME"], ignore_errors=True)
 
 
@@ -73,8 +73,8 @@ def repository() -> Path:
 
 @pytest.fixture(scope="session")
 def dag_bag(repository: Path) -> DagBag:
-    """The DAGs, loaded as Airflow loads them."""
-    # A second or more, and only some tests need it.
+    """The DAGs, loaded by Airflow's code."""
+    # The import takes a second, and only some tests need it.
     from airflow.dag_processing.dagbag import DagBag  # noqa: PLC0415
 
     return DagBag(str(repository / "dags"), collect_dags=True)
@@ -82,7 +82,7 @@ def dag_bag(repository: Path) -> DagBag:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    """A PostgreSQL server for the whole session; tests that restart it start one of their own."""
+    """A PostgreSQL server for the whole session. Tests that restart a server use ``own_postgres``."""
     with folder_for_postgres() as folder:
         server = embedded.start(folder / "data", durable=False)
         yield server
@@ -91,17 +91,14 @@ def postgres() -> Iterator[Postgres]:
 
 @contextmanager
 def folder_for_postgres() -> Iterator[Path]:
-    """A folder for a server that outlives a test's start: pytest closes its own to all other users whenever it starts.
-
-    As root, the server runs as another user.
-    """
+    """A folder that other users can read: the server of a root user runs as another user."""
     with tempfile.TemporaryDirectory(prefix="aggregator-postgres-", ignore_cleanup_errors=True) as folder:
         yield Path(folder)
 
 
 @pytest.fixture(scope="session")
 def pooler(postgres: Postgres) -> Iterator[Callable[[str], str]]:
-    """Turns a URL of the server's databases into one through PgBouncer, in transaction mode."""
+    """Convert the URL of a database into one through PgBouncer in transaction mode."""
     with folder_for_postgres() as folder:
         folder.chmod(0o755)
         try:
@@ -114,7 +111,7 @@ def pooler(postgres: Postgres) -> Iterator[Callable[[str], str]]:
 
 @pytest.fixture(scope="session")
 def connection_url(request: pytest.FixtureRequest) -> Callable[[str], str]:
-    """Turns the URL of a database into the one that Airflow's connections have."""
+    """Convert the URL of a database into the one of Airflow's connections."""
     if request.config.getoption("pooler"):
         through_pooler: Callable[[str], str] = request.getfixturevalue("pooler")
         return through_pooler
@@ -123,7 +120,7 @@ def connection_url(request: pytest.FixtureRequest) -> Callable[[str], str]:
 
 @pytest.fixture
 def own_postgres() -> Iterator[Postgres]:
-    """An embedded server of the test's own, to be restarted."""
+    """An embedded server for one test, which may restart it."""
     with folder_for_postgres() as folder:
         server = embedded.start_embedded(folder / "data")
         yield server
@@ -132,7 +129,7 @@ def own_postgres() -> Iterator[Postgres]:
 
 @pytest.fixture(scope="session")
 def databases(postgres: Postgres) -> Iterator[list[str]]:
-    """Databases that are empty and used by nobody, to be taken and given back: a new one costs 0.1 s and more."""
+    """Empty, unused databases that tests take and return. A new one takes at least 0.1 s."""
     names: list[str] = []
     yield names
     for name in names:
@@ -142,7 +139,7 @@ def databases(postgres: Postgres) -> Iterator[list[str]]:
 @pytest.fixture
 def database_url(postgres: Postgres, databases: list[str]) -> Iterator[str]:
     """URL of an empty database."""
-    # An existing server may be shared by several sessions.
+    # Several sessions may share an existing server.
     name = databases.pop() if databases else f"test_{os.getpid()}_{uuid.uuid4().hex}"
     url = postgres.ensure_database(name)
     yield url
@@ -163,7 +160,7 @@ def encoded_database(request: pytest.FixtureRequest, postgres: Postgres) -> Iter
 
 
 def empty(connection: psycopg.Connection) -> None:
-    """Make a database what a new one is: without other sessions, schemas and settings of its own."""
+    """Empty a database: end other sessions, drop schemas and reset its settings."""
     connection.execute(
         """
         select pg_terminate_backend(pid, 10000) from pg_stat_activity
@@ -182,7 +179,7 @@ def empty(connection: psycopg.Connection) -> None:
 
 @pytest.fixture
 def connection(database_url: str) -> Iterator[psycopg.Connection]:
-    """An autocommit connection to ``database_url``, for arranging and looking."""
+    """An autocommit connection to ``database_url``."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         yield connection
 
@@ -194,7 +191,7 @@ def migrated(
     connection: psycopg.Connection,
     connection_url: Callable[[str], str],
 ) -> Callable[..., psycopg.Connection]:
-    """Migrates ``database_url`` as the databases that a test names, and makes it that of their connections."""
+    """Apply the migrations of the given databases to ``database_url``, and point their connections to it."""
 
     def migrated(*names: str) -> psycopg.Connection:
         for name in names:
@@ -215,13 +212,13 @@ def _migrated_once(postgres: Postgres, name: str) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def kpi_database_url(postgres: Postgres) -> Iterator[str]:
-    """URL of the migrated database of ``kpi_db``, one for all tests."""
+    """URL of the migrated database of ``kpi_db``, shared by all tests."""
     yield from _migrated_once(postgres, "kpi")
 
 
 @pytest.fixture(scope="session")
 def ops_database_url(postgres: Postgres) -> Iterator[str]:
-    """URL of the migrated database of ``ops_db``, one for all tests."""
+    """URL of the migrated database of ``ops_db``, shared by all tests."""
     yield from _migrated_once(postgres, "ops")
 
 
@@ -249,7 +246,7 @@ def ops(
 
 @pytest.fixture
 def metadata_database(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Airflow's own database, without connections and variables, in a process that looks there for them."""
+    """Airflow's own database without connections and variables, in a process that reads them from it."""
     from airflow.models.connection import Connection  # noqa: PLC0415
     from airflow.models.variable import Variable  # noqa: PLC0415
 
@@ -259,7 +256,7 @@ def metadata_database(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def no_metadata_database(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that looks for connections and variables in a database of Airflow that is down."""
+    """A process whose connections and variables are in a database of Airflow that is down."""
     _use_metadata_database(monkeypatch, "postgresql+psycopg2://someone:secret-word@127.0.0.1:1/airflow")
 
 
@@ -277,6 +274,6 @@ def _use_metadata_database(monkeypatch: pytest.MonkeyPatch, url: str) -> Engine:
 
 @pytest.fixture
 def mute_server() -> Iterator[int]:
-    """A port where connections are taken and nothing is ever said."""
+    """A port of a server that accepts connections and never responds."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]

@@ -1,4 +1,4 @@
-"""Behaviour of Airflow 3.3 that this project works round: a test that fails here says what an upgrade has changed."""
+"""Behavior of Airflow 3.3 that this project works around. A failing test shows what an upgrade changed."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ def stock_timetable() -> Timetable:
 
 
 class TestTimetables:
-    def test_a_bare_cron_string_has_no_data_interval(self) -> None:
+    def test_cron_string_has_no_data_interval(self) -> None:
         timetable = coerce_to_core_timetable(DAG("job", schedule="0 0 * * *").timetable)
 
         assert isinstance(timetable, CronTriggerTimetable)
         interval = timetable.infer_manual_data_interval(run_after=DAY_15)
         assert interval.start == interval.end
 
-    def test_dags_test_with_a_date_gets_the_interval_before_it(self) -> None:
+    def test_dags_test_with_a_date_has_the_interval_before_it(self) -> None:
         scheduled = stock_timetable().next_dagrun_info(
             last_automated_data_interval=None, restriction=TimeRestriction(DAY_15, None, catchup=True)
         )
@@ -69,20 +69,20 @@ class TestTimetables:
         assert scheduled.logical_date == DAY_15
         assert stock_timetable().infer_manual_data_interval(run_after=DAY_15).end == DAY_15
 
-    def test_a_dag_without_a_start_date_is_never_scheduled(self) -> None:
+    def test_dag_without_a_start_date_is_never_scheduled(self) -> None:
         restriction = TimeRestriction(None, None, catchup=True)
 
         assert stock_timetable().next_dagrun_info(last_automated_data_interval=None, restriction=restriction) is None
 
-    def test_catch_up_without_a_start_date_is_refused_unless_default_args_name_none(self) -> None:
+    def test_catchup_without_a_start_date_needs_none_in_default_args(self) -> None:
         with pytest.raises(ValueError, match="start_date is required when catchup=True"):
             DAG("job", schedule=stock_timetable(), catchup=True)
 
         assert DAG("job", schedule=stock_timetable(), catchup=True, default_args={"start_date": None}).catchup
 
     @time_machine.travel(DAY_16.add(minutes=30), tick=False)
-    def test_an_interval_counts_as_due_when_it_is_over(self) -> None:
-        # With an offset added to run_after only, the first run would be due in the future.
+    def test_interval_is_due_when_it_is_over(self) -> None:
+        # If only run_after had the offset, the first run would be due in the future.
         restriction = TimeRestriction(None, None, catchup=False)
         info = stock_timetable().next_dagrun_info(last_automated_data_interval=None, restriction=restriction)
 
@@ -90,7 +90,7 @@ class TestTimetables:
         assert info.data_interval == DataInterval(DAY_15, DAY_16)
 
     @time_machine.travel(pendulum.datetime(2026, 11, 20), tick=False)
-    def test_a_manual_run_with_an_earlier_interval_stops_the_schedule(self) -> None:
+    def test_manual_run_with_an_earlier_interval_stops_the_schedule(self) -> None:
         declared = DAG("job", schedule=stock_timetable(), start_date=DAY_15, catchup=True)
         dag = DagSerialization.from_dict(DagSerialization.to_dict(declared))
         manual = DagRun(
@@ -109,7 +109,7 @@ class TestTimetables:
 
 
 class TestDeadlines:
-    """Why ``aggregator.alerts.deadline`` has a reference of its own: what each of Airflow's own does to a run."""
+    """Why ``aggregator.alerts.deadline`` has its own reference: the faults of each of Airflow's references."""
 
     DUE = pendulum.datetime(2026, 11, 16, 1)
     WITHIN = timedelta(hours=1)
@@ -126,7 +126,7 @@ class TestDeadlines:
     def run_of_a_dag(
         self, session: Session, reference: BaseDeadlineReference, run_type: DagRunType = DagRunType.SCHEDULED
     ) -> DagRun:
-        """A run at the moment at which it is due."""
+        """A run at the time when it is due."""
         deadline = DeadlineAlert(reference=reference, interval=self.WITHIN, callback=AsyncCallback(notify_late))
         declared = DAG("job", schedule=stock_timetable(), start_date=DAY_15, catchup=True, deadline=deadline)
         EmptyOperator(task_id="task", dag=declared)
@@ -148,7 +148,7 @@ class TestDeadlines:
             )
 
     @pytest.mark.parametrize("run_type", [DagRunType.SCHEDULED, DagRunType.BACKFILL_JOB])
-    def test_by_the_logical_date_a_run_is_late_when_it_is_created_and_a_backfill_too(
+    def test_logical_date_reference_makes_new_runs_and_backfills_late(
         self, session: Session, run_type: DagRunType
     ) -> None:
         run = self.run_of_a_dag(session, DeadlineReference.DAGRUN_LOGICAL_DATE, run_type)
@@ -156,7 +156,7 @@ class TestDeadlines:
         (deadline,) = run.deadlines
         assert deadline.deadline_time == DAY_15 + self.WITHIN < run.run_after
 
-    def test_by_the_moment_it_was_queued_a_run_cannot_be_cleared(self, session: Session) -> None:
+    def test_queued_at_reference_prevents_a_clear(self, session: Session) -> None:
         run = self.run_of_a_dag(session, DeadlineReference.DAGRUN_QUEUED_AT)
         run.state = DagRunState.FAILED
 
@@ -167,7 +167,7 @@ class TestDeadlines:
         with pytest.raises(TypeError, match="unsupported type for timedelta seconds component: dict"):
             clear_task_instances(run.task_instances, session)
 
-    def test_ours_can(self, session: Session) -> None:
+    def test_own_reference_allows_a_clear(self, session: Session) -> None:
         run = self.run_of_a_dag(session, DagRunDue(self.WITHIN))
         run.state = DagRunState.FAILED
 
@@ -185,12 +185,12 @@ class StartedFromTrigger(BaseOperator):
 class TestStartFromTrigger:
     """Why `kpi_dispatch` does not start its instances from the triggerer (ADR 8)."""
 
-    def test_a_worker_can_name_its_instance_and_a_trigger_cannot(self) -> None:
+    def test_worker_can_name_its_instance_and_trigger_cannot(self) -> None:
         assert SetRenderedMapIndex in messages(ToSupervisor)
         assert SetRenderedMapIndex not in messages(ToTriggerSupervisor)
         assert SetXCom in messages(ToTriggerSupervisor)
 
-    def test_mapped_tasks_are_declared_unsupported_and_started_all_the_same(self) -> None:
+    def test_mapped_tasks_start_from_trigger_although_documented_as_unsupported(self) -> None:
         with DAG("job", schedule=None) as declared:
             StartedFromTrigger.partial(task_id="send").expand(params=[{}, {}])
         task = DagSerialization.from_dict(DagSerialization.to_dict(declared)).get_task("send")
@@ -201,13 +201,13 @@ class TestStartFromTrigger:
 
 
 def messages(union: Any) -> set[type]:
-    """What can be sent to a supervisor."""
+    """Names of the messages that a supervisor accepts."""
     return {*get_args(get_args(union)[0])}
 
 
 class TestPlugins:
     @pytest.mark.parametrize(("ignore", "registered"), [("", True), ("*.py\n!*_plugin.py\n", False)])
-    def test_the_loader_registers_every_file_by_its_bare_name(
+    def test_plugin_loader_registers_every_file_by_its_name(
         self, ignore: str, registered: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(sys, "modules", sys.modules.copy())

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 ONE_SHOT = {"migrate"}
 SETTINGS = {name.upper() for product in settings.ALL for name in product.model_fields}
 NOT_SECRET = r"://airflow:\$\{\w+(:\?[^}]+)?\}@postgres/"
-"""What a connection may say by default: the server of docker-compose.yaml, with the password of the environment."""
+"""The default connections: the server of docker-compose.yaml, with the password from the environment."""
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def services(compose: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def environment(compose: Any) -> dict[str, str | None]:
-    """Of every container that runs Airflow."""
+    """Environment of every container that runs Airflow."""
     environment: dict[str, str | None] = compose["x-airflow-common"]["environment"]
     return environment
 
@@ -55,13 +55,13 @@ def airflow_settings(repository: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def example(repository: Path) -> set[str]:
-    """The names in .env.example, those that are commented out too."""
+    """The names in .env.example, including those in comments."""
     return set(re.findall(r"^(?:# )?([A-Z][A-Z0-9_]+)=", (repository / ".env.example").read_text(), re.MULTILINE))
 
 
 @pytest.fixture(scope="module")
 def syntax_trees(repository: Path) -> list[ast.AST]:
-    """Of all the code that runs in a deployment."""
+    """Syntax trees of all code that runs in a deployment."""
     paths = [path for folder in ("dags", "plugins") for path in (repository / folder).rglob("*.py")]
     assert paths
     return [ast.parse(path.read_text()) for path in paths]
@@ -72,7 +72,7 @@ def texts(tree: ast.AST) -> Iterator[str]:
 
 
 def named(trees: list[ast.AST], name: str) -> set[str]:
-    """The texts that code gives to arguments, parameters and variables whose name matches a pattern."""
+    """The string constants of arguments, parameters and variables whose name matches a pattern."""
     found: set[str] = set()
     for node in (node for tree in trees for node in ast.walk(tree)):
         pairs: list[tuple[str | None, ast.AST | None]] = []
@@ -114,7 +114,7 @@ def test_compose_file_follows_the_compose_specification(repository: Path) -> Non
     assert done.returncode == 0, done.stdout
 
 
-def test_every_service_is_limited_watched_and_local(services: Any) -> None:
+def test_every_service_has_limits_a_health_check_and_local_ports(services: Any) -> None:
     for name, service in services.items():
         assert "mem_limit" in service, name
         assert ("healthcheck" in service) != (name in ONE_SHOT), name
@@ -122,7 +122,7 @@ def test_every_service_is_limited_watched_and_local(services: Any) -> None:
         assert set(service.get("depends_on", ())) <= set(services), name
 
 
-def test_airflow_starts_after_the_migrations_and_as_nobody_special(services: Any, repository: Path) -> None:
+def test_airflow_starts_after_the_migrations_and_without_root(services: Any, repository: Path) -> None:
     airflow = {name: service for name, service in services.items() if "build" in service}
     assert airflow.keys() - ONE_SHOT == {
         "alerts",
@@ -153,7 +153,7 @@ def test_every_airflow_key_exists_in_airflows_configuration(repository: Path, na
     assert keys - known == set()
 
 
-def test_every_setting_reaches_every_container_and_nothing_else_does(environment: Any) -> None:
+def test_every_container_has_exactly_the_settings(environment: Any) -> None:
     given = {name for name in environment if not name.startswith(("AIRFLOW__", "AIRFLOW_CONN_"))}
     assert given == SETTINGS
 
@@ -172,7 +172,7 @@ def test_connections_are_those_that_code_uses(
     used = named(syntax_trees, r"(?i)(conn_id|^default_conn_name|^connection)$") | migrated
     assert used - documented == set()
     assert documented - used - {text for tree in syntax_trees for text in texts(tree)} == set()
-    # The local stack gives out all six databases of the specification; so do these.
+    # The documents and the local stack have all six databases of the specification.
     declared = documented | {f"{product}_db" for product in PRODUCTS}
     assert {name for name in environment if name.startswith("AIRFLOW_CONN_")} == {
         f"AIRFLOW_CONN_{name.upper()}" for name in declared
@@ -205,9 +205,7 @@ def test_no_password_is_written_down(environment: Any, services: Any, airflow_se
     assert not [connection for connection in airflow_settings["connections"] if connection.get("conn_password")]
 
 
-def test_example_names_what_the_compose_file_takes_from_the_environment(
-    repository: Path, environment: Any, example: Any
-) -> None:
+def test_example_has_the_variables_of_the_compose_file(repository: Path, environment: Any, example: Any) -> None:
     text = (repository / "docker-compose.yaml").read_text()
     taken = set(re.findall(r"(?<!\$)\$\{(\w+)", text)) | {name for name, value in environment.items() if value is None}
     assert example == taken
@@ -215,7 +213,7 @@ def test_example_names_what_the_compose_file_takes_from_the_environment(
     assert values == []
 
 
-def test_image_is_made_of_what_runs_and_of_a_python_that_is_tested(repository: Path) -> None:
+def test_image_has_only_runtime_files_and_a_tested_python(repository: Path) -> None:
     dockerfile = (repository / "Dockerfile").read_text()
     workflow = yaml.safe_load((repository / ".github" / "workflows" / "test.yml").read_text())
     (version,) = re.findall(r"^FROM python:([\d.]+)-slim", dockerfile, re.MULTILINE)
@@ -227,6 +225,6 @@ def test_image_is_made_of_what_runs_and_of_a_python_that_is_tested(repository: P
 
 
 def test_celery_executor_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Its provider 3.26.0 names a part of Celery that 5.7 does not have any more.
+    # Provider 3.26.0 uses a part of Celery that Celery 5.7 removed.
     monkeypatch.setenv("AIRFLOW__CELERY__BROKER_URL", "redis://localhost/0")
     assert importlib.import_module("airflow.providers.celery.executors.celery_executor").CeleryExecutor

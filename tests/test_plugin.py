@@ -1,4 +1,4 @@
-"""What Airflow's plugin loader makes of ``plugins/``."""
+"""Airflow's plugin loader with ``plugins/``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PLUGINS = Path(__file__).parents[1] / "plugins"
 
 
 def registered_by_bare_name(package: Path) -> list[str]:
-    """Modules of ``package`` that stand in ``sys.modules`` as if they were top-level ones."""
+    """Modules of ``package`` that are registered in ``sys.modules`` as top-level modules."""
     return [
         path.stem
         for path in package.rglob("*.py")
@@ -32,13 +32,13 @@ def test_only_the_entry_file_is_a_plugin() -> None:
     assert registered_by_bare_name(PLUGINS / "aggregator") == []
 
 
-def test_the_timetable_is_registered() -> None:
+def test_timetable_is_registered() -> None:
     assert plugins_manager.get_timetables_plugins() == {
         "aggregator.core.timetable.OffsetCronTimetable": OffsetCronTimetable
     }
 
 
-def test_the_deadline_reference_is_registered() -> None:
+def test_deadline_reference_is_registered() -> None:
     registered: dict[str, type] = plugins_manager.get_deadline_references_plugins()
     assert registered == {"aggregator.alerts.deadline.DagRunDue": DagRunDue}
 

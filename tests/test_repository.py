@@ -1,4 +1,4 @@
-"""The repository's own promises: commands that exist, pins that agree, files that say nothing they should not."""
+"""Checks of the repository: commands exist, pins agree, links work, no secret is committed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_lock_has_every_pin_and_a_hash_for_each_package(repository: Path, name: 
     assert {package: locked.get(package) for package in wanted} == wanted
     text = (repository / f"{name}.lock").read_text()
     assert len(re.findall(r"^[\w.-]+(?:\[\w+\])?==", text, re.MULTILINE)) <= text.count("--hash=sha256:")
-    assert "://" not in text, "no registry's address"
+    assert "://" not in text, "no address of a registry"
 
 
 def test_locks_agree(repository: Path) -> None:
@@ -62,9 +62,7 @@ def test_every_make_command_in_the_documents_exists(repository: Path) -> None:
         assert named <= targets, document.name
 
 
-def test_every_airflow_command_in_the_documents_is_understood(
-    repository: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_airflow_command_in_the_documents_is_valid(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = "".join(document.read_text() for document in documents(repository))
     commands = re.findall(r"^airflow (.+?)(?: +#.*)?$", text, re.MULTILINE)
     assert len(commands) > 5
@@ -80,7 +78,7 @@ def test_every_module_that_the_documents_run_exists(repository: Path) -> None:
     assert [name for name in modules if find_spec(name) is None] == []
 
 
-def test_links_between_documents_lead_to_files_and_headings(repository: Path) -> None:
+def test_links_between_documents_work(repository: Path) -> None:
     for document in documents(repository):
         for link, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", document.read_text()):
             target = document.parent / link if link else document
@@ -102,7 +100,7 @@ def test_ci_runs_the_readmes_test_command(repository: Path) -> None:
     assert steps[-1]["run"] == ".ci/run"
 
 
-def test_nothing_that_is_committed_looks_like_a_secret(repository: Path) -> None:
+def test_committed_files_contain_no_secret(repository: Path) -> None:
     listed = subprocess.run(["git", "ls-files"], cwd=repository, capture_output=True, text=True, check=False)
     paths = [repository / line for line in listed.stdout.splitlines()] or [*repository.glob("*/**/*.py")]
     assert paths
@@ -110,7 +108,7 @@ def test_nothing_that_is_committed_looks_like_a_secret(repository: Path) -> None
     assert [path.name for path in paths if path.is_file() and secret.search(path.read_text(errors="replace"))] == []
 
 
-def test_every_next_has_a_default_or_stands_in_an_iterator(repository: Path) -> None:
+def test_every_next_has_a_default_or_is_in_an_iterator(repository: Path) -> None:
     """In a generator or a context manager, the StopIteration of a bare next() becomes a RuntimeError."""
     bare = [
         f"{path.name}:{call.lineno}"
