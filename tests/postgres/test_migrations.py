@@ -107,11 +107,11 @@ def test_changed_or_removed_file_is_refused(root: Path, connect: Connect) -> Non
     migrate(connect, "shop", root)
 
     path.write_text("create table public.first (n int);")
-    with pytest.raises(PermanentError, match="0001_first was changed after it was applied"):
+    with pytest.raises(PermanentError, match="0001_first was applied to shop, and its file was changed later"):
         migrate(connect, "shop", root)
 
     path.unlink()
-    with pytest.raises(PermanentError, match="0001_first was applied to shop and its file is gone"):
+    with pytest.raises(PermanentError, match="0001_first was applied to shop, and its file was removed later"):
         migrate(connect, "shop", root)
 
 

@@ -218,16 +218,11 @@ def _apply_next_migration(connection: Connection, paths: Sequence[Path], report:
 def _refuse_changed_history(applied: Mapping[str, str], paths: Sequence[Path], database: str) -> None:
     digests = {path.stem: _digest(path) for path in paths}
     for name, digest in applied.items():
-        if name not in digests:
+        if digests.get(name) != digest:
+            what = "was changed" if name in digests else "was removed"
             msg = (
-                f"Migration {name} was applied to {database} and its file is gone. Nothing was applied. Restore the "
-                "file, and undo it by a new migration."
-            )
-            raise PermanentError(msg)
-        if digests[name] != digest:
-            msg = (
-                f"Migration {name} was changed after it was applied to {database}. Nothing was applied. Restore the "
-                "file, and make the change by a new migration."
+                f"Migration {name} was applied to {database}, and its file {what} later. Nothing was applied. Restore "
+                "the file, and make the change in a new migration."
             )
             raise PermanentError(msg)
 

@@ -102,19 +102,7 @@ select case when stored.ctid is null then 'insert' else 'update' end, {texts} {c
 
 @contextmanager
 def staging(cursor: Cursor, spec: UpsertSpec, *, dry_run: bool) -> Iterator[Stage]:
-    """Create the staging table of an upsert in a savepoint, and drop it at the end.
-
-    Args:
-        cursor: A cursor that returns tuples.
-        spec: The upsert.
-        dry_run: Roll everything back at the end.
-
-    Yields:
-        The staging table.
-
-    Raises:
-        PermanentError: The target does not allow the upsert.
-    """
+    """Create the staging table of an upsert in a savepoint, and drop it at the end; a dry run is rolled back."""
     with cursor.connection.transaction(force_rollback=dry_run):
         stage = Stage(cursor, Target.read(cursor, spec))
         yield stage
@@ -124,14 +112,7 @@ def staging(cursor: Cursor, spec: UpsertSpec, *, dry_run: bool) -> Iterator[Stag
 
 @contextmanager
 def read_only(cursor: Cursor) -> Iterator[None]:
-    """Make the server refuse every write except to temporary tables that exist already.
-
-    Args:
-        cursor: A cursor in a savepoint. The transaction is read-only until the end of the savepoint.
-
-    Raises:
-        PermanentError: A statement tried to write.
-    """
+    """Make the server refuse writes until the end of the savepoint, except to temporary tables that exist already."""
     cursor.execute("set transaction read only")
     try:
         yield
@@ -154,12 +135,6 @@ class Stage:
     """
 
     def __init__(self, cursor: Cursor, target: Target) -> None:
-        """Create the table.
-
-        Args:
-            cursor: A cursor that returns tuples.
-            target: The target.
-        """
         self._cursor = cursor
         self._target = target
         self._spec = target.spec
@@ -169,15 +144,7 @@ class Stage:
         self._execute(_CREATE, columns=identifiers(target.columns))
 
     def load(self, source: Source) -> None:
-        """Load a source, and drop all but the last of the rows with equal keys.
-
-        Args:
-            source: A query or rows.
-
-        Raises:
-            PermanentError: The columns of the source do not suit the target, or a value does not fit its column.
-            psycopg.Error: PostgreSQL refused a statement.
-        """
+        """Load a source, and keep only the last of the rows with equal keys."""
         if isinstance(source, Query):
             self.use_columns_of(source)
             # psycopg looks for placeholders in the whole statement, including the names of columns.
@@ -187,41 +154,25 @@ class Stage:
             self._copy(source)
 
     def use_columns_of(self, query: Query) -> None:
-        """Take the columns that a query returns as those of the source.
-
-        Raises:
-            PermanentError: They do not suit the target.
-        """
+        """Take the columns that a query returns as those of the source."""
         statement = sql.SQL("select * from (\n{}\n) as source limit 0").format(select(query.text))
         described = self._cursor.execute(statement, query.parameters).description or ()
         self._use_columns([column.name for column in described])
 
     def insert(self, statement: str, parameters: Mapping[str, Any] | None = None, **parts: sql.Composable) -> None:
-        """Load the rows that an INSERT writes to the table.
-
-        Args:
-            statement: Template of the statement, with ``{stage}``, ``{columns}`` and ``{ordinal}``.
-            parameters: Values for its placeholders.
-            **parts: Values for the other parts of the template.
-        """
+        """Load rows by an INSERT, a template with ``{stage}``, ``{columns}``, ``{ordinal}`` and other parts."""
         self._execute(statement, parameters, **{"columns": identifiers(self._columns), **parts})
         self._drop_duplicates(self._cursor.rowcount)
 
     def clear(self) -> None:
-        """Empty the table.
-
-        Truncation instead of a new table for each attempt: the lock of each table lasts until the end of the
-        transaction.
-        """
+        """Empty the table. A new one for each attempt would keep its lock until the end of the transaction."""
         self._execute("truncate {stage}")
 
     def write(self) -> UpsertCounts:
         """Write the rows that differ from the stored rows.
 
-        A concurrent transaction may store one of the new keys. Then the next attempt compares with that row.
-
-        Raises:
-            psycopg.Error: PostgreSQL refused the rows. A unique violation that all attempts meet is of another index.
+        If a concurrent transaction stores one of the new keys, the next attempt compares with its row. A unique
+        violation in all attempts is of another index.
         """
         for attempt in count(1):
             try:
@@ -278,10 +229,10 @@ class Stage:
             with self._cursor.copy(statement) as copy:
                 for row in rows.values:
                     loaded += 1
+                    if len(row) != len(columns):
+                        self._refuse_row(loaded, f"it has {len(row)} values for {len(columns)} columns")
                     values = [*row, loaded]
                     try:
-                        if len(row) != len(columns):
-                            self._refuse_row(loaded, f"it has {len(row)} values for {len(columns)} columns")
                         for index, convert in converters:
                             if values[index] is not None:
                                 values[index] = convert(values[index])
@@ -289,7 +240,6 @@ class Stage:
                     except _UNSENDABLE:
                         self._refuse_row(loaded, self._problem(row, columns))
         except psycopg.DataError as error:
-            # The context quotes the value after the number of the row and the name of the column.
             where = _COPY_CONTEXT.search(error.diag.context or "")
             if where is None:
                 raise
@@ -299,11 +249,11 @@ class Stage:
         self._drop_duplicates(loaded)
 
     def _problem(self, row: Sequence[Any], columns: Sequence[Column]) -> str:
-        """Find the value that cannot be sent to its column, and describe it without the value."""
+        """Find the value that psycopg cannot send, and describe it without the value."""
         for column, value in zip(columns, row, strict=True):
-            convert = converter(column.base_type) or (lambda same: same)
+            convert = converter(column.base_type)
             try:
-                sql.Literal(None if value is None else convert(value)).as_string(self._cursor)
+                sql.Literal(convert(value) if convert and value is not None else value).as_string(self._cursor)
             except _UNSENDABLE:
                 nul = ": it contains a NUL character" if isinstance(value, str) and "\x00" in value else ""
                 return f"column {column.name} is {column.type_name}, which cannot hold this {type(value).__name__}{nul}"

@@ -83,13 +83,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Target:
-    """The table of an upsert.
-
-    Attributes:
-        spec: The upsert.
-        identifier: The quoted name of the table.
-        columns: Its columns by name, in the order of the table.
-    """
+    """The table of an upsert, with its columns by name, in the order of the table."""
 
     spec: UpsertSpec
     identifier: sql.Identifier
@@ -97,15 +91,7 @@ class Target:
 
     @classmethod
     def read(cls, cursor: psycopg.Cursor[TupleRow], spec: UpsertSpec) -> Target:
-        """Read the table from the catalog.
-
-        Args:
-            cursor: A cursor that returns tuples.
-            spec: The upsert.
-
-        Raises:
-            PermanentError: There is no such table, or its columns or indexes do not allow the upsert.
-        """
+        """Read the table from the catalog, and refuse an upsert that its columns or indexes do not allow."""
         schema, _, name = spec.table.partition(".")
         found = cursor.execute(_TABLE, [schema, name]).fetchone()
         if found is None:
@@ -113,20 +99,13 @@ class Target:
         (oid,) = found
         columns = {row[0]: Column(*row) for row in cursor.execute(_COLUMNS, {"table": oid})}
         target = cls(spec, sql.Identifier(schema, name), columns)
-        target._check_columns_of_spec()
+        target._check_spec()
         indexes = cursor.execute(_UNIQUE_INDEXES, {"table": oid, "key": sorted(spec.key)}).fetchall()
         target._check_indexes([nulls_not_distinct for (nulls_not_distinct,) in indexes])
         return target
 
     def check_source(self, columns: Sequence[str]) -> None:
-        """Check the columns of a source.
-
-        Args:
-            columns: Their names.
-
-        Raises:
-            PermanentError: A column is unknown, generated, repeated or set by the upsert, or a key column is missing.
-        """
+        """Refuse columns of a source that are unknown, generated, repeated, missing or set by the upsert."""
         self._check_writable(columns)
         if len(set(columns)) < len(columns):
             refuse(self.spec, f"the source has a column twice: {_names(columns)}")
@@ -135,7 +114,7 @@ class Target:
         if touched := [column for column in self.spec.touch if column in columns]:
             refuse(self.spec, f"column {_names(touched)} is in both the source and `touch`")
 
-    def _check_columns_of_spec(self) -> None:
+    def _check_spec(self) -> None:
         columns = [*self.spec.key, *self.spec.touch]
         if not self.spec.key:
             refuse(self.spec, "the key has no columns")
