@@ -65,9 +65,9 @@ def test_candles_changed_in_replica_mode_are_built(market: psycopg.Connection, t
         with market.transaction():
             market.execute("set local session_replication_role = replica")
             market.execute(statement)
-        moment = DAY + 4 * HOUR + (6 + 5 * number) * MINUTE
-        tick(market, run_of(moment))
-        assert stored(market) == expected(market, moment), statement
+        as_of = DAY + 4 * HOUR + (6 + 5 * number) * MINUTE
+        tick(market, run_of(as_of))
+        assert stored(market) == expected(market, as_of), statement
 
 
 @pytest.mark.slow
@@ -105,7 +105,7 @@ def test_upgrade_enables_triggers_of_existing_partitions_always(market: psycopg.
 
 
 class TestMarkChanged:
-    """Candles written without any trigger: as by a subscriber of a logical replication."""
+    """Ranges marked by hand after candles were written without triggers, as by logical replication."""
 
     @pytest.fixture(autouse=True)
     def bars(self, market: psycopg.Connection) -> None:

@@ -28,7 +28,7 @@ ALIGNED = "ts_is_a_whole_step_of_its_timeframe_1m_or_5m_in_utc"
 
 
 @pytest.mark.parametrize(
-    ("statement", "says"),
+    ("statement", "message"),
     [
         ("insert into ohlcv.candles values ('A', '1m', '2026-03-08 00:00:30+00')", ALIGNED),
         ("insert into ohlcv.candles values ('A', '5m', '2026-03-08 00:01+00')", ALIGNED),
@@ -52,9 +52,9 @@ ALIGNED = "ts_is_a_whole_step_of_its_timeframe_1m_or_5m_in_utc"
 )
 @pytest.mark.slow
 def test_invalid_candle_or_truncate_is_refused_with_its_cause(
-    market: psycopg.Connection, statement: str, says: str
+    market: psycopg.Connection, statement: str, message: str
 ) -> None:
-    with pytest.raises(psycopg.Error, match=says):
+    with pytest.raises(psycopg.Error, match=message):
         market.execute(statement)
 
 
@@ -81,7 +81,7 @@ def unprocessed(market: psycopg.Connection, environment: str = "PROD") -> list[t
 
 
 class TestUnprocessedCandles:
-    """The list of candles that no task will process."""
+    """Candles that no task processes."""
 
     @pytest.mark.slow
     def test_wrong_symbols_timeframes_and_inactive_assets_are_listed_with_reasons(

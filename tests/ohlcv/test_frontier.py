@@ -90,6 +90,8 @@ class TestFrontier:
 
 
 class TestCommand:
+    """The commands frontier and reset."""
+
     @pytest.fixture(autouse=True)
     def disabled(self, market: psycopg.Connection) -> None:
         register(market, {"[red]A[/]": "1m", "B": "1m"})
@@ -109,8 +111,8 @@ class TestCommand:
     @pytest.mark.slow
     def test_frontier_lists_tasks_that_need_an_operator_first(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["frontier", "--timeframe", "4h", "15m"]) == 0
-        said = capsys.readouterr().out
-        *table, first, second = said.splitlines()
+        printed = capsys.readouterr().out
+        *table, first, second = printed.splitlines()
         lines = [line for line in table if "4h" in line or "15m" in line]
         assert "disabled" in lines[0]
         assert any("[red]A[/]" in line for line in lines)
@@ -124,9 +126,9 @@ class TestCommand:
             ingest(market, [candle(f"s{number:02}", "1m", DAY + number * MINUTE)])
         ingest(market, [candle("b", "1m", DAY)])
         assert main(["frontier", "--symbol", "B", "b"]) == 0
-        said = capsys.readouterr().out
-        assert HEALTHY_TASKS in said
-        assert said.endswith(
+        printed = capsys.readouterr().out
+        assert HEALTHY_TASKS in printed
+        assert printed.endswith(
             "Candles that no task will process:\n'b' 1m, 2026-03-08 00:00 to 2026-03-08 00:00 UTC: The symbol is not "
             "registered; 'B' differs in case or blanks only. Correct the feed, then update ohlcv.candles set symbol = "
             "'B' where symbol = 'b'.\n"

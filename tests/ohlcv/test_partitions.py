@@ -52,7 +52,7 @@ def partitions(market: psycopg.Connection) -> dict[str, int]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("range_", "says"),
+    ("range_", "message"),
     [
         ("now(), 'infinity'", "from 1900 to 2199"),
         ("'-infinity', now()", "from 1900 to 2199"),
@@ -65,10 +65,10 @@ def partitions(market: psycopg.Connection) -> dict[str, int]:
     ],
 )
 def test_add_candle_partitions_with_an_invalid_range_adds_none(
-    market: psycopg.Connection, range_: str, says: str
+    market: psycopg.Connection, range_: str, message: str
 ) -> None:
     before = market.execute("select count(*) from ohlcv.candle_partitions()").fetchone()
-    with pytest.raises(psycopg.errors.InvalidParameterValue, match=says):
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match=message):
         market.execute(f"select ohlcv.add_candle_partitions({range_})")
     assert market.execute("select count(*) from ohlcv.candle_partitions()").fetchone() == before
 
@@ -88,7 +88,9 @@ def test_open_ingest_transaction_delays_no_new_partition_and_prevents_a_drop(
         market.execute("set lock_timeout = '1s'")
         added = market.execute("select ohlcv.add_candle_partitions(%s, %s)", [DAY, DAY + timedelta(days=40)]).fetchone()
         assert added == (1,)
-        assert market.execute("select ohlcv.drop_candle_partitions('2030-01-01')").fetchone() == ([],), "it gives up"
+        assert market.execute("select ohlcv.drop_candle_partitions('2030-01-01')").fetchone() == ([],), (
+            "the drop gives up after 200 ms"
+        )
 
 
 @pytest.mark.slow
@@ -96,14 +98,14 @@ def test_open_ingest_transaction_delays_no_new_partition_and_prevents_a_drop(
 def test_short_retention_drops_a_month_once_and_does_not_recreate_it(
     market: psycopg.Connection, days: int, database_url: str
 ) -> None:
-    moment = DAY + timedelta(days=30)  # the beginning of the second week of April
-    tick(market, run_of(moment, candle_retention_days=days))
+    as_of = DAY + timedelta(days=30)  # 7 April
+    tick(market, run_of(as_of, candle_retention_days=days))
     before = partitions(market)
     assert min(before) == ("candles_202603" if days > 6 else "candles_202604")
     with psycopg.connect(database_url) as reader:
-        # No partition can be dropped now, so one that is made is seen.
+        # The lock prevents a drop, so that a recreated partition is visible.
         reader.execute("lock table only ohlcv.candles in access share mode")
-        tick(market, run_of(moment + 5 * MINUTE, candle_retention_days=days))
+        tick(market, run_of(as_of + 5 * MINUTE, candle_retention_days=days))
     assert partitions(market) == before
 
 

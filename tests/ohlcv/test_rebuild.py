@@ -92,8 +92,8 @@ def test_overlapping_stale_ranges_count_each_window_once(market: psycopg.Connect
     built, left = [], []
     for number in range(1, 6):
         tick(market, run_of(as_of + number * 5 * MINUTE, max_windows_per_task=20))
-        right = "select count(*) from ohlcv.bars where timeframe = '15m' and high > 0"
-        built += [count for (count,) in market.execute(right)]
+        correct = "select count(*) from ohlcv.bars where timeframe = '15m' and high > 0"
+        built += [count for (count,) in market.execute(correct)]
         ranges = "select window_start, ends_at from ohlcv.stale_windows where timeframe = '15m' order by 1"
         left.append(market.execute(ranges).fetchall())
     assert built == [20, 40, 48 + 4, 48 + 4, 48 + 4]

@@ -147,7 +147,7 @@ def test_task_claimed_in_an_open_transaction_is_skipped_without_waiting(
     register(market, {"A": "5m"})
     market.execute("select ohlcv.sync_tasks(); set lock_timeout = '1s'")
     with psycopg.connect(database_url) as other:
-        other.execute("select ohlcv.agg_start('A', '15m', 'somebody else')")
+        other.execute("select ohlcv.agg_start('A', '15m', 'another owner')")
         assert market.execute("select * from ohlcv.agg_start('A', '15m', 'me')").fetchall() == []
         assert market.execute("select * from ohlcv.agg_start('A', '1h', 'me')").fetchall() == [(None,)]
 
@@ -179,7 +179,7 @@ def test_cursor_starts_at_starts_at_or_first_candle_and_transient_failures_keep_
     for outcome in ("hard", "transient", "transient", "hard"):
         market.execute("select ohlcv.agg_start('A', '15m', 'me')")
         market.execute(failed, [outcome]) if outcome == "transient" else market.execute(
-            failed.replace("'outcome'", "'error', 'told', 'outcome'"), [outcome]
+            failed.replace("'outcome'", "'error', 'an error', 'outcome'"), [outcome]
         )
     assert tasks(market, "status, hard_fails", "symbol = 'A' and timeframe = '15m'") == [("idle", 2)]
 
@@ -202,8 +202,8 @@ def test_rename_of_an_asset_with_tasks_is_refused_and_the_documented_way_moves_i
     register(market, {"NEW": "1m"})
     for statement in re.findall(r"\((insert .*?|update .*?)\)", str(error.value)):
         market.execute(statement)
-    moment = DAY + 3 * HOUR + 6 * MINUTE
-    tick(market, run_of(moment))
+    as_of = DAY + 3 * HOUR + 6 * MINUTE
+    tick(market, run_of(as_of))
     market.execute("delete from ohlcv.assets where symbol = 'OLD'")
-    assert stored(market) == expected(market, moment)
+    assert stored(market) == expected(market, as_of)
     assert {("OLD", *key[1:]): bar for key, bar in stored(market).items()} == before
