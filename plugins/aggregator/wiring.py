@@ -55,11 +55,7 @@ def dag_args(dag_id: str, **task_args: Any) -> dict[str, Any]:
 
 
 def timetable(schedule: Schedule) -> OffsetCronTimetable | CronTriggerTimetable:
-    """Airflow's form of a schedule.
-
-    Args:
-        schedule: As the catalog has it.
-    """
+    """Airflow's timetable for a schedule of the catalog."""
     if schedule.offset is None:
         # Without this, a new DAG starts with a run for a past time if it was due recently (Airflow 3.3.2).
         return CronTriggerTimetable(schedule.cron, timezone="UTC", run_immediately=timedelta())

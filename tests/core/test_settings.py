@@ -208,7 +208,7 @@ def test_dag_without_an_entry_fails_with_what_to_add_and_where(monkeypatch: pyte
     monkeypatch.setenv("AGGREGATOR_DEADLINES", different)
     with pytest.raises(
         PermanentError,
-        match=r"^DAG my_clicks has no entry .* Add 'my_clicks' to CATALOG in plugins/aggregator/core/catalog\.py, ",
+        match=r"^DAG my_clicks has no entry .* CATALOG in plugins/aggregator/core/catalog\.py, with its facts: ",
     ):
         deadline_of("my_clicks")
     assert deadline_of("click_rollups") == CATALOG["click_rollups"].deadline

@@ -79,7 +79,9 @@ def test_without_an_entry_the_import_error_says_what_to_add(checkout: Path) -> N
     bag: Any = DagBag(checkout / "dags" / "new_dag.py")
     assert not bag.dags
     (error,) = bag.import_errors.values()
-    assert "Add 'new_dag' to CATALOG in plugins/aggregator/core/catalog.py, with its description" in error
+    assert (
+        "Add 'new_dag' to CATALOG in plugins/aggregator/core/catalog.py, with its facts: description, owner, " in error
+    )
 
 
 def test_with_an_entry_all_contracts_hold(checkout: Path) -> None:

@@ -5,7 +5,7 @@ The DAG's arguments, deadlines, freshness checks, dead letters and the generated
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from datetime import timedelta
 from enum import StrEnum
 
@@ -294,9 +294,10 @@ def facts_of(dag_id: str) -> DagFacts:
         PermanentError: The DAG has no entry.
     """
     if dag_id not in CATALOG:
+        required = ", ".join(field.name for field in fields(DagFacts) if field.default is MISSING)
         msg = (
             f"DAG {dag_id} has no entry in the catalog, so it is not loaded. Add {dag_id!r} to CATALOG in "
-            "plugins/aggregator/core/catalog.py, with its description, owner, tags, schedule, deadline and writes."
+            f"plugins/aggregator/core/catalog.py, with its facts: {required}."
         )
         raise PermanentError(msg)
     return CATALOG[dag_id]
