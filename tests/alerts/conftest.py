@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import psycopg
     from airflow.models.dagrun import DagRun
-    from airflow.serialization.serialized_objects import SerializedDAG
+    from airflow.serialization.definitions.dag import SerializedDAG
     from fastapi.testclient import TestClient
     from pytest_httpserver import HTTPServer
     from sqlalchemy import Engine
@@ -73,11 +73,16 @@ class AirflowRuns:
                     EmptyOperator(task_id="work")
             session.merge(DagBundleModel(name="bundle"))
             session.flush()
-            session.add(DagModel(dag_id=dag_id, bundle_name="bundle", fileloc="job.py"))
+            session.add(
+                DagModel(  # type: ignore[no-untyped-call]
+                    dag_id=dag_id, bundle_name="bundle", fileloc="job.py"
+                )
+            )
             session.flush()
             SerializedDagModel.write_dag(LazyDeserializedDAG.from_dag(declared), bundle_name="bundle", session=session)
             stored = SerializedDagModel.get(dag_id, session=session)
-        return stored.dag  # type: ignore[no-any-return, union-attr]
+        assert stored
+        return stored.dag
 
     def run(
         self,
@@ -186,7 +191,7 @@ def airflow_database_engine(postgres: Postgres) -> Iterator[Engine]:
     from sqlalchemy import NullPool, create_engine  # noqa: PLC0415
     from sqlalchemy.orm import Session  # noqa: PLC0415
 
-    import_all_models()
+    import_all_models()  # type: ignore[no-untyped-call]
     name = f"test_airflow_{os.getpid()}"
     url = postgres.ensure_database(name)
     engine = create_engine(url.replace("postgresql://", "postgresql+psycopg2://"), poolclass=NullPool)

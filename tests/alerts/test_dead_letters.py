@@ -1,4 +1,4 @@
-"""Dead letters: one for a run that failed, without what it must not say; settled, listed, replayed, discarded."""
+"""Dead letters: written, resolved, listed, replayed, discarded, without secrets."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SECRET = "value-that-must-not-show"
 def failed(
     run_id: str, task_id: str | None, error: object = None, *, attempts: int = 6, ended: datetime | None = None
 ) -> Any:
-    """What Airflow gives the callback of a task; without an error, that of a run, with or without its last task."""
+    """Airflow's context of the callback of a task; without an error, that of a run, with or without its last task."""
     run = SimpleNamespace(run_type="scheduled", run_after=DUE, end_date=None if error else ended)
     context: Any = {"dag": SimpleNamespace(dag_id=DAG), "run_id": run_id, "dag_run": run}
     if task_id:
@@ -41,7 +41,7 @@ def letters(ops: psycopg.Connection, columns: str = "error, attempts, failed_tas
     return ops.execute(f"select {columns}, settled_at is not null from ops.dead_letters order by id").fetchall()
 
 
-def test_letter_says_what_the_queue_said(ops) -> None:
+def test_letter_has_the_fields_of_the_queue(ops: psycopg.Connection) -> None:
     record(failed("scheduled__2026", "a", PermanentError("Table gone.")))
     columns = "type, scheduled_for, correlation_id, error, attempts, dag_id, run_id, failed_task_ids"
     assert letters(ops, columns) == [
@@ -59,26 +59,26 @@ def test_letter_says_what_the_queue_said(ops) -> None:
     ]
 
 
-def test_text_of_an_error_that_is_not_ours_stays_out(ops, caplog) -> None:
+def test_foreign_error_is_stored_as_its_class_only(ops: psycopg.Connection, caplog: pytest.LogCaptureFixture) -> None:
     record(failed("r", "a", ValueError(SECRET)))
     assert letters(ops, "error") == [("ValueError", False)]
-    whole = ops.execute("select dead_letters::text from ops.dead_letters").fetchone()
-    assert SECRET not in whole[0] + caplog.text
+    ((row,),) = ops.execute("select dead_letters::text from ops.dead_letters").fetchall()
+    assert SECRET not in row + caplog.text
 
 
-def test_run_with_several_failures_has_one_letter(ops) -> None:
+def test_run_with_several_failures_has_one_letter(ops: psycopg.Connection) -> None:
     record(failed("r", "a", PermanentError("first"), attempts=6))
     record(failed("r", "b", PermanentError("second"), attempts=2))
     record(failed("r", "b"))
     assert letters(ops) == [("PermanentError: second", 6, ["a", "b"], False)]
 
 
-def test_callback_of_the_run_writes_what_a_killed_task_could_not(ops) -> None:
+def test_killed_task_has_a_letter_from_the_callback_of_the_run(ops: psycopg.Connection) -> None:
     record(failed("r", "a", attempts=6))
     assert letters(ops) == [(None, 6, ["a"], False)]
 
 
-def test_run_of_which_airflow_knows_no_task(ops) -> None:
+def test_run_without_a_known_task_has_a_letter(ops: psycopg.Connection) -> None:
     context = failed("r", None)
     del context["dag_run"]
     record(context)
@@ -87,13 +87,13 @@ def test_run_of_which_airflow_knows_no_task(ops) -> None:
     assert letters(ops) == [("PermanentError: told later", 6, ["a"], False)]
 
 
-def test_both_callbacks_at_once_leave_one_letter_with_the_error(ops) -> None:
+def test_concurrent_callbacks_write_one_letter_with_the_error(ops: psycopg.Connection) -> None:
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(record, [failed("r", "a", PermanentError("told")), *[failed("r", "a")] * 7]))
     assert letters(ops) == [("PermanentError: told", 6, ["a"], False)]
 
 
-def test_settled_when_every_failed_task_has_succeeded(ops) -> None:
+def test_letter_is_resolved_when_every_failed_task_succeeded(ops: psycopg.Connection) -> None:
     record(failed("r", "a", PermanentError("x")))
     record(failed("r", "b", PermanentError("y")))
     resolve(failed("r", "b", attempts=7))
@@ -104,14 +104,14 @@ def test_settled_when_every_failed_task_has_succeeded(ops) -> None:
     assert letters(ops, "failed_task_ids") == [([], True)]
 
 
-def test_failing_again_opens_it_again(ops) -> None:
+def test_second_failure_reopens_the_letter(ops: psycopg.Connection) -> None:
     record(failed("r", "a", PermanentError("old")))
     resolve(failed("r", "a", attempts=7))
     record(failed("r", "a", attempts=8))
     assert letters(ops) == [(None, 8, ["a"], False)]
 
 
-def test_callback_of_the_run_that_comes_late_does_not_open_it_again(ops) -> None:
+def test_late_callback_of_the_run_does_not_reopen_the_letter(ops: psycopg.Connection) -> None:
     ended = datetime.now(UTC) - timedelta(minutes=1)
     record(failed("r", "a", PermanentError("x"), ended=ended))
     resolve(failed("r", "a", attempts=7))
@@ -119,23 +119,25 @@ def test_callback_of_the_run_that_comes_late_does_not_open_it_again(ops) -> None
     assert letters(ops, "failed_at") == [(ended, True)]
 
 
-def test_success_at_the_first_try_asks_no_database(monkeypatch) -> None:
+def test_success_in_the_first_try_needs_no_database(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AIRFLOW_CONN_OPS_DB", raising=False)
     resolve(failed("r", "a", attempts=1))
 
 
-def test_database_that_is_down_fails_nothing_and_the_letter_is_in_the_log(monkeypatch, caplog) -> None:
+def test_database_down_logs_the_letter_and_raises_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_OPS_DB", f"postgresql://u:{SECRET}@127.0.0.1:1/ops?connect_timeout=2")
     record(failed("r", "a", PermanentError("Table gone.")))
     resolve(failed("r", "a", attempts=7))
-    said = [item.getMessage() for item in caplog.records if item.levelno == logging.ERROR]
-    assert len(said) == 2
-    assert "was not written: PostgreSQL cannot be reached by connection ops_db" in said[0]
-    assert "Table gone." in said[0]
+    errors = [item.getMessage() for item in caplog.records if item.levelno == logging.ERROR]
+    assert len(errors) == 2
+    assert "was not written: PostgreSQL cannot be reached by connection ops_db" in errors[0]
+    assert "Table gone." in errors[0]
     assert SECRET not in caplog.text
 
 
-def test_ten_open_letters_are_an_alert(ops, caplog) -> None:
+def test_tenth_open_letter_is_logged_as_an_error(ops: psycopg.Connection, caplog: pytest.LogCaptureFixture) -> None:
     def alerts() -> list[str]:
         return [item.getMessage() for item in caplog.records if "DEAD LETTERS" in item.getMessage()]
 
@@ -150,7 +152,7 @@ def test_ten_open_letters_are_an_alert(ops, caplog) -> None:
 
 
 class TestCommand:
-    def test_lists_open_letters(self, ops, capsys) -> None:
+    def test_lists_open_letters(self, ops: psycopg.Connection, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["list"]) == 0
         assert capsys.readouterr().out == "No dead letters.\n"
         record(failed("r1", "a", PermanentError("Table [red]gone[/].")))
@@ -168,7 +170,9 @@ class TestCommand:
         assert "settled" not in table
 
     @pytest.mark.parametrize(("ids", "cleared"), [([], ["r1", "--x y"]), (["--id", "2"], ["--x y"])])
-    def test_replay_clears_the_failed_tasks_of_runs(self, ops, monkeypatch, ids: list[str], cleared: list[str]) -> None:
+    def test_replay_clears_the_failed_tasks_of_runs(
+        self, ops: psycopg.Connection, monkeypatch: pytest.MonkeyPatch, ids: list[str], cleared: list[str]
+    ) -> None:
         calls: list[Any] = []
         parser = cli_parser.get_parser()
         monkeypatch.setattr(cli_parser, "get_parser", lambda: Recorder(parser, calls))
@@ -181,11 +185,15 @@ class TestCommand:
             (DAG, run_id, True, True) for run_id in cleared
         ]
 
-    def test_nothing_to_replay_is_said(self, ops, capsys) -> None:
+    def test_replay_without_letters_prints_that(
+        self, ops: psycopg.Connection, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         assert main(["replay"]) == 0
         assert capsys.readouterr().out == "No dead letters.\n"
 
-    def test_discard_settles_what_shall_not_be_done_again(self, ops, capsys) -> None:
+    def test_discard_resolves_letters_and_reports_unknown_ids(
+        self, ops: psycopg.Connection, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         record(failed("r1", "a"))
         record(failed("r2", "a"))
         assert main(["discard", "--id", "1", "99"]) == 1
@@ -194,14 +202,16 @@ class TestCommand:
         with pytest.raises(SystemExit):
             main(["discard"])
 
-    def test_database_that_is_down_is_one_line(self, monkeypatch, capsys) -> None:
+    def test_database_down_prints_one_line(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         monkeypatch.setenv("AIRFLOW_CONN_OPS_DB", "postgresql://u@127.0.0.1:1/ops?connect_timeout=2")
         assert main(["list"]) == 1
         assert "cannot be reached by connection ops_db" in capsys.readouterr().err
 
 
 class Recorder:
-    """Airflow's own parser, whose commands note their arguments instead of running."""
+    """Airflow's own parser. Its commands record their arguments instead of running."""
 
     def __init__(self, parser: Any, calls: list[Any]) -> None:
         self._parser = parser

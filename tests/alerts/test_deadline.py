@@ -1,10 +1,10 @@
-"""Deadlines: which runs have one, when, and what is told when one is missed."""
+"""Deadlines: which runs have one, when it is, and the alert about a missed one."""
 
 from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow.models.dagrun import DagRun
@@ -18,12 +18,15 @@ from sqlalchemy.orm import Session
 from aggregator.alerts.deadline import DagRunDue, alert_after, notify_late
 from aggregator.alerts.store import Kind, open_alerts
 
+if TYPE_CHECKING:
+    import psycopg
+
 HOUR = timedelta(hours=1)
 
 
 @pytest.fixture
 def session() -> Any:
-    """Airflow's table of runs, empty."""
+    """A session on an empty database with Airflow's table of runs."""
     engine = create_engine("sqlite://")
     DagRun.metadata.create_all(engine, [DagRun.__table__, LogTemplate.__table__])
     with Session(engine) as session:
@@ -32,28 +35,28 @@ def session() -> Any:
 
 
 def deadline(session: Session, run_type: DagRunType, due: datetime) -> datetime | None:
-    """What Airflow's scheduler, which knows the serialized DAG only, makes of a run's deadline."""
+    """The deadline that Airflow's scheduler computes from the serialized DAG."""
     run = DagRun(dag_id="job", run_id="run", run_type=run_type, run_after=due)
     session.add(run)
     session.flush()
     alert = decode_deadline_alert(encode_deadline_alert(alert_after(HOUR)))
-    moment: datetime | None = alert.reference.evaluate_with(
+    time: datetime | None = alert.reference.evaluate_with(
         session=session, interval=alert.interval, dag_id="job", run_id="run"
     )
-    return moment
+    return time
 
 
-def test_scheduled_run_has_its_deadline_after_it_was_due(session) -> None:
+def test_scheduled_run_has_a_deadline_after_it_was_due(session: Session) -> None:
     due = datetime.now(UTC) - HOUR / 2
     assert deadline(session, DagRunType.SCHEDULED, due) == due + HOUR
 
 
 @pytest.mark.parametrize("run_type", [DagRunType.BACKFILL_JOB, DagRunType.MANUAL])
-def test_run_that_somebody_starts_has_none(session, run_type: DagRunType) -> None:
+def test_manual_run_and_backfill_have_no_deadline(session: Session, run_type: DagRunType) -> None:
     assert deadline(session, run_type, datetime.now(UTC)) is None
 
 
-def test_run_that_is_created_after_its_deadline_has_none(session) -> None:
+def test_run_created_after_its_deadline_has_none(session: Session) -> None:
     assert deadline(session, DagRunType.SCHEDULED, datetime.now(UTC) - 2 * HOUR) is None
 
 
@@ -72,7 +75,7 @@ def missed(state: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("state", ["queued", "running"])
-def test_run_at_work_after_its_deadline_is_late(ops, state: str) -> None:
+def test_unfinished_run_after_its_deadline_raises_one_alert(ops: psycopg.Connection, state: str) -> None:
     asyncio.run(notify_late(missed(state)))
     asyncio.run(notify_late(missed(state)))
     (alert,) = open_alerts()
@@ -90,12 +93,12 @@ def test_run_at_work_after_its_deadline_is_late(ops, state: str) -> None:
 
 
 @pytest.mark.parametrize("state", ["failed", "success"])
-def test_run_that_is_over_is_not_late(ops, state: str) -> None:
+def test_finished_run_raises_no_late_alert(ops: psycopg.Connection, state: str) -> None:
     asyncio.run(notify_late(missed(state)))
     assert open_alerts() == []
 
 
-def test_ui_calls_the_reference_by_words_that_fit_its_sentence() -> None:
+def test_name_of_the_reference_fits_the_sentence_of_the_ui() -> None:
     # "Must complete within an hour of {reference}".
     encoded = encode_deadline_reference(alert_after(timedelta(hours=1)).reference)
     assert encoded["reference_type"] == "the time it is due"

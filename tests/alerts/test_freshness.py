@@ -1,4 +1,4 @@
-"""Freshness: stale means that something waits which a run should have taken, and nothing else does."""
+"""Freshness: a table is stale if source data waits longer than the deadline of its run, and in no other case."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from aggregator.core.catalog import CATALOG
 from aggregator.postgres.migrations import databases
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import psycopg
 
 HOUR = timedelta(hours=1)
@@ -23,8 +25,8 @@ WRITES_NOTHING = {"analytics_warmup_reset"}
 
 
 @pytest.fixture
-def products(migrated) -> psycopg.Connection:
-    """One database for all products, on a server that is not in UTC."""
+def products(migrated: Callable[..., psycopg.Connection]) -> psycopg.Connection:
+    """One database for all products. Its time zone is not UTC."""
     connection = migrated(*databases())
     connection.execute(f"alter database {connection.info.dbname} set timezone to 'Asia/Kolkata'")
     connection.execute("set timezone to 'UTC'")
@@ -40,19 +42,21 @@ def test_every_table_that_a_dag_writes_is_a_target() -> None:
     assert len({target.table for target in TARGETS}) == len(TARGETS)
 
 
-def test_empty_tables_are_not_stale(products) -> None:
+def test_empty_tables_are_not_stale(products: psycopg.Connection) -> None:
     found = check()
     assert {one.state for one in found if one.state is not State.UNUSED} == {State.EMPTY}
 
 
 @pytest.fixture
-def no_connections(monkeypatch) -> None:
+def no_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in databases():
         monkeypatch.delenv(f"AIRFLOW_CONN_{name.upper()}_DB", raising=False)
 
 
 @pytest.mark.usefixtures("no_connections", "metadata_database")
-def test_product_without_a_connection_is_unused_and_one_that_does_not_answer_unknown(monkeypatch) -> None:
+def test_table_without_connection_is_unused_and_without_response_unknown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_CLICKS_DB", "postgresql://u:word@127.0.0.1:1/x?connect_timeout=2")
     found = states()
     assert found.pop("click_rollups") == "unknown"
@@ -60,20 +64,20 @@ def test_product_without_a_connection_is_unused_and_one_that_does_not_answer_unk
 
 
 @pytest.mark.usefixtures("no_connections", "no_metadata_database")
-def test_nothing_is_known_while_connections_cannot_be_looked_up(caplog) -> None:
+def test_every_table_is_unknown_while_the_secrets_backend_is_down(caplog: pytest.LogCaptureFixture) -> None:
     assert set(states().values()) == {"unknown"}
     assert "MetastoreBackend failed (OperationalError)" in caplog.text
     assert "secret-word" not in caplog.text
 
 
-def test_paused_suite_is_not_stale(products, monkeypatch) -> None:
+def test_paused_suite_is_not_stale(products: psycopg.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENABLE_ANALYTICS_CRON", "false")
     found = states()
     assert {state for dag_id, state in found.items() if dag_id.startswith("analytics")} == {"paused"}
     assert found["click_rollups"] == "empty"
 
 
-def test_clicks_are_stale_when_billing_reads_and_a_day_is_missing(products) -> None:
+def test_clicks_are_stale_when_a_day_is_missing_at_the_deadline(products: psycopg.Connection) -> None:
     products.execute("insert into hires (id) values ('h')")
     products.execute(
         "insert into click_rollups (day, hire_id, valid_clicks, invalid_clicks) values (%s, 'h', 1, 0)", [TODAY]
@@ -125,8 +129,8 @@ CAMPAIGN = "'00000000-0000-0000-0000-0000000000aa'"
         ),
     ],
 )
-def test_quiet_days_are_not_stale_and_what_waits_is(
-    products, dag_id: str, stored: str, source: str, limit: timedelta
+def test_day_without_events_is_fresh_and_waiting_events_are_stale(
+    products: psycopg.Connection, dag_id: str, stored: str, source: str, limit: timedelta
 ) -> None:
     day = TODAY - DAY
     moments = {"stored": day - 3 * DAY, "before": day + 8 * HOUR, "event": day + 9 * HOUR}
@@ -138,7 +142,7 @@ def test_quiet_days_are_not_stale_and_what_waits_is(
     assert states(day + limit + timedelta(seconds=1))[dag_id] == "stale"
 
 
-def test_months_are_stale_when_one_with_events_is_missing(products) -> None:
+def test_monthly_usage_is_stale_when_a_month_with_events_is_missing(products: psycopg.Connection) -> None:
     products.execute(
         "insert into analytics.event_aggregates "
         f"values ({ORGANIZATION}, '2026-01-01', 'monthly:a', 'monthly_summary', 1, 1)"
@@ -150,7 +154,7 @@ def test_months_are_stale_when_one_with_events_is_missing(products) -> None:
     assert states(limit + timedelta(seconds=1))["analytics_monthly_usage"] == "stale"
 
 
-def test_scores_are_stale_when_a_snapshot_is_missing(products) -> None:
+def test_scores_are_stale_when_a_snapshot_is_missing(products: psycopg.Connection) -> None:
     products.execute(
         f"insert into analytics.daily_score_distribution values ({ORGANIZATION}, '{TODAY:%F}', 1, 1, 1, 1, 1, 1, 1)"
     )
@@ -161,7 +165,7 @@ def test_scores_are_stale_when_a_snapshot_is_missing(products) -> None:
     assert states(late)["analytics_score_distribution"] == "stale"
 
 
-def test_a_deadline_that_is_set_moves_the_limit(products, monkeypatch) -> None:
+def test_setting_of_the_deadline_moves_the_limit(products: psycopg.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AGGREGATOR_DEADLINES", '{"click_rollups": "PT3H"}')
     products.execute("insert into hires (id) values ('h')")
     products.execute(
@@ -171,7 +175,7 @@ def test_a_deadline_that_is_set_moves_the_limit(products, monkeypatch) -> None:
     assert states(TODAY + 2 * DAY + 4 * HOUR + timedelta(seconds=1))["click_rollups"] == "stale"
 
 
-def test_job_records_are_stale_when_there_is_none_of_a_day(products) -> None:
+def test_job_records_are_stale_when_a_day_has_none(products: psycopg.Connection) -> None:
     products.execute(
         "insert into kpi.jobs (trace_id, dag_id, run_id, environment, created_at) "
         "values ('trace_20261115_120000_abcdefgh', 'kpi_dispatch', 'r', 'test', %s)",
@@ -182,7 +186,7 @@ def test_job_records_are_stale_when_there_is_none_of_a_day(products) -> None:
 
 
 NEVER = ["infinity", "-infinity", "57841-01-01", "0044-03-15 BC", f"{NOW + 20 * DAY:%F}"]
-"""Dates that data cannot have: not finite, in the future, or no year of Python's."""
+"""Impossible dates of data: not finite, in the future, or outside the years of Python."""
 
 STORED = {
     "click_rollups": "insert into click_rollups (day, hire_id, valid_clicks, invalid_clicks) values ('{}', 'h', 1, 0)",
@@ -218,7 +222,7 @@ SOURCES = (
 )
 
 
-def test_dates_that_data_cannot_have_neither_hide_stale_data_nor_make_it_unknown(products) -> None:
+def test_impossible_dates_neither_hide_stale_data_nor_make_it_unknown(products: psycopg.Connection) -> None:
     products.execute("insert into hires (id) values ('h')")
     products.execute(f"insert into scoring.lead_scores values ({ORGANIZATION}, {ORGANIZATION}, 1)")
     for date in [f"{(NOW - 90 * DAY).replace(day=1):%F}", *NEVER]:
@@ -232,11 +236,13 @@ def test_dates_that_data_cannot_have_neither_hide_stale_data_nor_make_it_unknown
     assert all(one.newest and one.newest <= NOW for one in found.values())
 
 
-def test_every_query_of_a_target_is_tried_with_dates_that_data_cannot_have() -> None:
+def test_every_query_is_tested_with_impossible_dates() -> None:
     assert STORED.keys() | {"ohlcv_aggregation"} == {target.dag_id for target in TARGETS}
 
 
-def test_rows_of_a_day_that_is_not_over_do_not_hide_that_the_day_before_is_missing(products) -> None:
+def test_rows_of_the_current_day_do_not_hide_a_missing_day(
+    products: psycopg.Connection,
+) -> None:
     products.execute("insert into hires (id) values ('h')")
     for dag_id in ("click_rollups", "telemetry_daily", "analytics_daily_reports", "analytics_enrichment_metrics"):
         for date in (TODAY - 9 * DAY, TODAY):
@@ -249,8 +255,8 @@ def test_rows_of_a_day_that_is_not_over_do_not_hide_that_the_day_before_is_missi
 
 
 @pytest.fixture
-def market(products) -> psycopg.Connection:
-    """Twenty symbols whose bars and candles end at the beginning of the day."""
+def market(products: psycopg.Connection) -> psycopg.Connection:
+    """Twenty symbols whose bars and candles end at the start of the day."""
     products.execute("select ohlcv.add_candle_partitions(%s, %s)", [TODAY - 40 * DAY, TODAY + 40 * DAY])
     products.execute(
         "insert into ohlcv.assets (symbol, base_timeframe) "
@@ -276,7 +282,7 @@ def of(table: str, now: datetime) -> Freshness:
 
 
 @pytest.mark.parametrize("ahead", [timedelta(minutes=30), 20 * DAY], ids=str)
-def test_candle_dated_in_the_future_hides_no_dead_feed(market, ahead: timedelta) -> None:
+def test_candle_dated_in_the_future_does_not_hide_a_dead_feed(market: psycopg.Connection, ahead: timedelta) -> None:
     now = TODAY + 5 * DAY
     candle(market, now + ahead, "S01")
     market.execute("update ohlcv.tasks set cursor = %s where symbol = 'S01' and size < '1h'", [now + ahead])
@@ -289,7 +295,9 @@ def test_candle_dated_in_the_future_hides_no_dead_feed(market, ahead: timedelta)
     assert of("ohlcv.bars", now).newest == TODAY
 
 
-def test_share_of_silent_symbols_decides_whether_the_feed_is_dead(market, monkeypatch) -> None:
+def test_feed_is_stale_when_too_many_symbols_are_silent(
+    market: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
     alive = TODAY + 4 * DAY
     candle(market, alive, *(f"S{number:02}" for number in range(3, 21)))
     found = of("ohlcv.candles", alive)
@@ -301,7 +309,7 @@ def test_share_of_silent_symbols_decides_whether_the_feed_is_dead(market, monkey
     assert of("ohlcv.candles", alive).state is State.STALE
 
 
-def test_one_fresh_symbol_hides_no_symbols_that_are_behind(market) -> None:
+def test_one_fresh_symbol_does_not_hide_symbols_behind(market: psycopg.Connection) -> None:
     candle(market, TODAY + timedelta(minutes=3))
     now = TODAY + timedelta(minutes=20, seconds=1)
     market.execute("update ohlcv.tasks set cursor = %s where symbol = 'S01'", [TODAY + timedelta(minutes=15)])
@@ -316,7 +324,7 @@ def test_one_fresh_symbol_hides_no_symbols_that_are_behind(market) -> None:
     assert (found.state, found.lag) == (State.FRESH, Lag(1, 20, ("S20 15m",)))
 
 
-def test_tasks_that_never_run_are_behind_in_every_timeframe(market) -> None:
+def test_task_that_never_ran_is_behind(market: psycopg.Connection) -> None:
     market.execute("update ohlcv.tasks set cursor = null, built_until = null where timeframe = '1h'")
     market.execute(
         "insert into ohlcv.bars (symbol, timeframe, ts, open, high, low, close, volume, price_volume, candles, "
@@ -328,7 +336,7 @@ def test_tasks_that_never_run_are_behind_in_every_timeframe(market) -> None:
     assert (found.state, found.lag) == (State.STALE, Lag(20, 20, ("S01 1h", "S02 1h", "S03 1h")))
     market.execute("update ohlcv.tasks set built_until = %s where timeframe = '15m'", [TODAY - timedelta(minutes=15)])
     found = of("ohlcv.bars", TODAY + timedelta(minutes=5, seconds=1))
-    assert found.state is State.FRESH, "the hour is blocked until its quarters are built"
+    assert found.state is State.FRESH, "the bar of 1h waits for its bars of 15m"
 
 
 @pytest.mark.parametrize(
@@ -341,7 +349,7 @@ def test_tasks_that_never_run_are_behind_in_every_timeframe(market) -> None:
         "update ohlcv.tasks set status = 'running', owner = 'run', claimed_at = '{now}'",
     ],
 )
-def test_tasks_that_no_run_has_to_take_are_not_behind(market, change: str) -> None:
+def test_task_that_no_run_can_process_is_not_behind(market: psycopg.Connection, change: str) -> None:
     now = TODAY + HOUR
     candle(market, TODAY - timedelta(minutes=3))
     market.execute("update ohlcv.tasks set cursor = %s", [TODAY - HOUR])
@@ -350,7 +358,9 @@ def test_tasks_that_no_run_has_to_take_are_not_behind(market, change: str) -> No
     assert of("ohlcv.bars", now).state in {State.FRESH, State.EMPTY}
 
 
-def test_assets_that_are_active_in_tests_only_are_not_behind_in_production(market, monkeypatch) -> None:
+def test_asset_active_only_in_tests_is_not_behind_in_production(
+    market: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
     candle(market, TODAY + timedelta(minutes=3))
     market.execute("update ohlcv.assets set active = false, test_active = true")
     now = TODAY + timedelta(minutes=21)
@@ -360,7 +370,7 @@ def test_assets_that_are_active_in_tests_only_are_not_behind_in_production(marke
     assert of("ohlcv.candles", now + 9 * DAY).state is State.EMPTY
 
 
-def test_market_that_opens_is_not_behind_because_it_was_closed(market) -> None:
+def test_market_that_opens_is_fresh_until_its_first_window_is_late(market: psycopg.Connection) -> None:
     opens = TODAY + 2 * DAY
     candle(market, opens)
     assert of("ohlcv.bars", opens + timedelta(minutes=20)).state is State.FRESH
@@ -369,7 +379,7 @@ def test_market_that_opens_is_not_behind_because_it_was_closed(market) -> None:
 
 @pytest.fixture(params=[True, False], ids=["synchronized", "before the next run"])
 def changed_market(market: psycopg.Connection, request: pytest.FixtureRequest) -> psycopg.Connection:
-    """A market whose base timeframe has just been changed; it also had candles of the new one a long time ago."""
+    """A market after a change of its base timeframe. It also has old candles of the new base timeframe."""
     candle(market, TODAY - 20 * DAY, timeframe="5m")
     market.execute("update ohlcv.assets set base_timeframe = '5m'")
     if request.param:
@@ -377,19 +387,21 @@ def changed_market(market: psycopg.Connection, request: pytest.FixtureRequest) -
     return market
 
 
-def test_candles_are_fresh_after_base_timeframe_change_until_the_feed_is_silent(changed_market) -> None:
+def test_candles_are_fresh_after_base_timeframe_change_until_the_feed_is_silent(
+    changed_market: psycopg.Connection,
+) -> None:
     found = of("ohlcv.candles", TODAY + HOUR)
     assert (found.state, found.newest) == (State.FRESH, TODAY - timedelta(minutes=1))
     assert of("ohlcv.candles", TODAY + 4 * DAY).state is State.STALE
 
 
-def test_candles_are_stale_when_no_candle_of_the_new_base_timeframe_arrives(changed_market) -> None:
+def test_candles_are_stale_when_no_candle_of_the_new_base_timeframe_arrives(changed_market: psycopg.Connection) -> None:
     changed_market.execute("delete from ohlcv.candles where timeframe = '5m'")
     found = of("ohlcv.candles", TODAY + 4 * DAY)
     assert (found.state, found.lag) == (State.STALE, Lag(20, 20, ("S01", "S02", "S03")))
 
 
-def test_bars_are_stale_when_candles_of_the_former_base_timeframe_wait(changed_market) -> None:
+def test_bars_are_stale_when_candles_of_the_former_base_timeframe_wait(changed_market: psycopg.Connection) -> None:
     changed_market.execute("update ohlcv.tasks set cursor = %s", [TODAY - timedelta(minutes=15)])
     assert of("ohlcv.bars", TODAY + timedelta(minutes=5)).state is State.FRESH
     found = of("ohlcv.bars", TODAY + timedelta(minutes=5, seconds=1))
@@ -398,8 +410,8 @@ def test_bars_are_stale_when_candles_of_the_former_base_timeframe_wait(changed_m
 
 
 @pytest.mark.parametrize(("hours", "limit"), [("", 4 * DAY), ("1", HOUR)])
-def test_candles_are_stale_when_a_symbol_has_had_none_for_longer_than_is_set(
-    products, monkeypatch, hours: str, limit: timedelta
+def test_candles_are_stale_after_the_configured_age(
+    products: psycopg.Connection, monkeypatch: pytest.MonkeyPatch, hours: str, limit: timedelta
 ) -> None:
     monkeypatch.setenv("CANDLE_MAX_AGE_HOURS", hours)
 
@@ -414,13 +426,13 @@ def test_candles_are_stale_when_a_symbol_has_had_none_for_longer_than_is_set(
     candle = "insert into ohlcv.candles values (%s, '1m', %s, 1, 1, 1, 1, 1, 1)"
     products.execute(candle, ["DEAD", TODAY - 9 * DAY])
     products.execute(candle, ["A", TODAY])
-    assert state(TODAY + limit) == "stale", "one of two is silent"
+    assert state(TODAY + limit) == "stale", "one of two symbols is silent"
     products.execute("delete from ohlcv.candles where symbol = 'DEAD'")
-    assert state(TODAY + limit) == "fresh", "one that never had a candle is not known to be silent"
+    assert state(TODAY + limit) == "fresh", "a symbol that never had a candle does not count"
     assert state(TODAY + limit + timedelta(seconds=1)) == "stale"
 
 
-def test_bars_are_stale_when_candles_wait_behind_the_foremost_symbol(products) -> None:
+def test_bars_are_stale_when_candles_wait_after_the_cursor(products: psycopg.Connection) -> None:
     products.execute("insert into ohlcv.assets (symbol, base_timeframe) values ('A', '1m'), ('NEW', '1m')")
     products.execute(
         "insert into ohlcv.tasks (symbol, timeframe, source_timeframe, size, mandatory, priority, cursor) values "

@@ -1,4 +1,4 @@
-"""What is sent, to whom, and how often: a receiver that is down, wrong or slow loses nothing and gets nothing twice."""
+"""Delivery: a receiver that is down, wrong or slow loses no message and gets none twice."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def accepted(receiver: HTTPServer) -> list[str]:
     return [request.get_json()["text"] for request, response in receiver.log if response.status_code == 200]
 
 
-def said(caplog: pytest.LogCaptureFixture) -> str:
-    """What was logged, but for the receiver's own words."""
+def logged(caplog: pytest.LogCaptureFixture) -> str:
+    """The log, without that of the receiver."""
     return "\n".join(item.getMessage() for item in caplog.records if item.name != "werkzeug")
 
 
-def test_message_is_sent_once_as_slack_takes_it(ops, receiver) -> None:
+def test_message_is_sent_once_and_escaped_for_slack(ops: psycopg.Connection, receiver: HTTPServer) -> None:
     receiver.expect_oneshot_request(URL, "POST", json={"text": "STALE: table0 &lt;&amp;&gt;"}).respond_with_data("ok")
     notify(alert())
     assert deliver() == 0
@@ -60,31 +60,33 @@ def test_message_is_sent_once_as_slack_takes_it(ops, receiver) -> None:
     assert unsent(ops) == []
 
 
-def test_without_a_webhook_the_row_is_there(ops, monkeypatch) -> None:
+def test_alert_without_a_webhook_is_stored(ops: psycopg.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AIRFLOW_CONN_ALERTS_WEBHOOK", raising=False)
     notify(alert())
     assert [one.subject for one in open_alerts()] == ["table0"]
     assert unsent(ops) == [(0, None)]
 
 
-def test_receiver_that_is_back_gets_everything_once_and_in_order(ops, receiver, caplog) -> None:
+def test_receiver_after_an_outage_gets_each_message_once_in_order(
+    ops: psycopg.Connection, receiver: HTTPServer, caplog: pytest.LogCaptureFixture
+) -> None:
     notify(alert(0))
     resolve(open_alerts()[0], "RECOVERED: table0")
     notify(alert(1))
     assert unsent(ops) == [(1, "HTTP 500"), (0, None), (1, "HTTP 500")]
-    assert deliver() == 0, "not before its time"
+    assert deliver() == 0, "the retry is not due"
 
     receiver.expect_request(URL).respond_with_data("ok")
     retry_now(ops)
     assert deliver() == 3
     assert deliver() == 0
     assert accepted(receiver) == ["STALE: table0 &lt;&amp;&gt;", "RECOVERED: table0", "STALE: table1 &lt;&amp;&gt;"]
-    assert PATH not in said(caplog)
+    assert PATH not in logged(caplog)
 
 
-def test_message_that_is_refused_for_good_does_not_hold_up_the_others(ops, receiver) -> None:
-    answers = iter([400, 200])
-    receiver.expect_request(URL).respond_with_handler(lambda _: Response(status=next(answers)))
+def test_rejected_message_does_not_block_the_next_one(ops: psycopg.Connection, receiver: HTTPServer) -> None:
+    statuses = iter([400, 200])
+    receiver.expect_request(URL).respond_with_handler(lambda _: Response(status=next(statuses)))
     raise_alert(alert(0))
     raise_alert(alert(1))
     assert deliver() == 0
@@ -92,18 +94,18 @@ def test_message_that_is_refused_for_good_does_not_hold_up_the_others(ops, recei
     assert unsent(ops) == [(1, "HTTP 400")]
 
 
-def test_attempts_become_rare(ops, receiver) -> None:
+def test_retries_back_off_to_five_minutes(ops: psycopg.Connection, receiver: HTTPServer) -> None:
     raise_alert(alert())
     waits = []
     for _ in range(9):
         retry_now(ops)
         deliver()
         query = "select round(extract(epoch from next_attempt_at - now())) from ops.alert_messages"
-        waits.append(int(ops.execute(query).fetchone()[0]))
+        waits += [int(seconds) for (seconds,) in ops.execute(query)]
     assert waits == pytest.approx([5, 10, 20, 40, 80, 160, 300, 300, 300], abs=1)
 
 
-def test_redirect_is_not_followed(ops, receiver) -> None:
+def test_redirect_is_not_followed(ops: psycopg.Connection, receiver: HTTPServer) -> None:
     location = receiver.url_for("/elsewhere")
     receiver.expect_request(URL).respond_with_data(status=307, headers={"Location": location})
     receiver.expect_request("/elsewhere").respond_with_data("ok")
@@ -111,7 +113,7 @@ def test_redirect_is_not_followed(ops, receiver) -> None:
     assert unsent(ops) == [(1, "HTTP 307")]
 
 
-def test_n8n_that_starts_as_the_receiver_gets_the_message_later(ops, receiver) -> None:
+def test_message_to_an_n8n_that_is_starting_is_retried(ops: psycopg.Connection, receiver: HTTPServer) -> None:
     page = "n8n is starting up. Please wait"
     receiver.expect_oneshot_request(URL).respond_with_data(page, content_type="text/html; charset=utf-8")
     notify(alert())
@@ -122,7 +124,9 @@ def test_n8n_that_starts_as_the_receiver_gets_the_message_later(ops, receiver) -
     assert unsent(ops) == []
 
 
-def test_receiver_that_hangs_or_is_down_is_given_up_on(ops, monkeypatch, caplog) -> None:
+def test_receiver_that_hangs_or_is_down_times_out(
+    ops: psycopg.Connection, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(notifier, "HTTP_TIMEOUT", (0.2, 0.2))
     raise_alert(alert())
     with socket.create_server(("127.0.0.1", 0)) as hanging:
@@ -133,17 +137,18 @@ def test_receiver_that_hangs_or_is_down_is_given_up_on(ops, monkeypatch, caplog)
     retry_now(ops)
     deliver()
     assert unsent(ops) == [(2, "ConnectionError")]
-    assert PATH not in said(caplog)
-    whole = ops.execute("select alerts::text || message::text from ops.alerts, ops.alert_messages as message")
-    assert PATH not in whole.fetchone()[0]
+    assert PATH not in logged(caplog)
+    rows = ops.execute("select alerts::text || message::text from ops.alerts, ops.alert_messages as message").fetchall()
+    assert rows
+    assert PATH not in str(rows)
 
 
-def test_two_who_send_at_once_send_once(ops, receiver) -> None:
-    arrived, answer = threading.Event(), threading.Event()
+def test_concurrent_deliveries_send_a_message_once(ops: psycopg.Connection, receiver: HTTPServer) -> None:
+    arrived, respond = threading.Event(), threading.Event()
 
     def slow(_: object) -> Response:
         arrived.set()
-        answer.wait(10)
+        respond.wait(10)
         return Response("ok")
 
     receiver.expect_request(URL).respond_with_handler(slow)
@@ -152,12 +157,12 @@ def test_two_who_send_at_once_send_once(ops, receiver) -> None:
         first = threads.submit(deliver)
         arrived.wait(10)
         assert deliver() == 0
-        answer.set()
+        respond.set()
         assert first.result() == 1
     assert len(receiver.log) == 1
 
 
-def test_news_of_yesterday_stays_in_the_table(ops, receiver) -> None:
+def test_message_older_than_a_day_is_not_sent(ops: psycopg.Connection, receiver: HTTPServer) -> None:
     receiver.expect_request(URL).respond_with_data("ok")
     raise_alert(alert())
     ops.execute("update ops.alert_messages set created_at = created_at - interval '25 hours'")
@@ -165,12 +170,12 @@ def test_news_of_yesterday_stays_in_the_table(ops, receiver) -> None:
     assert len(unsent(ops)) == 1
 
 
-def test_database_that_is_down_is_logged_with_the_alert(monkeypatch, caplog) -> None:
+def test_database_down_logs_the_alert(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_OPS_DB", "postgresql://u:secret-word@127.0.0.1:1/ops?connect_timeout=2")
     notify(alert())
-    said = [item.getMessage() for item in caplog.records if item.levelno == logging.ERROR]
-    assert "STALE: table0" in said[0]
-    assert "was not stored" in said[1]
+    errors = [item.getMessage() for item in caplog.records if item.levelno == logging.ERROR]
+    assert "STALE: table0" in errors[0]
+    assert "was not stored" in errors[1]
     assert "secret-word" not in caplog.text
 
 
@@ -190,7 +195,7 @@ def test_database_that_is_down_is_logged_with_the_alert(monkeypatch, caplog) -> 
         ({"uri": "http://chat:8065/hooks/x"}, "http://chat:8065/hooks/x"),
     ],
 )
-def test_address_of_the_receiver(connection: dict[str, Any], url: str) -> None:
+def test_url_of_the_receiver(connection: dict[str, Any], url: str) -> None:
     if "uri" in connection:
         assert webhook_url(Connection.from_uri(connection["uri"], "alerts_webhook")) == url
     else:
@@ -198,10 +203,11 @@ def test_address_of_the_receiver(connection: dict[str, Any], url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "said"), [(None, "alerts_webhook has no host"), ("https://chat:port/x", "alerts_webhook is no valid URL")]
+    ("host", "message"),
+    [(None, "alerts_webhook has no host"), ("https://chat:port/x", "alerts_webhook is no valid URL")],
 )
-def test_connection_without_a_host_is_named(host: str | None, said: str) -> None:
-    with pytest.raises(PermanentError, match=said):
+def test_connection_without_a_valid_host_is_refused(host: str | None, message: str) -> None:
+    with pytest.raises(PermanentError, match=message):
         webhook_url(Connection(conn_id="alerts_webhook", conn_type="http", host=host))
 
 
@@ -212,7 +218,7 @@ LINK = "/dags/job/runs/scheduled__2026-11-16T01%3A00%3A00%2B00%3A00"
 def failed_run(
     states: dict[str, str], noted: dict[tuple[str, int], PermanentError | TransientError], **different: Any
 ) -> Any:
-    """What Airflow gives the callback of a run, after plan, three times work, and finish."""
+    """Airflow's context of the callback of a run, with the tasks plan, work (three instances), and finish."""
     with DAG("job", schedule=None) as dag:
         plan, finish = BaseOperator(task_id="plan"), BaseOperator(task_id="finish", trigger_rule="all_done")
         work = BaseOperator.partial(task_id="work").expand(doc=["a", "b", "c"])
@@ -274,7 +280,7 @@ CLEAR = f"Next step: fix the cause, then clear run {RUN}, due 2026-11-16 01:00 U
     ],
 )
 def test_failed_run_names_its_first_failed_task_and_the_reason(
-    ops, states: dict[str, str], noted: dict[tuple[str, int], Any], reason: str
+    ops: psycopg.Connection, states: dict[str, str], noted: dict[tuple[str, int], Any], reason: str
 ) -> None:
     notify_failed(failed_run(states, noted))
     (found,) = open_alerts()
@@ -283,14 +289,14 @@ def test_failed_run_names_its_first_failed_task_and_the_reason(
     assert text == f"{BEGIN} {reason} {CLEAR} {LINK}"
 
 
-def test_failed_run_of_which_only_the_id_is_known_is_reported(ops) -> None:
+def test_failed_run_with_only_its_id_known_is_reported(ops: psycopg.Connection) -> None:
     notify_failed(cast("Context", {"dag": SimpleNamespace(dag_id="job"), "run_id": RUN}))
     ((text,),) = ops.execute("select text from ops.alerts").fetchall()
     assert text.startswith("CRITICAL FAILED: job failed at ")
     assert text.endswith(f"UTC. Next step: fix the cause, then clear run {RUN}. {LINK}")
 
 
-def test_failed_run_is_reported_when_its_failure_cannot_be_read(ops) -> None:
+def test_failed_run_is_reported_when_its_failure_cannot_be_read(ops: psycopg.Connection) -> None:
     context = failed_run({}, {})
     context["ti"].get_task_states = None
     notify_failed(context)
@@ -298,7 +304,7 @@ def test_failed_run_is_reported_when_its_failure_cannot_be_read(ops) -> None:
     assert text == f"{BEGIN} Task finish failed. Its log has the error. {CLEAR} {LINK}"
 
 
-def test_failed_ohlcv_run_is_left_to_the_next_run_and_a_cleared_one_is_not(ops) -> None:
+def test_failed_ohlcv_run_needs_a_clear_only_if_it_was_cleared(ops: psycopg.Connection) -> None:
     for clears, next_step in (
         (0, f"Next step: none if the next run succeeds, it includes the work of run {RUN}, due"),
         (1, "Next step: fix the cause, then"),
@@ -312,23 +318,26 @@ def test_failed_ohlcv_run_is_left_to_the_next_run_and_a_cleared_one_is_not(ops) 
 
 
 @pytest.mark.parametrize(("run_type", "alerts"), [("manual", 0), ("scheduled", 1)])
-def test_wrong_params_of_a_manual_run_raise_no_alert(ops, run_type: str, alerts: int) -> None:
+def test_wrong_params_of_a_manual_run_raise_no_alert(ops: psycopg.Connection, run_type: str, alerts: int) -> None:
     noted: dict[tuple[str, int], Any] = {("plan", -1): WrongParamsError("startDate: a day is written YYYY-MM-DD.")}
     notify_failed(failed_run({"plan": "failed", "finish": "failed"}, noted, run_type=run_type))
     assert len(open_alerts()) == alerts
 
 
-def test_secrets_backend_that_does_not_answer_is_not_taken_for_a_missing_webhook(
-    ops, no_metadata_database, monkeypatch, caplog
+def test_secrets_backend_down_is_an_error_and_not_a_missing_webhook(
+    ops: psycopg.Connection,
+    no_metadata_database: None,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.delenv("AIRFLOW_CONN_ALERTS_WEBHOOK", raising=False)
     notify(alert())
     with pytest.raises(AggregatorError, match="MetastoreBackend failed"):
         deliver()
     assert unsent(ops) == [(0, None)]
-    assert "The alert is stored but was not sent. The watch sends it later." in said(caplog)
+    assert "The alert is stored but was not sent. The watch sends it later." in logged(caplog)
 
 
-def test_sending_holds_up_nobody_for_long() -> None:
+def test_timeouts_of_the_webhook_are_below_ten_seconds() -> None:
     connect, read = notifier.HTTP_TIMEOUT
     assert connect + read < 10

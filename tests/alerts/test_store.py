@@ -1,4 +1,4 @@
-"""Alerts as rows: one while it is open, a message now and then, none lost by two at once."""
+"""Alerts in the database: one open row for a kind and subject, and one message an hour."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def rows(ops: psycopg.Connection) -> list[tuple[Any, ...]]:
     return ops.execute(query).fetchall()
 
 
-def test_alert_is_one_row_and_one_message(ops) -> None:
+def test_same_alert_twice_is_one_row_and_one_message(ops: psycopg.Connection) -> None:
     assert raise_alert(failed("a"))
     assert not raise_alert(failed("a"))
     assert rows(ops) == [("failed", "job", ["a"], "FAILED: a", False)]
@@ -36,7 +36,7 @@ def test_alert_is_one_row_and_one_message(ops) -> None:
     assert (alert.kind, alert.subject, alert.members, alert.since) == (Kind.FAILED, "job", ("a",), SINCE)
 
 
-def test_month_that_fails_is_told_of_once_an_hour(ops) -> None:
+def test_new_members_write_one_message_an_hour(ops: psycopg.Connection) -> None:
     for day in range(30):
         raise_alert(failed(f"{day}"))
     assert messages(ops) == ["FAILED: 0"]
@@ -49,14 +49,14 @@ def test_month_that_fails_is_told_of_once_an_hour(ops) -> None:
     assert messages(ops) == ["FAILED: 0", "FAILED: 30"]
 
 
-def test_kinds_and_subjects_have_an_alert_each(ops) -> None:
+def test_each_kind_and_subject_has_its_own_alert(ops: psycopg.Connection) -> None:
     raise_alert(failed("a"))
     raise_alert(failed("a", dag_id="other"))
     raise_alert(Alert(Kind.LATE, "job", SINCE, "LATE: a", ("a",)))
     assert len(messages(ops)) == len(open_alerts()) == 3
 
 
-def test_settled_alert_is_raised_anew(ops) -> None:
+def test_resolved_alert_can_be_raised_again(ops: psycopg.Connection) -> None:
     raise_alert(failed("a"))
     (alert,) = open_alerts()
     assert resolve(alert, "RECOVERED")
@@ -66,7 +66,7 @@ def test_settled_alert_is_raised_anew(ops) -> None:
     assert messages(ops) == ["FAILED: a", "RECOVERED", "FAILED: a"]
 
 
-def test_alert_that_got_members_meanwhile_stays_open(ops) -> None:
+def test_alert_with_new_members_is_not_resolved(ops: psycopg.Connection) -> None:
     raise_alert(failed("a"))
     (alert,) = open_alerts()
     raise_alert(failed("b"))
@@ -74,15 +74,15 @@ def test_alert_that_got_members_meanwhile_stays_open(ops) -> None:
     assert messages(ops) == ["FAILED: a"]
 
 
-def test_settled_without_a_word(ops) -> None:
+def test_alert_is_resolved_without_a_message(ops: psycopg.Connection) -> None:
     raise_alert(failed("a"))
     assert resolve(open_alerts()[0], None)
     assert messages(ops) == ["FAILED: a"]
 
 
-def test_many_at_once_leave_one_row_with_all_members_and_one_message(ops) -> None:
+def test_concurrent_alerts_are_one_row_with_all_members_and_one_message(ops: psycopg.Connection) -> None:
     with ThreadPoolExecutor(8) as threads:
-        told = list(threads.map(lambda number: raise_alert(failed(f"{number % 4}")), range(16)))
-    assert told.count(True) == len(messages(ops)) == 1
+        written = list(threads.map(lambda number: raise_alert(failed(f"{number % 4}")), range(16)))
+    assert written.count(True) == len(messages(ops)) == 1
     (alert,) = open_alerts()
     assert sorted(alert.members) == ["0", "1", "2", "3"]

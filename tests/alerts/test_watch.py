@@ -1,4 +1,4 @@
-"""What the watch raises and settles by what it finds."""
+"""The alerts that the watch raises and resolves."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ from aggregator.postgres.migrations import databases
 from tests.alerts.test_store import SINCE, messages
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     import psycopg
     from airflow.models.dagrun import DagRun
     from fastapi.testclient import TestClient
@@ -41,7 +44,7 @@ def about_runs(kind: Kind, *run_ids: str, dag_id: str = "click_rollups") -> None
 
 
 @pytest.mark.parametrize(
-    ("kind", "state", "settled", "told"),
+    ("kind", "state", "resolved", "recovery"),
     [
         (Kind.FAILED, "failed", False, None),
         (Kind.FAILED, "queued", False, None),
@@ -54,20 +57,22 @@ def about_runs(kind: Kind, *run_ids: str, dag_id: str = "click_rollups") -> None
         (Kind.LATE, "failed", True, None),
     ],
 )
-def test_alert_about_a_run_is_open_while_the_run_is_unwell(
-    ops, airflow, kind: Kind, state: str | None, settled: bool, told: str | None
+def test_alert_about_a_run_is_resolved_when_the_run_recovered(
+    ops: psycopg.Connection, airflow: AirflowRuns, kind: Kind, state: str | None, resolved: bool, recovery: str | None
 ) -> None:
     about_runs(kind, "a")
     if state:
         airflow.run("a", state)
     watch.resolve_runs(open_alerts())
-    assert kinds(ops) == [(kind, settled)]
-    recovery = messages(ops)[1:]
-    assert len(recovery) == (told is not None)
-    assert all(text.startswith(told or "") and text.endswith("/dags/click_rollups/runs/a") for text in recovery)
+    assert kinds(ops) == [(kind, resolved)]
+    texts = messages(ops)[1:]
+    assert len(texts) == (recovery is not None)
+    assert all(text.startswith(recovery or "") and text.endswith("/dags/click_rollups/runs/a") for text in texts)
 
 
-def test_recovery_of_several_runs_counts_each_by_how_it_ended(ops, airflow, airflow_api) -> None:
+def test_recovery_of_several_runs_counts_each_by_how_it_ended(
+    ops: psycopg.Connection, airflow: AirflowRuns, airflow_api: TestClient
+) -> None:
     about_runs(Kind.FAILED, "a", "b", "c", "deleted")
     airflow.run("a", "success")
     airflow.run("c", "failed")
@@ -75,7 +80,7 @@ def test_recovery_of_several_runs_counts_each_by_how_it_ended(ops, airflow, airf
     failed = airflow.run("b", "failed")
     watch.resolve_runs(open_alerts())
     assert kinds(ops) == [("failed", False)]
-    patch(airflow_api, "dagRuns/b", {"note": "I fix this."})
+    patch(airflow_api, "dagRuns/b", {"note": "I am fixing this."})
     airflow.set_state(failed, "success")
     watch.resolve_runs(open_alerts())
     assert messages(ops)[1].startswith(
@@ -101,7 +106,7 @@ MARKS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-@pytest.fixture(params=MARKS, ids=MARKS)
+@pytest.fixture(params=list(MARKS))
 def marked_run(request: pytest.FixtureRequest, airflow: AirflowRuns, airflow_api: TestClient) -> DagRun:
     """A failed run, or a failed task of a run, that was marked as success through Airflow's API."""
     about_runs(Kind.FAILED, "a")
@@ -113,7 +118,7 @@ def marked_run(request: pytest.FixtureRequest, airflow: AirflowRuns, airflow_api
 
 
 @pytest.mark.usefixtures("marked_run")
-def test_run_marked_as_success_is_reported_as_marked(ops) -> None:
+def test_run_marked_as_success_is_reported_as_marked(ops: psycopg.Connection) -> None:
     watch.resolve_runs(open_alerts())
     assert messages(ops)[1].startswith(
         "CLOSED: click_rollups has no open alert, but did not recover. Run a was marked as success: Airflow did not do "
@@ -121,7 +126,9 @@ def test_run_marked_as_success_is_reported_as_marked(ops) -> None:
     )
 
 
-def test_run_cleared_after_the_mark_has_succeeded(ops, airflow, marked_run: DagRun) -> None:
+def test_run_cleared_after_the_mark_has_succeeded(
+    ops: psycopg.Connection, airflow: AirflowRuns, marked_run: DagRun
+) -> None:
     assert marked_run.start_date
     airflow.date_audit_log(marked_run.start_date - timedelta(seconds=1))
     airflow.retry(marked_run)
@@ -132,7 +139,7 @@ def test_run_cleared_after_the_mark_has_succeeded(ops, airflow, marked_run: DagR
 NOW = datetime.now(UTC)
 
 
-def test_failed_ohlcv_run_has_recovered_when_the_next_run_has_done_its_work(ops, airflow) -> None:
+def test_failed_ohlcv_run_recovers_with_a_later_success(ops: psycopg.Connection, airflow: AirflowRuns) -> None:
     dag_id = "ohlcv_aggregation"
     about_runs(Kind.FAILED, "a", dag_id=dag_id)
     airflow.run("a", "failed", dag_id=dag_id, ended=NOW - timedelta(minutes=20))
@@ -157,8 +164,8 @@ def test_failed_ohlcv_run_has_recovered_when_the_next_run_has_done_its_work(ops,
         ({}, {"ended": NOW - timedelta(minutes=19, seconds=30)}),
     ],
 )
-def test_failed_run_stays_open_when_no_later_run_does_its_work(
-    ops, airflow, failed: dict[str, Any], later: dict[str, Any]
+def test_alert_stays_open_when_no_later_run_did_the_work(
+    ops: psycopg.Connection, airflow: AirflowRuns, failed: dict[str, Any], later: dict[str, Any]
 ) -> None:
     usual = {"dag_id": "ohlcv_aggregation"}
     airflow.run("a", "failed", **{**usual, "ended": NOW - timedelta(minutes=20), **failed})
@@ -168,7 +175,9 @@ def test_failed_run_stays_open_when_no_later_run_does_its_work(
     assert kinds(ops) == [("failed", False)]
 
 
-def test_later_run_marked_as_success_has_not_done_the_work_of_a_failed_one(ops, airflow, airflow_api) -> None:
+def test_later_run_marked_as_success_does_not_resolve_the_alert(
+    ops: psycopg.Connection, airflow: AirflowRuns, airflow_api: TestClient
+) -> None:
     dag_id = "ohlcv_aggregation"
     about_runs(Kind.FAILED, "a", dag_id=dag_id)
     airflow.run("a", "failed", dag_id=dag_id, ended=NOW - timedelta(minutes=20))
@@ -178,9 +187,12 @@ def test_later_run_marked_as_success_has_not_done_the_work_of_a_failed_one(ops, 
     assert kinds(ops) == [("failed", False)]
 
 
-def test_failed_run_without_an_alert_gets_one_with_its_first_failed_task(ops, airflow) -> None:
+def test_missing_alert_of_a_failed_run_is_raised_with_the_first_failed_task(
+    ops: psycopg.Connection, airflow: AirflowRuns
+) -> None:
     run = airflow.run("a", "failed", due=datetime(2026, 11, 16, 1, tzinfo=UTC))
     airflow.task(run, "finish", "failed", permanent("A task of this run failed."))
+    assert run.end_date
     first = run.end_date - timedelta(seconds=5)
     airflow.task(run, "plan", "failed", permanent("Connection 'market_db' is unknown."), ended=first)
     for _ in range(2):
@@ -196,7 +208,9 @@ def test_failed_run_without_an_alert_gets_one_with_its_first_failed_task(ops, ai
     ) in text
 
 
-def test_many_failed_runs_without_an_alert_are_one_message_for_each_dag(ops, airflow) -> None:
+def test_missing_alerts_of_many_failed_runs_are_one_message_per_dag(
+    ops: psycopg.Connection, airflow: AirflowRuns
+) -> None:
     for number in range(30):
         airflow.run(f"{number}", "failed", run_type="backfill")
         airflow.run(f"{number}", "failed", dag_id="telemetry_daily", run_type="manual", clears=1)
@@ -205,7 +219,7 @@ def test_many_failed_runs_without_an_alert_are_one_message_for_each_dag(ops, air
     assert [len(alert.members) for alert in open_alerts()] == [30, 30]
 
 
-def test_failed_run_is_not_reported_a_second_time(ops, airflow) -> None:
+def test_failed_run_is_reported_once(ops: psycopg.Connection, airflow: AirflowRuns) -> None:
     about_runs(Kind.FAILED, "a")
     airflow.run("a", "failed")
     watch.raise_missing(open_alerts())
@@ -214,7 +228,9 @@ def test_failed_run_is_not_reported_a_second_time(ops, airflow) -> None:
     assert len(messages(ops)) == 1
 
 
-def test_failed_clear_of_a_run_that_had_recovered_is_reported(ops, airflow) -> None:
+def test_recovered_run_that_fails_after_a_clear_is_reported_again(
+    ops: psycopg.Connection, airflow: AirflowRuns
+) -> None:
     about_runs(Kind.FAILED, "a")
     resolve(open_alerts()[0], None)
     ops.execute("update ops.alerts set settled_at = settled_at - interval '1 hour'")
@@ -226,7 +242,9 @@ def test_failed_clear_of_a_run_that_had_recovered_is_reported(ops, airflow) -> N
 @pytest.mark.parametrize(
     "reason", ["just now", "long ago", "before alerts", "marked", "redone", "wrong params", "foreign DAG", "success"]
 )
-def test_run_that_needs_no_alert_gets_none(ops, airflow, airflow_api, reason: str) -> None:
+def test_no_alert_is_raised_for_runs_that_need_none(
+    ops: psycopg.Connection, airflow: AirflowRuns, airflow_api: TestClient, reason: str
+) -> None:
     ended = {
         "just now": datetime.now(UTC),
         "long ago": NOW - watch.LOOK_BACK - timedelta(hours=1),
@@ -249,7 +267,7 @@ def test_run_that_needs_no_alert_gets_none(ops, airflow, airflow_api, reason: st
     assert messages(ops) == []
 
 
-def test_late_run_without_an_alert_gets_one(ops, airflow) -> None:
+def test_missing_alert_of_a_late_run_is_raised_once(ops: psycopg.Connection, airflow: AirflowRuns) -> None:
     deadline = datetime.now(UTC) - timedelta(minutes=10)
     run = airflow.run("a", "running", due=datetime(2026, 11, 16, 1, tzinfo=UTC))
     airflow.deadline(run, deadline)
@@ -264,7 +282,9 @@ def test_late_run_without_an_alert_gets_one(ops, airflow) -> None:
 
 
 @pytest.mark.parametrize("reason", ["in time", "just now", "long ago", "over", "cleared", "reported as failed"])
-def test_run_that_is_not_late_or_is_reported_gets_no_alert(ops, airflow, reason: str) -> None:
+def test_no_late_alert_is_raised_for_runs_that_need_none(
+    ops: psycopg.Connection, airflow: AirflowRuns, reason: str
+) -> None:
     deadline = {
         "in time": NOW + timedelta(days=1),
         "just now": datetime.now(UTC),
@@ -279,8 +299,8 @@ def test_run_that_is_not_late_or_is_reported_gets_no_alert(ops, airflow, reason:
     assert messages(ops) == before
 
 
-def test_alert_lost_while_its_database_was_down_is_raised_when_it_is_back(
-    ops, airflow, ops_database_url, monkeypatch
+def test_alert_that_was_not_stored_is_raised_after_the_outage(
+    ops: psycopg.Connection, airflow: AirflowRuns, ops_database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = airflow.run("a", "failed")
     monkeypatch.setenv("AIRFLOW_CONN_OPS_DB", "postgresql://u@127.0.0.1:1/ops?connect_timeout=2")
@@ -294,12 +314,12 @@ def test_alert_lost_while_its_database_was_down_is_raised_when_it_is_back(
     ]
 
 
-def found(monkeypatch, state: State) -> None:
+def found(monkeypatch: pytest.MonkeyPatch, state: State) -> None:
     one = Freshness(CLICKS, state, SINCE, SINCE)
     monkeypatch.setattr(freshness, "check", lambda: [one])
 
 
-def test_stale_table_is_told_of_until_it_is_fresh(ops, monkeypatch) -> None:
+def test_stale_alert_is_open_until_the_table_is_fresh(ops: psycopg.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     for state in (State.STALE, State.STALE, State.UNKNOWN, State.UNUSED, State.EMPTY):
         found(monkeypatch, state)
         watch.watch_freshness(open_alerts())
@@ -307,19 +327,19 @@ def test_stale_table_is_told_of_until_it_is_fresh(ops, monkeypatch) -> None:
     found(monkeypatch, State.FRESH)
     watch.watch_freshness(open_alerts())
     assert kinds(ops) == [("stale", True)]
-    told, recovery = messages(ops)
-    assert told.startswith(
+    alert, recovery = messages(ops)
+    assert alert.startswith(
         "CRITICAL STALE: public.click_rollups ends at 2026-11-16 02:00; clicks since then were due in it by "
     )
     assert recovery == "RECOVERED: public.click_rollups is fresh again. It was stale since 2026-11-17 04:00 UTC."
 
 
-def test_stale_table_with_symbols_names_those_that_are_furthest_behind(ops, monkeypatch) -> None:
+def test_stale_text_names_the_worst_symbols(ops: psycopg.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     lag = Lag(behind=1234, symbols=5000, worst=("A 15m", "B 1h", "C 1d"))
     monkeypatch.setattr(freshness, "check", lambda: [Freshness(CLICKS, State.STALE, SINCE, SINCE, lag)])
     watch.watch_freshness(open_alerts())
-    (told,) = messages(ops)
-    assert "1,234 of 5,000 symbols are behind: A 15m, B 1h, C 1d, and 1,231 more." in told
+    (text,) = messages(ops)
+    assert "1,234 of 5,000 symbols are behind: A 15m, B 1h, C 1d, and 1,231 more." in text
 
 
 def at(text: str) -> datetime:
@@ -360,7 +380,7 @@ def at(text: str) -> datetime:
         ),
     ],
 )
-def test_stale_text_says_when_the_data_ends_and_was_due(
+def test_stale_text_has_end_deadline_impact_and_next_step(
     table: str, newest: str, waiting_since: str, now: str, text: str
 ) -> None:
     target = next(target for target in TARGETS if target.table == table)
@@ -373,23 +393,25 @@ def test_stale_text_exists_for_every_target() -> None:
         assert stale(Freshness(target, State.STALE, SINCE, SINCE), SINCE)
 
 
-def test_stale_table_that_is_paused_is_settled_without_a_word(ops, monkeypatch) -> None:
+def test_stale_alert_of_a_paused_table_is_resolved_without_a_message(
+    ops: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for state in (State.STALE, State.PAUSED):
         found(monkeypatch, state)
         watch.watch_freshness(open_alerts())
     assert kinds(ops) == [("stale", True)]
-    (told,) = messages(ops)
-    assert told.startswith("CRITICAL STALE: ")
+    (text,) = messages(ops)
+    assert text.startswith("CRITICAL STALE: ")
 
 
-def test_table_of_which_nothing_is_known_is_not_told_of(ops, monkeypatch) -> None:
+def test_table_that_is_not_stale_raises_no_alert(ops: psycopg.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     for state in (State.UNKNOWN, State.EMPTY, State.PAUSED, State.UNUSED, State.FRESH):
         found(monkeypatch, state)
         watch.watch_freshness(open_alerts())
     assert kinds(ops) == []
 
 
-def test_too_many_dead_letters_are_told_of_until_there_are_fewer(ops) -> None:
+def test_dead_letter_alert_is_open_until_fewer_are_open(ops: psycopg.Connection) -> None:
     since = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
     insert = """
         insert into ops.dead_letters (type, attempts, dag_id, run_id, failed_task_ids)
@@ -414,7 +436,9 @@ def test_too_many_dead_letters_are_told_of_until_there_are_fewer(ops) -> None:
     ]
 
 
-def test_disabled_tasks_are_told_of_until_they_are_reset(ops, monkeypatch, database_url, connection) -> None:
+def test_disabled_task_alert_is_open_until_a_reset(
+    ops: psycopg.Connection, monkeypatch: pytest.MonkeyPatch, database_url: str, connection: psycopg.Connection
+) -> None:
     monkeypatch.delenv("AIRFLOW_CONN_MARKET_DB", raising=False)
     watch.watch_disabled_tasks(open_alerts())
     monkeypatch.setenv("AIRFLOW_CONN_MARKET_DB", database_url)
@@ -440,17 +464,19 @@ def test_disabled_tasks_are_told_of_until_they_are_reset(ops, monkeypatch, datab
     assert recovery == "RECOVERED: no OHLCV task is disabled."
 
 
-def test_a_look_goes_on_where_something_cannot_be_looked_at(monkeypatch, caplog, tmp_path) -> None:
+def test_check_continues_after_a_failed_step(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
     called: list[str] = []
 
     def step(name: str, *, broken: bool = False) -> Any:
-        def look(*_: object) -> None:
+        def run_step(*_: object) -> None:
             called.append(name)
             if broken:
                 msg = f"{name} is broken"
                 raise AggregatorError(msg)
 
-        return look
+        return run_step
 
     monkeypatch.setattr(watch, "open_alerts", step("alerts"))
     monkeypatch.setattr(watch, "raise_missing", step("missing"))
@@ -459,7 +485,7 @@ def test_a_look_goes_on_where_something_cannot_be_looked_at(monkeypatch, caplog,
     monkeypatch.setattr(watch, "watch_dead_letters", step("letters"))
     monkeypatch.setattr(watch, "watch_disabled_tasks", step("tasks"))
     monkeypatch.setattr(watch, "deliver", step("deliver"))
-    # The command sets it, if it is not, for all of its process.
+    # Otherwise the command sets it for the whole process.
     monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "server")
     heartbeat = tmp_path / "heartbeat"
     assert watch.main(["--once", "--heartbeat", str(heartbeat)]) == 0
@@ -471,18 +497,22 @@ def test_a_look_goes_on_where_something_cannot_be_looked_at(monkeypatch, caplog,
     assert "runs is broken" in caplog.text
 
 
-def test_a_look_without_the_database_of_alerts_is_logged(monkeypatch, caplog) -> None:
+def test_check_without_the_alert_database_is_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_OPS_DB", "postgresql://u@127.0.0.1:1/ops?connect_timeout=2")
     watch.check()
     assert "This check was not finished: PostgreSQL cannot be reached by connection ops_db" in caplog.text
 
 
-def test_a_look_reads_the_alerts_once_and_settles_those_of_every_kind(monkeypatch, ops, airflow, database_url) -> None:
+def test_check_reads_alerts_once_and_resolves_every_kind(
+    monkeypatch: pytest.MonkeyPatch, ops: psycopg.Connection, airflow: AirflowRuns, database_url: str
+) -> None:
     def read() -> list[OpenAlert]:
-        looks.append(1)
+        reads.append(1)
         return open_alerts()
 
-    looks: list[int] = []
+    reads: list[int] = []
     monkeypatch.setattr(watch, "open_alerts", read)
     monkeypatch.setenv("AIRFLOW_CONN_MARKET_DB", database_url)
     about_runs(Kind.FAILED, "deleted")
@@ -490,11 +520,11 @@ def test_a_look_reads_the_alerts_once_and_settles_those_of_every_kind(monkeypatc
         raise_alert(Alert(kind, subject, SINCE, "text"))
     found(monkeypatch, State.FRESH)
     watch.check()
-    assert {settled for _, settled in kinds(ops)} == {True}
-    assert len(looks) == 1
+    assert {resolved for _, resolved in kinds(ops)} == {True}
+    assert len(reads) == 1
 
 
-def test_everything_of_the_repository_is_well_when_it_is_new(airflow, migrated) -> None:
+def test_empty_databases_raise_no_alert(airflow: AirflowRuns, migrated: Callable[..., psycopg.Connection]) -> None:
     migrated(*databases())
     watch.check()
     assert open_alerts() == []

@@ -1,4 +1,4 @@
-"""A whole Airflow on the sample data, booted once: scheduler, DAG processor, triggerer, API server, all real."""
+"""A complete Airflow with sample data, started once: scheduler, DAG processor, triggerer, API server."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 
 
 LASTS = timedelta(minutes=7)
-"""More than these tests take."""
+"""Upper limit of the duration of these tests."""
 
 
 @pytest.fixture(scope="session")
 def receiver() -> Iterator[AlertsReceiver]:
-    """What alerts are sent to: it accepts them unless a test says otherwise."""
+    """The receiver of alerts. It accepts them unless a test changes that."""
     with closing(AlertsReceiver()) as receiver:
         yield receiver
 
 
 class Statsd(UDPServer):
-    """A StatsD server that keeps every line it is sent."""
+    """A StatsD server that keeps every received line."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), BaseRequestHandler)
@@ -46,7 +46,7 @@ class Statsd(UDPServer):
 
 @pytest.fixture(scope="session")
 def statsd() -> Iterator[Statsd]:
-    """What metrics are sent to, from the first moment on."""
+    """The receiver of metrics, running before Airflow starts."""
     with Statsd() as server:
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
@@ -56,15 +56,15 @@ def statsd() -> Iterator[Statsd]:
 
 
 @pytest.fixture(scope="session")
-def probes(tmp_path_factory) -> Path:
-    """The folder whose files say what the DAGs of ``tests/e2e/dags`` do."""
+def probes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder whose files control the DAGs of ``tests/e2e/dags``."""
     return tmp_path_factory.mktemp("probes")
 
 
 @pytest.fixture(scope="session")
 def stack(receiver: AlertsReceiver, statsd: Statsd, probes: Path) -> Iterator[Stack]:
     configuration = {
-        # As with thousands of symbols: OHLCV is shared out.
+        # Several shards, as with thousands of symbols.
         "OHLCV_SYMBOLS_PER_SHARD": "2",
         "PROBES": str(probes),
         **receiver.environment(),
@@ -75,12 +75,12 @@ def stack(receiver: AlertsReceiver, statsd: Statsd, probes: Path) -> Iterator[St
         **bundles({"dags-folder": REPOSITORY / "dags", "probes": REPOSITORY / "tests/e2e/dags"}),
     }
     wait(undisturbed, seconds=2 * LASTS.total_seconds())
-    # Not below pytest's own folder: pytest closes that to the user whom PostgreSQL runs as, whenever it starts.
+    # PostgreSQL's user has no access to pytest's own folder.
     stack = Stack(Path(tempfile.mkdtemp(prefix="aggregator-e2e-")), configuration=configuration)
     try:
         stack.start(Ports.free(), durable=False, say=print)
         (stack.home / "secrets" / "alerts_webhook").write_text(alerts_receiver.SECRET)
-        # At once: their deadline passes while other tests are at work.
+        # First, so that their deadline passes while other tests run.
         switch_on(stack, {"probe_late", "probe_failed", "probe_retried"})
         yield stack
     finally:
@@ -88,7 +88,7 @@ def stack(receiver: AlertsReceiver, statsd: Statsd, probes: Path) -> Iterator[St
 
 
 def undisturbed() -> None:
-    """At noon the schedule would send every KPI; at midnight a day begins, on which each may be sent once more."""
+    """Refuse to start shortly before noon or midnight: the schedule would send KPIs during the tests."""
     now = datetime.now(UTC)
     if now.hour // 12 != (now + LASTS).hour // 12:
         msg = "noon or midnight is near"

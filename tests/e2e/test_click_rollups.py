@@ -31,7 +31,7 @@ def stored(products: psycopg.Connection, day: date, columns: str = "hire_id, val
 
 
 def versions(products: psycopg.Connection, day: date) -> Rows:
-    """What changes when a row is rewritten or locked, too."""
+    """The rows with the columns that change when a row is rewritten or locked."""
     return stored(products, day, "hire_id, xmin, xmax, ctid, valid_clicks, invalid_clicks, created_at, updated_at")
 
 
@@ -41,14 +41,16 @@ def expected(day: date) -> Rows:
 
 @pytest.fixture(scope="module")
 def last_night(stack: Stack) -> tuple[str, date]:
-    """The run that the scheduler made by itself, and the day it covers."""
+    """The run that the scheduler created, and its day."""
     run = stack.airflow.wait_for_run(DAG)
     assert run["state"] == "success"
     assert run["run_type"] == "scheduled"
     return run["dag_run_id"], date.fromisoformat(run["data_interval_start"][:10])
 
 
-def test_scheduler_runs_last_night_and_nothing_older(stack: Stack, products, last_night) -> None:
+def test_first_scheduled_run_covers_the_latest_day_only(
+    stack: Stack, products: psycopg.Connection, last_night: tuple[str, date]
+) -> None:
     _, day = last_night
     rows = stored(products, day)
     assert rows == expected(day)
@@ -57,11 +59,11 @@ def test_scheduler_runs_last_night_and_nothing_older(stack: Stack, products, las
     assert [run["run_type"] for run in stack.airflow.runs(DAG)] == ["scheduled"]
 
 
-def test_summary_of_the_schedule_reads_well(stack: Stack) -> None:
+def test_ui_shows_the_summary_of_the_schedule(stack: Stack) -> None:
     assert stack.airflow.get(f"dags/{DAG}/details")["timetable_summary"] == "Daily at 01:00 UTC, for the UTC day before"
 
 
-def test_cleared_run_leaves_identical_rows_and_rewrites_none(stack: Stack, products, last_night) -> None:
+def test_cleared_run_rewrites_no_row(stack: Stack, products: psycopg.Connection, last_night: tuple[str, date]) -> None:
     run_id, day = last_night
     before = versions(products, day)
 
@@ -73,7 +75,9 @@ def test_cleared_run_leaves_identical_rows_and_rewrites_none(stack: Stack, produ
     assert versions(products, day) == before
 
 
-def test_backfilling_seven_days_makes_seven_right_days(stack: Stack, products, last_night) -> None:
+def test_backfill_of_seven_days_stores_seven_correct_days(
+    stack: Stack, products: psycopg.Connection, last_night: tuple[str, date]
+) -> None:
     _, newest = last_night
     days = [newest - timedelta(days=number) for number in range(7, 0, -1)]
     stack.run("airflow", "backfill", "create", "--dag-id", DAG, "--from-date", f"{days[0]}", "--to-date", f"{days[-1]}")
@@ -84,18 +88,20 @@ def test_backfilling_seven_days_makes_seven_right_days(stack: Stack, products, l
         assert stored(products, day) == expected(day), day
 
 
-def test_task_killed_between_load_and_commit_is_retried(stack: Stack, products, last_night) -> None:
+def test_task_killed_between_load_and_commit_is_retried(
+    stack: Stack, products: psycopg.Connection, last_night: tuple[str, date]
+) -> None:
     run_id, day = last_night
     rows = stored(products, day)
     products.execute("delete from click_rollups where day = %s", [day])
-    # Behind this lock the task's upsert waits: Analytics Engine's answer is loaded, nothing is committed.
+    # The upsert waits for this lock. The response of Analytics Engine is loaded, and nothing is committed.
     with psycopg.connect(stack.products_url) as holder:
         holder.execute("lock table click_rollups in share mode")
         stack.airflow.clear(DAG, run_id)
         wait(lambda: waits_for_a_lock(products), seconds=60)
         kill(stack, run_id)
         wait(lambda: is_gone(products), seconds=30)
-        # Not the back-off that follows, but somebody who clears the run, is what brings the next try.
+        # A clear starts the next try, because the backoff takes too long.
         wait(lambda: is_up_for_retry(stack, run_id), seconds=60)
         assert stored(products, day) == []
     stack.airflow.clear(DAG, run_id)
@@ -103,12 +109,14 @@ def test_task_killed_between_load_and_commit_is_retried(stack: Stack, products, 
     assert stored(products, day) == rows
 
 
-def test_dags_test_gives_the_rows_of_the_scheduler(stack: Stack, products, last_night) -> None:
+def test_dags_test_stores_the_rows_of_the_scheduled_run(
+    stack: Stack, products: psycopg.Connection, last_night: tuple[str, date]
+) -> None:
     _, day = last_night
     scheduled = stored(products, day)
     products.execute("delete from click_rollups where day = %s", [day])
 
-    # Its run is one like every other: a scheduler that is quicker would take its task.
+    # Otherwise the scheduler could run the task of this run first.
     stack.airflow.patch(f"dags/{DAG}", is_paused=True)
     try:
         output = stack.run("airflow", "dags", "test", DAG, f"{day}")
@@ -121,19 +129,20 @@ def test_dags_test_gives_the_rows_of_the_scheduler(stack: Stack, products, last_
 
 def waits_for_a_lock(products: psycopg.Connection) -> None:
     if task_backends(products, "and wait_event_type = 'Lock'") == 0:
-        msg = "the task does not wait for the lock yet"
+        msg = "the task does not wait for the lock"
         raise NotYetError(msg)
 
 
 def is_gone(products: psycopg.Connection) -> None:
     if task_backends(products, "") > 0:
-        msg = "the killed task's transaction is still there"
+        msg = "the transaction of the killed task still exists"
         raise NotYetError(msg)
 
 
 def task_backends(products: psycopg.Connection, condition: str) -> int:
     query = f"select count(*) from pg_stat_activity where application_name like '{DAG}/{TASK}/%' {condition}"
-    return products.execute(query).fetchone()[0]
+    ((number,),) = products.execute(query).fetchall()
+    return int(number)
 
 
 def is_up_for_retry(stack: Stack, run_id: str) -> None:
@@ -143,6 +152,6 @@ def is_up_for_retry(stack: Stack, run_id: str) -> None:
 
 
 def kill(stack: Stack, run_id: str) -> None:
-    """``kill -9`` the process in which the task runs."""
+    """Kill the process of the task."""
     task = stack.airflow.get(f"dags/{DAG}/dagRuns/{run_id}/taskInstances/{TASK}")
     psutil.Process(task["pid"]).kill()

@@ -1,4 +1,4 @@
-"""Dead letters on a real Airflow: one for a run that failed, settled when it succeeds in the end."""
+"""Dead letters on a real Airflow: one for a failed run, resolved when the run succeeds."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ COMMAND = (sys.executable, "-m", "aggregator.alerts.dead_letters")
 
 @pytest.fixture(scope="module")
 def run_id(stack: Stack) -> str:
-    """The run that the scheduler made by itself."""
+    """The run that the scheduler created."""
     run = stack.airflow.wait_for_run(DAG)
     assert run["state"] == "success"
-    return run["dag_run_id"]
+    return str(run["dag_run_id"])
 
 
 def letters(products: psycopg.Connection) -> list[tuple[Any, ...]]:
@@ -48,7 +48,7 @@ def broken(products: psycopg.Connection) -> Iterator[None]:
 
 
 def until(products: psycopg.Connection, *, settled: bool) -> tuple[Any, ...]:
-    """The one letter, once it is open or settled."""
+    """Wait until the only letter is open or resolved."""
 
     def found() -> tuple[Any, ...]:
         rows = letters(products)
@@ -63,18 +63,20 @@ def until(products: psycopg.Connection, *, settled: bool) -> tuple[Any, ...]:
 
 
 def callback_of_the_run(stack: Stack) -> None:
-    """Airflow has called the DAG's own callback, which must not write another letter."""
+    """Wait until Airflow has called the callback of the DAG, which must not write a second letter."""
     log = "".join(path.read_text() for path in (stack.home / "airflow/logs").rglob(f"*{DAG}*") if path.is_file())
     if "Executing on_failure dag callback" not in log:
-        msg = "the DAG's callback was not called yet"
+        msg = "the callback of the DAG was not called"
         raise NotYetError(msg)
 
 
-def test_a_run_that_succeeds_has_no_letter(products, run_id: str) -> None:
+def test_successful_run_has_no_letter(products: psycopg.Connection, run_id: str) -> None:
     assert letters(products) == []
 
 
-def test_failed_run_leaves_one_letter_that_a_later_success_settles(stack: Stack, products, run_id: str) -> None:
+def test_failed_run_has_one_letter_that_a_replay_resolves(
+    stack: Stack, products: psycopg.Connection, run_id: str
+) -> None:
     with broken(products):
         stack.airflow.clear(DAG, run_id)
         assert stack.airflow.wait_for_run(DAG, run_id)["state"] == "failed"

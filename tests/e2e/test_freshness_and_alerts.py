@@ -1,6 +1,6 @@
-"""Alerts on a real Airflow: late, failed, retried, mended, stale; a receiver that is down for a while.
+"""Alerts on a real Airflow: late, failed, retried, fixed and stale, with an outage of the receiver.
 
-By name it comes when the deadline of the probes has passed, and before the scheduler and the triggerer are killed.
+pytest runs modules by name: this one runs after the deadline of the probes, and before others kill the scheduler.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 DEADLINE = timedelta(seconds=60)
-"""Of the DAGs in ``tests/e2e/dags``."""
+"""Deadline of the DAGs in ``tests/e2e/dags``."""
 
 SOON = timedelta(seconds=30)
-"""By when somebody has to know of a missed deadline."""
+"""Longest time from a missed deadline to its alert."""
 
 
 def alerts(products: psycopg.Connection, subject: str, kind: str = "%") -> list[tuple[Any, ...]]:
@@ -38,8 +38,8 @@ def alerts(products: psycopg.Connection, subject: str, kind: str = "%") -> list[
     return products.execute(query, [subject, kind]).fetchall()
 
 
-def test_late_run_is_told_of_once_in_time_and_its_end_too(
-    stack: Stack, products, receiver: AlertsReceiver, probes: Path
+def test_late_run_sends_one_alert_in_time_and_one_recovery(
+    stack: Stack, products: psycopg.Connection, receiver: AlertsReceiver, probes: Path
 ) -> None:
     (text,) = receiver.wait_until_told("probe_late", 1)
     (run,) = stack.airflow.runs("probe_late")
@@ -59,8 +59,8 @@ def test_late_run_is_told_of_once_in_time_and_its_end_too(
     assert alerts(products, "probe_late") == [("late", True)]
 
 
-def test_failed_run_is_told_of_once_not_as_late_and_its_mending_too(
-    stack: Stack, products, receiver: AlertsReceiver, probes: Path
+def test_failed_run_sends_one_alert_not_as_late_and_one_recovery(
+    stack: Stack, products: psycopg.Connection, receiver: AlertsReceiver, probes: Path
 ) -> None:
     (text,) = receiver.wait_until_told("FAILED: probe_failed", 1)
     (run,) = stack.airflow.runs("probe_failed")
@@ -76,21 +76,21 @@ def test_failed_run_is_told_of_once_not_as_late_and_its_mending_too(
     late = [] if datetime.fromisoformat(run["end_date"]) < deadline else alerts(products, "probe_failed", "late")
     assert alerts(products, "probe_failed") == [*late, ("failed", False)]
 
-    (probes / "mended").touch()
+    (probes / "fixed").touch()
     stack.airflow.clear("probe_failed", run["dag_run_id"])
     (recovery,) = receiver.wait_until_told("RECOVERED: probe_failed has recovered.", 1)
     assert recovery.startswith(f"RECOVERED: probe_failed has recovered. Run {run['dag_run_id']} succeeded.")
     assert alerts(products, "probe_failed") == [*late, ("failed", True)]
 
 
-def test_success_on_retry_is_not_worth_a_word(stack: Stack, products, receiver: AlertsReceiver) -> None:
+def test_success_on_retry_sends_no_alert(stack: Stack, products: psycopg.Connection, receiver: AlertsReceiver) -> None:
     assert stack.airflow.wait_for_run("probe_retried")["state"] == "success"
     assert alerts(products, "probe_retried") == []
     assert receiver.told("probe_retried") == []
 
 
-def test_stale_data_is_told_of_when_the_receiver_is_back_and_a_monitor_sees_it(
-    stack: Stack, products, receiver: AlertsReceiver
+def test_stale_data_is_reported_after_an_outage_of_the_receiver_and_to_a_monitor(
+    stack: Stack, products: psycopg.Connection, receiver: AlertsReceiver
 ) -> None:
     stack.airflow.wait_for_run("telemetry_daily")
     before = len(receiver.told("telemetry_daily"))
@@ -98,7 +98,7 @@ def test_stale_data_is_told_of_when_the_receiver_is_back_and_a_monitor_sees_it(
     with telemetry_of_last_week(products), receiver.failing():
         assert monitored(stack) == (503, "stale")
         wait(lambda: refused(receiver, "CRITICAL STALE: public.telemetry_daily"), seconds=60)
-    # As from cron, beside the one that goes on.
+    # As a cron job, beside the process that runs.
     stack.run(sys.executable, "-m", "aggregator.alerts.watch", "--once")
     texts = receiver.wait_until_told("telemetry_daily", before + 2)[before:]
     assert [text.split(":")[0] for text in texts] == ["CRITICAL STALE", "RECOVERED"]
@@ -106,7 +106,7 @@ def test_stale_data_is_told_of_when_the_receiver_is_back_and_a_monitor_sees_it(
     assert alerts(products, "public.telemetry_daily") == [("stale", True)]
 
 
-def test_stranger_learns_nothing_of_the_data(stack: Stack) -> None:
+def test_freshness_without_a_token_is_refused(stack: Stack) -> None:
     assert httpx.get(f"{stack.airflow_url}/api/freshness").status_code == 401
 
 
@@ -121,19 +121,19 @@ def telemetry_of_last_week(products: psycopg.Connection) -> Iterator[None]:
 
 def refused(receiver: AlertsReceiver, start: str) -> None:
     if not any(text.startswith(start) for text in receiver.refused):
-        msg = "the receiver was not asked while it was out of order"
+        msg = "the receiver got no request during its outage"
         raise NotYetError(msg)
 
 
 def monitored(stack: Stack) -> tuple[int, str]:
-    """What the monitor outside sees: the status of all, and the state of telemetry."""
+    """The status for an external monitor, and the state of telemetry."""
     status, states = stack.freshness()
     return status, states["public.telemetry_daily"]
 
 
-def after(moment: datetime) -> None:
-    if datetime.now(UTC) < moment:
-        msg = "not over yet"
+def after(time: datetime) -> None:
+    if datetime.now(UTC) < time:
+        msg = f"{time} is in the future"
         raise NotYetError(msg)
 
 

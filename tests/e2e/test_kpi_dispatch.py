@@ -1,4 +1,4 @@
-"""KPI dispatch on a real Airflow: started, cleared, killed, backfilled; n8n's own list says how often each KPI ran."""
+"""KPI dispatch on a real Airflow: started, cleared, killed, backfilled. n8n's executions show how often a KPI ran."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ create trigger claim_waits before update on kpi.job_kpis for each row
 
 @pytest.fixture(scope="module")
 def registry(stack: Stack) -> Iterator[None]:
-    """The sample's registry, and KPIs that only these tests choose."""
+    """The registry of the sample, and KPIs for these tests only."""
     stack.airflow.wait_until_loaded({DAG})
     before = stack.airflow.get("variables/kpi-registry")
     entries = json.loads(before["value"])["kpis"]
@@ -57,8 +57,8 @@ def registry(stack: Stack) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def first_run(stack: Stack, registry: None) -> str:
-    """A run that has sent the sample's KPIs."""
-    return ended(stack, start(stack, *kpis.NAMES))["dag_run_id"]
+    """A run that has sent the KPIs of the sample."""
+    return str(ended(stack, start(stack, *kpis.NAMES))["dag_run_id"])
 
 
 def start(stack: Stack, *chosen: str, **params: Any) -> str:
@@ -103,7 +103,9 @@ def statuses(products: psycopg.Connection) -> dict[str, str]:
     return dict(products.execute("select kpi_id, status from kpi.job_kpis").fetchall())
 
 
-def test_run_starts_each_workflow_once_in_an_instance_of_its_name(stack: Stack, products, first_run: str) -> None:
+def test_run_starts_each_workflow_once_in_an_instance_of_its_name(
+    stack: Stack, products: psycopg.Connection, first_run: str
+) -> None:
     tasks = instances(stack, first_run)
     assert {name: task["state"] for name, task in tasks.items()} == dict.fromkeys(kpis.NAMES, "success")
     assert executions(stack) == Counter([*kpis.NAMES])
@@ -125,16 +127,16 @@ def test_clear_and_second_run_of_the_day_send_nothing_again(stack: Stack, first_
 
 
 def test_killed_after_the_request_is_unknown_and_a_failure_is_sent_again(
-    stack: Stack, products, first_run: str
+    stack: Stack, products: psycopg.Connection, first_run: str
 ) -> None:
     stack.n8n.faults({"killed-after": [Fault(delay_seconds=25)], "failing": [Fault(status=422, body="No such coin")]})
-    # With resend, a clear sends no more than without.
+    # A clear of a run with resend sends nothing else.
     run_id = start(stack, "good", "failing", "killed-after", resend=True)
     wait(lambda: started(stack, "killed-after"), seconds=60)
     psutil.Process(instance(stack, run_id, "killed-after", "running")["pid"]).kill()
     killed = instance(stack, run_id, "killed-after", "up_for_retry")
 
-    # Not the back-off that follows, but somebody who clears the instance, is what brings the next try.
+    # A clear starts the next try, because the backoff takes too long.
     clear(stack, run_id, task_ids=[[TASK, killed["map_index"]]], include_downstream=True)
 
     assert ended(stack, run_id)["state"] == "failed"
@@ -155,8 +157,10 @@ def test_killed_after_the_request_is_unknown_and_a_failure_is_sent_again(
     assert len(keys) == len(set(keys)) == 2
 
 
-def test_killed_before_the_request_is_sent_once_by_the_next_try(stack: Stack, products, first_run: str) -> None:
-    # Behind this lock the claim waits: nothing is committed, nothing is sent.
+def test_killed_before_the_request_is_sent_once_by_the_next_try(
+    stack: Stack, products: psycopg.Connection, first_run: str
+) -> None:
+    # The claim waits for this lock. Nothing is committed, and nothing is sent.
     products.execute(CLAIM_WAITS)
     with psycopg.connect(stack.products_url) as holder:
         holder.execute("select pg_advisory_xact_lock(1)")
@@ -171,7 +175,9 @@ def test_killed_before_the_request_is_sent_once_by_the_next_try(stack: Stack, pr
     assert executions(stack)["killed-before"] == 1
 
 
-def test_scheduler_killed_with_its_tasks_goes_on_and_sends_nothing_twice(stack: Stack, products, first_run) -> None:
+def test_scheduler_killed_with_its_tasks_sends_nothing_twice(
+    stack: Stack, products: psycopg.Connection, first_run: str
+) -> None:
     stack.n8n.faults({"cut-off": [Fault(delay_seconds=25)]})
     run_id = start(stack, *SIX)
     wait(lambda: started(stack, "cut-off"), seconds=60)
@@ -180,29 +186,31 @@ def test_scheduler_killed_with_its_tasks_goes_on_and_sends_nothing_twice(stack: 
     found = {id_: status for id_, status in statuses(products).items() if id_ in SIX}
     sent = executions(stack)
     assert (found["cut-off"], sent["cut-off"]) == ("unknown", 1)
-    # Others may have been at work too, one of them between its claim and its request.
+    # Other instances can have been killed between their claim and their request.
     assert set(found.values()) == {"triggered", "unknown"}
     assert {sent[id_] for id_ in SIX if found[id_] == "triggered"} == {1}
     assert max(sent[id_] for id_ in SIX) == 1
 
 
-def test_triggerer_killed_while_it_waits_for_a_report_finds_it_later(stack: Stack, products, first_run) -> None:
+def test_report_is_found_after_the_triggerer_was_killed(
+    stack: Stack, products: psycopg.Connection, first_run: str
+) -> None:
     run_id = start(stack, "reporting")
     wait(lambda: deferred(stack, run_id), seconds=60)
     kill(stack, "triggerer")
-    (trace_id,) = products.execute("select trace_id from kpi.jobs where run_id = %s", [run_id]).fetchone()
-    answer = httpx.post(
+    ((trace_id,),) = products.execute("select trace_id from kpi.jobs where run_id = %s", [run_id]).fetchall()
+    response = httpx.post(
         f"{stack.airflow_url}/api/kpi/{trace_id}/reporting",
         json={"status": "completed"},
         headers={"Authorization": f"Bearer {stack.environment()['SCHEDULER_API_KEY']}"},
     )
-    assert answer.status_code == 200
+    assert response.status_code == 200
     assert ended(stack, run_id)["state"] == "success"
     assert statuses(products)["reporting"] == "completed"
     assert executions(stack)["reporting"] == 1
 
 
-def test_backfill_of_an_old_day_sends_nothing(stack: Stack, products, first_run: str) -> None:
+def test_backfill_of_an_old_day_sends_nothing(stack: Stack, products: psycopg.Connection, first_run: str) -> None:
     before = executions(stack)
     day = datetime.now(UTC) - timedelta(days=3)
     dates = {"from_date": day.isoformat(), "to_date": (day + timedelta(days=1)).isoformat()}
@@ -214,12 +222,12 @@ def test_backfill_of_an_old_day_sends_nothing(stack: Stack, products, first_run:
 
 
 def kill(stack: Stack, program: str) -> None:
-    """End a program with all that it has started, as a machine ends; it is started again."""
+    """Kill a program and all its children, as a machine failure does. The stack restarts it."""
     with psycopg.connect(stack.url_of("airflow")) as airflow:
         for process in stack.supervisor.processes_of(program):
             with suppress(psutil.NoSuchProcess):
                 process.kill()
-        # What is waited for is the silence of a scheduler or triggerer, half a minute of it.
+        # Airflow needs half a minute to detect a dead scheduler or triggerer.
         airflow.execute(
             "update job set latest_heartbeat = latest_heartbeat - interval '1 hour' where job_type = %s",
             [f"{program.title()}Job"],
@@ -235,12 +243,12 @@ def deferred(stack: Stack, run_id: str) -> None:
 
 def started(stack: Stack, path: str) -> None:
     if not stack.n8n.executions(path):
-        msg = f"{path} was not called yet"
+        msg = f"{path} was not called"
         raise NotYetError(msg)
 
 
 def claims(products: psycopg.Connection) -> None:
     query = "select from pg_stat_activity where application_name like %s and wait_event_type = 'Lock'"
     if products.execute(query, [f"{DAG}/{TASK}/%"]).fetchone() is None:
-        msg = "the claim does not wait for the lock yet"
+        msg = "the claim does not wait for the lock"
         raise NotYetError(msg)

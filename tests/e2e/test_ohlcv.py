@@ -21,18 +21,18 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 DAG = "ohlcv_aggregation"
 SYMBOL = "BTCUSD"
 DAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=1)
-"""A day of which every window is over."""
+"""A day with complete windows only."""
 
 
 @pytest.fixture(scope="module")
 def scheduled(stack: Stack) -> dict[str, Any]:
-    """The run, made by the scheduler, that found the whole backlog; one before it may have come before the candles."""
+    """The scheduled run that processed the backlog. An earlier run can have preceded the candles."""
 
     def found_the_backlog() -> dict[str, Any]:
         for run in reversed(stack.airflow.runs(DAG)):
             if (run["state"], run["run_type"]) == ("success", "scheduled") and inserted(stack, run["dag_run_id"]):
-                return run
-        msg = "no scheduled run has made bars"
+                return dict(run)
+        msg = "no scheduled run has built bars"
         raise NotYetError(msg)
 
     run: dict[str, Any] = wait(found_the_backlog, seconds=400)
@@ -44,10 +44,10 @@ def inserted(stack: Stack, run_id: str) -> int:
 
 
 def wait_until_whole(stack: Stack, products: psycopg.Connection) -> None:
-    """Wait until the bars are those of an independent engine, at the moment of the newest run."""
+    """Wait until the bars equal those of an independent engine at the time of the newest run."""
 
     def without(bars: dict[Any, Any]) -> dict[Any, Any]:
-        # The oracle's sum of prices times volume has two decimals, the sample's prices have five.
+        # The oracle sums price times volume with two decimals. The prices of the sample have five.
         return {key: (*bar[:5], *bar[6:]) for key, bar in bars.items() if key[0] != POISONED}
 
     def whole() -> None:
@@ -70,7 +70,9 @@ def bars_with_high(products: psycopg.Connection, price: float) -> list[str]:
     return [timeframe for (timeframe,) in products.execute(query, [SYMBOL, price])]
 
 
-def test_scheduler_makes_the_bars_of_every_window_that_is_over(stack: Stack, products, scheduled) -> None:
+def test_scheduled_run_builds_every_complete_window(
+    stack: Stack, products: psycopg.Connection, scheduled: dict[str, Any]
+) -> None:
     wait_until_whole(stack, products)
     tasks = stack.airflow.get(f"dags/{DAG}/dagRuns/{scheduled['dag_run_id']}/taskInstances")["task_instances"]
     instances = sorted(task["map_index"] for task in tasks if task["task_id"] == "aggregate")
@@ -78,8 +80,8 @@ def test_scheduler_makes_the_bars_of_every_window_that_is_over(stack: Stack, pro
     assert {frame for _, frame, _ in stored(products)} == {"15m", "1h", "4h", "1d"}
 
 
-def test_cleared_run_builds_its_windows_again_and_rewrites_none(stack: Stack, products, scheduled) -> None:
-    # Of last midnight the schedule may have made the run.
+def test_cleared_run_rewrites_no_bar(stack: Stack, products: psycopg.Connection, scheduled: dict[str, Any]) -> None:
+    # The schedule can have created the run of last midnight.
     midnight = stack.airflow.start(DAG, DAY - timedelta(minutes=5))
     assert stack.airflow.wait_for_run(DAG, midnight)["state"] == "success"
     before = [row for row in versions(products) if row[2] < DAY]
@@ -91,16 +93,20 @@ def test_cleared_run_builds_its_windows_again_and_rewrites_none(stack: Stack, pr
     assert [row for row in versions(products) if row[2] < DAY] == before
 
 
-def test_late_candle_is_in_every_timeframe_after_the_next_run(stack: Stack, products, scheduled) -> None:
+def test_next_run_adds_a_late_candle_to_every_timeframe(
+    stack: Stack, products: psycopg.Connection, scheduled: dict[str, Any]
+) -> None:
     correct(products, 99_999_991)
     assert stack.airflow.wait_for_run(DAG, stack.airflow.start(DAG))["state"] == "success"
     assert bars_with_high(products, 99_999_991) == ["15m", "1d", "1h", "4h"]
     wait_until_whole(stack, products)
 
 
-def test_task_killed_before_its_commit_is_tried_again_and_loses_nothing(stack: Stack, products, scheduled) -> None:
+def test_task_killed_before_its_commit_is_retried_without_loss(
+    stack: Stack, products: psycopg.Connection, scheduled: dict[str, Any]
+) -> None:
     correct(products, 99_999_992)
-    # Behind this lock the task waits with bars that are not committed.
+    # The task waits for this lock with uncommitted bars.
     with psycopg.connect(stack.products_url) as holder:
         holder.execute("lock table ohlcv.bars in share mode")
         run_id = stack.airflow.start(DAG)
@@ -108,7 +114,7 @@ def test_task_killed_before_its_commit_is_tried_again_and_loses_nothing(stack: S
         psutil.Process(task["pid"]).kill()
         wait(lambda: is_up_for_retry(stack, run_id), seconds=60)
         assert bars_with_high(products, 99_999_992) == []
-    # Not the back-off that follows, but somebody who clears the run, is what brings the next try.
+    # A clear starts the next try, because the backoff takes too long.
     stack.airflow.clear(DAG, run_id)
     assert stack.airflow.wait_for_run(DAG, run_id)["state"] == "success"
     assert bars_with_high(products, 99_999_992) == ["15m", "1d", "1h", "4h"]
@@ -128,7 +134,7 @@ def the_one_that_waits(stack: Stack, products: psycopg.Connection, run_id: str) 
     """
     task = aggregate(stack, run_id)
     if products.execute(query).fetchone() == (0,) or task["state"] != "running":
-        msg = "the task does not wait for the lock yet"
+        msg = "the task does not wait for the lock"
         raise NotYetError(msg)
     return task
 

@@ -1,4 +1,4 @@
-"""Telemetry on a real Airflow: scheduled, started over HTTP by many at once, refused, healed."""
+"""Telemetry on a real Airflow: scheduled, started by concurrent HTTP requests, refused, fixed."""
 
 from __future__ import annotations
 
@@ -49,21 +49,23 @@ def call(stack: Stack, method: str = "GET", bearer: str | None = None, **argumen
 
 @pytest.fixture(scope="module")
 def yesterday(stack: Stack) -> date:
-    """The day of the run that the scheduler made by itself."""
+    """The day of the run that the scheduler created."""
     run = stack.airflow.wait_for_run(DAG)
     assert (run["state"], run["run_type"]) == ("success", "scheduled")
     return date.fromisoformat(run["data_interval_start"][:10])
 
 
-def test_scheduler_rolls_last_night_up(stack: Stack, products, yesterday: date) -> None:
+def test_scheduled_run_stores_the_latest_day(stack: Stack, products: psycopg.Connection, yesterday: date) -> None:
     rows = stored(products)
-    # The night before last, too, if it was the last one when Airflow began.
+    # Two days, if midnight passed after the start of Airflow.
     first = min(run["data_interval_start"][:10] for run in stack.airflow.runs(DAG))
     assert rows == expected(products, date.fromisoformat(first), yesterday)
     assert rows
 
 
-def test_caller_waits_for_a_range(stack: Stack, products, yesterday: date) -> None:
+def test_request_with_wait_returns_the_result_of_a_range(
+    stack: Stack, products: psycopg.Connection, yesterday: date
+) -> None:
     first = yesterday - timedelta(days=6)
     range_ = {"startDate": f"{first}", "endDate": f"{yesterday}", "wait": True}
     before = stored(products)
@@ -78,7 +80,9 @@ def test_caller_waits_for_a_range(stack: Stack, products, yesterday: date) -> No
     assert response.json()["processed"] == len(stored(products))
 
 
-def test_fifty_callers_at_once_and_a_second_run_rewrites_nothing(stack: Stack, products, yesterday: date) -> None:
+def test_fifty_concurrent_requests_start_fifty_runs_that_rewrite_nothing(
+    stack: Stack, products: psycopg.Connection, yesterday: date
+) -> None:
     versions = stored(products, "date, event, xmin, xmax, ctid")
     with ThreadPoolExecutor(CALLERS) as threads:
         responses = list(threads.map(lambda _: call(stack), range(CALLERS)))
@@ -86,7 +90,7 @@ def test_fifty_callers_at_once_and_a_second_run_rewrites_nothing(stack: Stack, p
     runs = {response.json()["runId"] for response in responses}
     assert len(runs) == CALLERS
     assert runs <= {run["dag_run_id"] for run in stack.airflow.runs(DAG)}
-    # All but one are taken back: the others would do nothing else, for minutes.
+    # The other runs would take minutes and do nothing else.
     kept, *others = sorted(runs)
     for run_id in others:
         httpx.delete(f"{stack.airflow_url}/api/v2/dags/{DAG}/dagRuns/{run_id}", timeout=30)
@@ -94,15 +98,15 @@ def test_fifty_callers_at_once_and_a_second_run_rewrites_nothing(stack: Stack, p
     assert stored(products, "date, event, xmin, xmax, ctid") == versions
 
 
-def test_strangers_start_nothing(stack: Stack, yesterday: date) -> None:
+def test_refused_requests_start_no_run(stack: Stack, yesterday: date) -> None:
     before = len(stack.airflow.runs(DAG))
     assert call(stack, bearer="wrong").status_code == 401
     assert call(stack, params={"startDate": "2024-01-01", "endDate": "2025-02-03"}).status_code == 400
     assert len(stack.airflow.runs(DAG)) == before
 
 
-def test_refused_event_fails_the_run_after_the_rest_is_stored_and_a_clear_heals_it(
-    stack: Stack, products, yesterday: date
+def test_refused_event_fails_the_run_after_all_others_are_stored(
+    stack: Stack, products: psycopg.Connection, yesterday: date
 ) -> None:
     late = datetime(yesterday.year, yesterday.month, yesterday.day, 23, tzinfo=UTC)
     products.execute("insert into telemetry (event, created_at) values ('evil', %s), ('fine', %s)", [late, late])

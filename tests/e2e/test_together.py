@@ -1,5 +1,4 @@
-"""All ten DAGs together, after whatever the other modules have done to them (pytest goes by name): cleared, measured,
-and searched for secrets."""
+"""All ten DAGs together: cleared, measured, and searched for secrets. pytest runs this module after the others."""
 
 from __future__ import annotations
 
@@ -35,18 +34,18 @@ WRITTEN = {target.table.split()[0] for target in TARGETS} - {"ohlcv.bars"} | {
     "kpi.job_kpis",
     "delivery.warmup_counters",
 }
-"""The tables of the ten DAGs, but for bars: the schedule makes new ones meanwhile."""
+"""The tables of the ten DAGs without bars, because the schedule builds new bars during the tests."""
 
 STARTED = {*TRIGGERED, "analytics_score_distribution"}
-"""DAGs that have to be started: their rows are of the moment, and a run of the day before would write others."""
+"""DAGs that a test has to start: their rows depend on the time, so a run of the day before writes other rows."""
 
 NOTHING_RENDERED = {"kpi_dispatch"}
-"""Nothing of it is a template, so that n8n's own braces pass."""
+"""DAGs without templates: n8n's own braces must not be rendered."""
 
 
 @pytest.fixture(scope="module")
 def runs(stack: Stack) -> dict[str, str]:
-    """DAG → a run that has succeeded: the newest that the schedule or a backfill made, or one of our own."""
+    """DAG → a run that succeeded: the newest scheduled or backfilled run, or one that this fixture started."""
     started = {dag_id: stack.airflow.start(dag_id) for dag_id in STARTED}
     return {
         dag_id: wait(partial(newest_success, stack, dag_id, started.get(dag_id)), seconds=180)
@@ -56,7 +55,7 @@ def runs(stack: Stack) -> dict[str, str]:
 
 def newest_success(stack: Stack, dag_id: str, run_id: str | None) -> str:
     for run in stack.airflow.runs(dag_id):
-        # `airflow dags test` makes a manual run of what was the schedule's.
+        # `airflow dags test` turns a scheduled run into a manual one.
         wanted = run["run_type"] != "manual" if run_id is None else run["dag_run_id"] == run_id
         if wanted and run["state"] == "success":
             return str(run["dag_run_id"])
@@ -64,7 +63,7 @@ def newest_success(stack: Stack, dag_id: str, run_id: str | None) -> str:
     raise NotYetError(msg)
 
 
-def test_cleared_run_of_every_dag_succeeds_again_changes_nothing_and_alerts_nobody(
+def test_cleared_run_of_every_dag_succeeds_changes_nothing_and_sends_no_alert(
     stack: Stack, products: psycopg.Connection, receiver: AlertsReceiver, runs: dict[str, str]
 ) -> None:
     scheduler = stack.supervisor.processes_of("scheduler")[0].pid
@@ -82,9 +81,9 @@ def test_cleared_run_of_every_dag_succeeds_again_changes_nothing_and_alerts_nobo
     assert bars
     assert all(rows for rows, _ in before.values())
     assert stack.n8n.executions() == sent
-    # Upstream issue 70368 ends the scheduler; it would have been started again.
+    # https://github.com/apache/airflow/issues/70368 ends the scheduler, and the stack would restart it.
     assert stack.supervisor.processes_of("scheduler")[0].pid == scheduler
-    # The sample's broken symbol is disabled at some time, and the probes are late, cleared runs or not.
+    # These alerts are independent of the cleared runs: a broken symbol of the sample, and the probes.
     query = "select text from ops.alerts where id > %s and kind <> 'task_disabled' and subject not like 'probe%%'"
     assert products.execute(query, [newest_alert]).fetchall() == []
     assert [text for text in receiver.told()[told:] if not re.search("^CRITICAL DISABLED|: probe_", text)] == []
@@ -95,12 +94,12 @@ def written(products: psycopg.Connection) -> dict[str, tuple[int, str]]:
 
 
 def tries(stack: Stack, dag_id: str, run_id: str) -> int:
-    """Of the task that has been tried most often."""
+    """The highest try number of a run's tasks."""
     tasks = stack.airflow.get(f"dags/{dag_id}/dagRuns/{run_id}/taskInstances")["task_instances"]
-    return max(task["try_number"] for task in tasks)
+    return max(int(task["try_number"]) for task in tasks)
 
 
-def test_every_documented_metric_arrives_with_its_tags(stack: Stack, statsd: Statsd, runs: dict[str, str]) -> None:
+def test_every_documented_metric_is_received_with_its_tags(stack: Stack, statsd: Statsd, runs: dict[str, str]) -> None:
     sent = re.findall(
         r"^airflow\.(aggregator\.[\w.]+),(\S+):(\d+)(?:\.\d+)?\|(\w+)$", "\n".join(statsd.lines), re.MULTILINE
     )
@@ -119,7 +118,7 @@ def test_every_documented_metric_arrives_with_its_tags(stack: Stack, statsd: Sta
 
 @pytest.fixture(scope="module")
 def failed(stack: Stack, receiver: AlertsReceiver, runs: dict[str, str]) -> None:
-    """A failed run of each DAG that calls another side, which answers with the secret it was sent."""
+    """A failed run of each DAG that sends a secret. The server returned the secret."""
     token, key = ((stack.home / "secrets" / name).read_text() for name in ("analytics_engine_token", "n8n_key"))
     kpi = min(kpis.NAMES)
     stack.analytics_engine.faults([Fault(status=403, body=f"Bearer {token} is not welcome")])
@@ -140,9 +139,9 @@ def logs(stack: Stack, dag_id: str) -> list[Path]:
 
 @pytest.mark.usefixtures("failed")
 class TestSecrets:
-    """Every secret is a marker: whatever the ten DAGs have left behind, failed runs included, has none."""
+    """Every secret is a marker. No output of the ten DAGs contains one, including that of failed runs."""
 
-    def test_there_is_something_to_search(self, stack: Stack) -> None:
+    def test_searched_places_are_not_empty(self, stack: Stack) -> None:
         assert {path.name for path in (stack.home / "secrets").iterdir()} >= {
             *("alerts_webhook", "analytics_engine_token", "cron_secret", "database_password", "fernet_key"),
             *("jwt_secret", "n8n_key", "scheduler_api_key", "secret_key"),
@@ -156,26 +155,26 @@ class TestSecrets:
             for table in ("ops.alerts", "ops.alert_messages", "ops.ops_runlog", "kpi.job_kpis"):
                 assert products.execute(f"select from {table} limit 1").rowcount == 1, table
 
-    def test_none_is_in_a_file(self, stack: Stack) -> None:
+    def test_no_secret_is_in_a_file(self, stack: Stack) -> None:
         assert {path: found for path in files(stack) if (found := leaked(stack.home, path.read_bytes()))} == {}
 
     @pytest.mark.parametrize("database", DATABASES)
-    def test_none_is_in_a_database(self, stack: Stack, database: str) -> None:
-        # XComs, rendered fields, alerts and the rest.
+    def test_no_secret_is_in_a_database(self, stack: Stack, database: str) -> None:
+        # Including XComs, rendered fields and alerts.
         rows = stack.run("pg_dump", "--data-only", stack.url_of(database))
         assert "COPY" in rows
         assert leaked(stack.home, rows.encode()) == []
 
-    def test_none_is_in_an_alert_that_was_sent(self, stack: Stack, receiver: AlertsReceiver) -> None:
+    def test_no_secret_is_in_a_sent_alert(self, stack: Stack, receiver: AlertsReceiver) -> None:
         assert leaked(stack.home, "\n".join([*receiver.told(), *receiver.refused]).encode()) == []
 
-    def test_no_task_has_written_the_token_with_which_it_calls_airflow(self, stack: Stack) -> None:
+    def test_no_file_contains_a_task_token(self, stack: Stack) -> None:
         token = re.compile(rb"eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}")
         assert [path for path in files(stack) if token.search(path.read_bytes())] == []
 
 
 def files(stack: Stack) -> Iterator[Path]:
-    """Every file that the stack has written: logs, PostgreSQL's among them, and configuration; not the data itself."""
+    """Every file that the stack wrote, such as logs and configuration, without PostgreSQL's data."""
     apart = {stack.home / "secrets", stack.home / "postgres"}
     yield from (stack.home / "postgres").glob("log")
     for path in stack.home.rglob("*"):

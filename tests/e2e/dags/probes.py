@@ -1,4 +1,4 @@
-"""DAGs that are due when Airflow has loaded them: one is late, one fails until it is mended, one needs its retry."""
+"""DAGs that are due when Airflow has loaded them: one is late, one fails until it is fixed, one needs a retry."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ with probe("probe_failed"):
 
     @task(retries=3, retry_delay=timedelta(seconds=1), retry_policy=TransientOnlyRetryPolicy())
     def fail() -> None:
-        if not (FOLDER / "mended").exists():
+        if not (FOLDER / "fixed").exists():
             msg = "The probe is not fixed. Create the file."
             raise PermanentError(msg)
 
     @task(trigger_rule="all_done", retry_policy=TransientOnlyRetryPolicy())
     def finish() -> None:
-        if not (FOLDER / "mended").exists():
+        if not (FOLDER / "fixed").exists():
             msg = "A task before this one failed."
             raise PermanentError(msg)
 
