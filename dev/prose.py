@@ -29,7 +29,7 @@ TERMS = {
     r"wish(es|ed)?": "request",
     r"stands? (in|on|alone)|stood (in|on)": "is in, is stored in",
     r"the other side": "the server, n8n, Analytics Engine",
-    r"begins? anew|done again|does .{1,20} again": "restarts, re-run",
+    r"begins? anew|done again|does (it|them|this) again": "restarts, re-run",
     r"(is|are|was|were|be) let in": "authorized",
     r"for ever|forever": "indefinitely",
     r"from .{1,20} on(?=[.,;:]|$)|from here on": "starting at",
