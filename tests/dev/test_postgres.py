@@ -100,7 +100,9 @@ def test_failure_is_one_line_with_its_reason(monkeypatch: pytest.MonkeyPatch) ->
         assert "\n" not in str(error.value)
 
 
-def test_existing_server_is_used_and_never_stopped(monkeypatch, postgres: Postgres, tmp_path) -> None:
+def test_existing_server_is_used_and_never_stopped(
+    monkeypatch: pytest.MonkeyPatch, postgres: Postgres, tmp_path: Path
+) -> None:
     monkeypatch.setenv(embedded.EXISTING_SERVER, postgres.url)
     server = embedded.start(tmp_path / "data")
     server.stop()

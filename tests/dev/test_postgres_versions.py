@@ -18,7 +18,9 @@ def test_each_supported_major_version_is_tested() -> None:
     assert {version.partition(".")[0] for version in SERVERS} == {"15", "16", "17", "18"}
 
 
-def test_another_machine_is_one_line_and_no_failure(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_another_machine_is_one_line_and_no_failure(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "riscv64")
     assert main(["--oldest"]) == 0
     said = capsys.readouterr().out
@@ -36,7 +38,7 @@ def test_package_that_cannot_be_fetched_is_a_reason(monkeypatch: pytest.MonkeyPa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_unknown_version_names_the_known_ones(capsys) -> None:
+def test_unknown_version_names_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["9.6"])
     assert "unknown: 9.6; known: 15.1, " in capsys.readouterr().err

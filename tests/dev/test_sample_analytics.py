@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import UTC, date, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -10,6 +10,9 @@ from dev.sample import analytics
 from dev.sample.load import activity_since, load_analytics
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import psycopg
     from airflow.dag_processing.dagbag import DagBag
 
 DAY = date(2024, 2, 29)
@@ -58,13 +61,14 @@ def test_the_day_alone_decides() -> None:
     ],
 )
 def test_there_is_activity_in_the_month_of_the_newest_run(dag_bag: DagBag, now: datetime, month: date) -> None:
-    newest = dag_bag.dags["analytics_monthly_usage"].timetable.latest_interval(now)
+    dag: Any = dag_bag.dags["analytics_monthly_usage"]
+    newest = dag.timetable.latest_interval(now)
     assert newest.start.date() == month
     assert activity_since(now.date()) <= month
 
 
 @pytest.mark.slow
-def test_loading_twice_leaves_one_sample_and_the_rows_of_others(migrated) -> None:
+def test_loading_twice_leaves_one_sample_and_the_rows_of_others(migrated: Callable[..., psycopg.Connection]) -> None:
     connection = migrated("analytics")
     connection.execute("insert into scoring.lead_scores values (gen_random_uuid(), gen_random_uuid(), 7)")
     today = datetime.now(UTC).date()

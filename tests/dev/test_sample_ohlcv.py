@@ -3,9 +3,15 @@ from __future__ import annotations
 import math
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from dev.sample import ohlcv
 from dev.sample.load import load_new_candles
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import psycopg
 
 MONDAY = date(2026, 11, 16)
 
@@ -42,7 +48,7 @@ def test_the_day_alone_decides_the_candles() -> None:
     assert list(ohlcv.candles(MONDAY)) != list(ohlcv.candles(MONDAY + timedelta(days=1)))
 
 
-def test_a_feed_sends_each_candle_when_it_is_over_and_once(migrated) -> None:
+def test_a_feed_sends_each_candle_when_it_is_over_and_once(migrated: Callable[..., psycopg.Connection]) -> None:
     connection = migrated("market")
     tuesday = MONDAY + timedelta(days=1)
     midnight = datetime(tuesday.year, tuesday.month, tuesday.day, tzinfo=UTC)
