@@ -1,4 +1,4 @@
-"""``python -m dev <command>``: what `make` calls to run the local stack."""
+"""``python -m dev <command>``: the commands of the Makefile for the local stack."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 HOME = REPOSITORY / ".local"
 
 QUIET = "ignore:Could not import graphviz,ignore:GitWildMatchPattern,ignore:Using `httpx` with"
-"""Warnings of Airflow 3.3.2 about packages it uses, which every ``airflow`` command prints."""
+"""Warnings of Airflow 3.3.2 about its packages, which every ``airflow`` command prints."""
 
 
 def steps(console: Console, progress: Progress) -> Callable[[str], None]:
-    """A ``say`` that shows the step at hand, with its time, and leaves a line for each that is done."""
+    """Return a function that shows the current step with its duration, and prints a line for each finished step."""
     current: list[str] = []
 
     def say(step: str) -> None:
@@ -48,22 +48,22 @@ def steps(console: Console, progress: Progress) -> Callable[[str], None]:
 
 
 def progress(console: Console) -> Progress:
-    """Shows the step at hand and how long it has been going on."""
+    """Return a progress display of the current step and its duration."""
     columns = (SpinnerColumn(), TextColumn("{task.description} …"), TimeElapsedColumn())
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 def run_demo(console: Console) -> int:
-    """Run every DAG once on a stack that is made for it and removed after it."""
+    """Run every DAG once on a temporary stack."""
     stack = Stack(HOME / "demo")
     make_writable(HOME)
     with (HOME / "demo.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            msg = "A demo is running already, in this checkout. Wait until it has ended."
+            msg = "Another demo runs in this checkout. Wait until it has finished."
             raise StackError(msg) from None
-        stack.remove()  # what a demo that was killed has left
+        stack.remove()  # remains of a killed demo
         try:
             with progress(console) as bar:
                 say = steps(console, bar)
@@ -75,14 +75,14 @@ def run_demo(console: Console) -> int:
 
 
 def run_scale_out(console: Console) -> int:
-    """Run a day on a single machine and on workers, and compare."""
+    """Run a day on a single machine and on workers, and compare the results."""
     with progress(console) as bar:
         outcomes = scale_out.run(HOME / "scale-out", steps(console, bar))
     return scale_out.report(*outcomes, console)
 
 
 def run_drills(console: Console) -> int:
-    """Let real time pass: a month is backfilled, the receiver of alerts is down, the scheduler is."""
+    """Run the drills in real time: a backfill of a month, and failures of the alert receiver and the scheduler."""
     with progress(console) as bar:
         drills.run(HOME / "drills", steps(console, bar))
     return 0
@@ -96,11 +96,11 @@ def up(console: Console) -> int:
     console.print(
         f"""
 Airflow runs at [link={stack.airflow_url}]{stack.airflow_url}[/link].
-You are signed in as admin: the local stack knows no passwords, and listens on 127.0.0.1 only.
-The scheduler is running last night's jobs now.
+You are signed in as admin: the local stack has no passwords. It listens on 127.0.0.1 only.
+The scheduler now runs the latest interval of every DAG.
 
-  make shell   plain `airflow …` and `psql` commands against it
-  make down    stop it; its data stays in .local/stack for the next `make up`
+  make shell   open a shell in which `airflow` and `psql` use the stack
+  make down    stop the stack; the data stays in .local/stack for the next `make up`
 """,
         soft_wrap=True,
     )
@@ -112,7 +112,7 @@ def down(console: Console) -> int:
     stack = Stack(HOME / "stack")
     if not stack.running:
         console.print("The stack is not running.")
-        stack.stop()  # what a power cut has left, if anything
+        stack.stop()  # remains of a power failure
         return 0
     with progress(console) as bar:
         steps(console, bar)("Stopping")
@@ -122,15 +122,18 @@ def down(console: Console) -> int:
 
 
 def shell(_: Console) -> int:
-    """A shell in the stack's environment."""
+    """Open a shell in the stack's environment."""
     stack = running_stack()
-    print(f"Airflow and psql commands work here against {stack.airflow_url}. Leave with: exit", file=sys.stderr)
+    print(
+        f"In this shell, `airflow` and `psql` use the stack at {stack.airflow_url}. Leave it with: exit",
+        file=sys.stderr,
+    )
     environment = {**stack.environment(), "PYTHONWARNINGS": QUIET}
     return subprocess.call([os.environ.get("SHELL", "bash")], env=environment, cwd=REPOSITORY)
 
 
 def migrate(_: Console) -> int:
-    """Migrate the databases of the connections that the environment names, or else those of the running stack."""
+    """Migrate the databases of the connections in the environment, or else those of the running stack."""
     ours = any(name.startswith("AIRFLOW_CONN_") and name.endswith("_DB") for name in os.environ)
     environment = {**os.environ, "PYTHONPATH": "plugins"} if ours else running_stack().environment()
     return subprocess.call([sys.executable, "-m", "aggregator.postgres.migrations"], env=environment, cwd=REPOSITORY)
@@ -149,10 +152,10 @@ def kpi_registry(_: Console) -> int:
 
 
 def running_stack() -> Stack:
-    """The stack of ``make up``.
+    """Return the stack of ``make up``.
 
     Raises:
-        StackError: It is not running.
+        StackError: The stack is not running.
     """
     stack = Stack(HOME / "stack")
     if not stack.running:
@@ -175,10 +178,10 @@ COMMANDS = {
 
 
 def main() -> int:
-    """Carry out one command; an error that a person can mend is one paragraph, not a traceback."""
+    """Run one command. Expected errors are one paragraph without a traceback."""
     parser = argparse.ArgumentParser(prog="python -m dev")
     parser.add_argument("command", choices=COMMANDS)
-    # Where nobody watches, rich would break lines at 80 characters.
+    # Without a terminal, rich breaks lines at 80 characters.
     console = Console() if sys.stdout.isatty() else Console(width=140)
     try:
         return COMMANDS[parser.parse_args().command](console)
@@ -186,11 +189,11 @@ def main() -> int:
         console.print(f"[red]{error}[/]", highlight=False)
         return 1
     except (OSError, subprocess.CalledProcessError, psycopg.Error) as error:
-        # A full disk, a lost file, a server that has gone: not ours, so the reason is what helps.
-        console.print(f"[red]This machine does not let it work:[/] {' '.join(str(error).split())}", highlight=False)
+        # A full disk, a missing file or a lost server: the reason is enough.
+        console.print(f"[red]The command failed on this machine:[/] {' '.join(str(error).split())}", highlight=False)
         return 1
     except KeyboardInterrupt:
-        console.print("Interrupted; everything that was started is stopped.")
+        console.print("Interrupted. Everything that the command started is stopped.")
         return 130
 
 

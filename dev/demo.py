@@ -1,4 +1,4 @@
-"""What `make demo` shows: every DAG, run by the scheduler for the latest window, and what each wrote."""
+"""``make demo``: every DAG, run by the scheduler for its latest interval, and the rows it wrote."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from dev.stack import Stack
 
 PREVIEWS = {
-    "Warm-up counters after the reset: those of today, and of domains that do not warm up": """
+    "Warm-up counters after the reset: counters of today, and of domains that do not warm up": """
         select domain, day, sent from delivery.warmup_counters order by day, domain
         """,
     "Campaigns with the most mails": """
@@ -44,12 +44,12 @@ PREVIEWS = {
         select kpi_id as kpi, name, status, completed_at as "n8n reported at"
         from kpi.job_kpis order by trace_id, kpi_id
         """,
-    "Latest bars of one hour, and how complete their candles are": """
+    "Latest 1h bars, with the completeness of their candles": """
         select distinct on (symbol) symbol, ts as "from", open, high, low, close, volume,
             candles || '/' || expected_candles as candles, quality
         from ohlcv.bars where timeframe = '1h' order by symbol, ts desc
         """,
-    f"Symbols whose bars of 15 minutes are furthest behind: {POISONED} is broken on purpose": """
+    f"Symbols whose 15m bars are furthest behind ({POISONED} has an invalid candle on purpose)": """
         select symbol, cursor as "built up to", newest_source as "candles up to", last_error as error
         from ohlcv.frontier where timeframe = '15m' order by lag desc limit 3
         """,
@@ -58,26 +58,26 @@ PREVIEWS = {
         from public.telemetry_daily order by date desc, count desc limit 5
         """,
 }
-"""Heading → query of a few of the rows that the DAGs wrote."""
+"""Heading → query of some rows that the DAGs wrote."""
 
 TOTALS = {"bars", "processed"}
-"""Counts that are sums of others."""
+"""Counts that are sums of other counts."""
 
 SLOW = 900
-"""Seconds that a run may take on a busy machine."""
+"""Time limit of a run on a busy machine, in seconds."""
 
 TRIGGERED = ("kpi_dispatch",)
-"""DAGs that are started by hand: they have no latest window that a first start would run, only their next moment."""
+"""DAGs that the demo starts by hand: the scheduler runs them at their next scheduled time only."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a DAG's run went.
+    """Outcome of a run.
 
     Attributes:
-        run: The run, as Airflow's API describes it.
-        tasks: Its task instances, likewise.
-        result: What its last task counted.
+        run: The run, from Airflow's API.
+        tasks: Its task instances, from Airflow's API.
+        result: Counts of its last successful task.
     """
 
     run: dict[str, Any]
@@ -86,15 +86,15 @@ class Outcome:
 
     @property
     def succeeded(self) -> bool:
-        """Whether the run did."""
+        """Whether the run succeeded."""
         return bool(self.run["state"] == "success")
 
 
 def run(stack: Stack, say: Callable[[str], object]) -> list[Outcome]:
-    """Wait for the run that the scheduler makes of each DAG, the latest window's, all at once; start what has none.
+    """Wait for the first run of each DAG at the same time, and start the DAGs that have no run.
 
     Returns:
-        One outcome a DAG, in the DAGs' alphabetical order, and one for late candles.
+        One outcome per DAG in alphabetical order, and one for late candles.
     """
     names = sorted(dag_ids())
     say(f"Running {', '.join(names)}")
@@ -102,7 +102,7 @@ def run(stack: Stack, say: Callable[[str], object]) -> list[Outcome]:
         stack.airflow.start(dag_id)
     with ThreadPoolExecutor() as threads:
         outcomes = list(threads.map(lambda dag_id: _outcome(stack, dag_id), names))
-    say("Running ohlcv_aggregation again, for candles that came late or were corrected")
+    say("Running ohlcv_aggregation again, for late and corrected candles")
     return [*outcomes, _outcome(stack, "ohlcv_aggregation", _run_after_late_candles(stack))]
 
 
@@ -113,7 +113,7 @@ def _run_after_late_candles(stack: Stack) -> str:
 
 
 def _outcome(stack: Stack, dag_id: str, run_id: str | None = None) -> Outcome:
-    # A first start makes one run of the latest window; while the others are waited for, the schedule may make more.
+    # The scheduler creates one run of the latest interval at the start, and may create more during the wait.
     run = stack.airflow.wait_for_run(
         dag_id, run_id or wait(partial(_first_run, stack, dag_id), seconds=SLOW), seconds=SLOW
     )
@@ -134,14 +134,12 @@ def _first_run(stack: Stack, dag_id: str) -> str:
 
 
 def report(stack: Stack, outcomes: list[Outcome], console: Console) -> int:
-    """Print what the runs wrote and how long they took.
+    """Print the result and the duration of every run.
 
     Returns:
-        0 if all of them succeeded, else 1.
+        0 if all runs succeeded, else 1.
     """
-    table = Table(
-        "DAG", "data interval (UTC)", "state", "result", "seconds", title="Last night, by Airflow's scheduler"
-    )
+    table = Table("DAG", "data interval (UTC)", "state", "result", "seconds", title="Runs of the latest interval")
     for outcome in outcomes:
         table.add_row(
             outcome.run["dag_id"],
@@ -159,19 +157,19 @@ def report(stack: Stack, outcomes: list[Outcome], console: Console) -> int:
             log = stack.airflow.log(
                 run["dag_id"], run["dag_run_id"], task["task_id"], task["try_number"], task["map_index"]
             )
-            console.print(
-                f"[red]{run['dag_id']}.{task['task_id']} is {task['state']}[/]; its log ends with:\n{log[-3000:]}"
-            )
+            console.print(f"[red]{run['dag_id']}.{task['task_id']} is {task['state']}.[/] Log:\n{log[-3000:]}")
     _previews(stack, console)
     if failed:
         names = ", ".join(outcome.run["dag_id"] for outcome in failed)
-        console.print(f"[red]{len(failed)} of {len(outcomes)} runs failed: {names}.[/] The end of each log is above.")
+        console.print(
+            f"[red]{len(failed)} of {len(outcomes)} runs failed: {names}.[/] The end of each log is printed above."
+        )
         return 1
     console.print(
-        f"[green]All is well: {len(outcomes)} runs of {len(dag_ids())} DAGs succeeded.[/] {POISONED} is broken on "
-        "purpose: its feed sent a candle without a usable price. The other symbols continue; in a stack of `make up`, "
-        "its tasks are disabled within 20 minutes.\n"
-        "The demo's stack is removed. Next: `make up` starts one that keeps running, with the Airflow UI.",
+        f"[green]{len(outcomes)} runs of {len(dag_ids())} DAGs succeeded.[/] `failed 1` is expected: the feed of "
+        f"{POISONED} sent a candle with an invalid price on purpose. The other symbols continue. In a stack of "
+        "`make up`, the tasks of this symbol are disabled within 20 minutes.\n"
+        "The stack of the demo is removed. Run `make up` to start one that keeps running, with the Airflow UI.",
         soft_wrap=True,
         highlight=False,
     )
@@ -189,14 +187,14 @@ def _previews(stack: Stack, console: Console) -> None:
 
 
 def _cell(value: Any) -> str:
-    """A value as people read it: a timestamp in UTC to the minute, nothing for what is not known."""
+    """Format a value: a timestamp in UTC to the minute, an empty string for null."""
     if isinstance(value, datetime):
         return f"{value.astimezone(UTC):%Y-%m-%d %H:%M}"
     return "" if value is None else str(value)
 
 
 def _counts(result: dict[str, Any]) -> Iterator[str]:
-    """The counts of a task's result that are not zero, those of nested objects too."""
+    """Yield the counts of a task's result that are not zero, nested objects included."""
     for name, value in result.items():
         if isinstance(value, dict):
             yield from _counts(value)

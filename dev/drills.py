@@ -175,7 +175,7 @@ def every_metric_arrives_over_opentelemetry(scene: Scene) -> None:
 def backfill_of_a_month_sends_no_alert(scene: Scene) -> None:
     """A backfill of thirty days creates no alert and sends no message."""
     stack = scene.stack
-    newest_alert, received = scene.newest("ops.alerts"), scene.receiver.told(BACKFILLED)
+    newest_alert, received = scene.newest("ops.alerts"), scene.receiver.messages(BACKFILLED)
     today = datetime.now(UTC).date()
     first, last = today - timedelta(days=1 + BACKFILLED_DAYS), today - timedelta(days=2)
     scene.say(f"Backfilling {BACKFILLED} from {first} to {last}")
@@ -186,7 +186,7 @@ def backfill_of_a_month_sends_no_alert(scene: Scene) -> None:
     _prove(states == ["success"] * BACKFILLED_DAYS, f"The runs ended as {states}.")
     query = "select text from ops.alerts where id > %s and subject = %s"
     alerts = scene.products.execute(query, [newest_alert, BACKFILLED]).fetchall()
-    _prove(not alerts and scene.receiver.told(BACKFILLED) == received, f"The backfill raised alerts: {alerts}")
+    _prove(not alerts and scene.receiver.messages(BACKFILLED) == received, f"The backfill raised alerts: {alerts}")
     scene.say(f"  {len(states)} runs succeeded; no row in ops.alerts, no message")
 
 
@@ -199,19 +199,19 @@ def outage_of_the_receiver_loses_no_alert(scene: Scene) -> None:
 
 def _one_outage(scene: Scene, runs: dict[str, str], outage: Callable[[], AbstractContextManager[None]]) -> None:
     kind = outage.__name__
-    newest, received = scene.newest("ops.alert_messages"), len(scene.receiver.told(FAILING))
+    newest, received = scene.newest("ops.alert_messages"), len(scene.receiver.messages(FAILING))
     scene.say(f"A run fails while the receiver is {kind} for {OUTAGE.seconds} s")
     with outage():
         end = time.monotonic() + OUTAGE.total_seconds()
         tasks = _fail(scene, runs)
         created_at, error = wait(lambda: _attempted(scene, newest), seconds=60)
         time.sleep(max(0, end - time.monotonic()))
-        _prove(len(scene.receiver.told(FAILING)) == received, f"A receiver that was {kind} accepted a message.")
+        _prove(len(scene.receiver.messages(FAILING)) == received, f"A receiver that was {kind} accepted a message.")
     ended_at = datetime.fromisoformat(tasks[FAILING]["end_date"])
     _prove(ended_at < created_at, f"The task ended at {ended_at}, after its alert was stored at {created_at}.")
-    scene.receiver.wait_until_told(FAILING, received + 1, seconds=180)
+    scene.receiver.wait_for_messages(FAILING, received + 1, seconds=180)
     _fix(scene, runs)
-    texts = scene.receiver.told(FAILING)[received:]
+    texts = scene.receiver.messages(FAILING)[received:]
     starts = [text.split(":")[0] for text in texts]
     _prove(starts == ["CRITICAL FAILED", "RECOVERED"], f"The receiver got {texts}.")
     query = "select count(*), count(sent_at) from ops.alert_messages where id > %s and text like %s"
@@ -238,11 +238,11 @@ def _fail(scene: Scene, runs: dict[str, str]) -> dict[str, dict[str, Any]]:
 
 def _fix(scene: Scene, runs: dict[str, str]) -> None:
     """Clear the failed run so that it succeeds, and wait for the message of its recovery."""
-    received = len(scene.receiver.told(f"RECOVERED: {FAILING}"))
+    received = len(scene.receiver.messages(f"RECOVERED: {FAILING}"))
     scene.products.execute("alter table delivery.gone rename to sending_domains")
     state = scene.clear(FAILING, runs[FAILING])["state"]
     _prove(state == "success", f"The cleared run ended as {state}.")
-    scene.receiver.wait_until_told(f"RECOVERED: {FAILING}", received + 1)
+    scene.receiver.wait_for_messages(f"RECOVERED: {FAILING}", received + 1)
 
 
 def _attempted(scene: Scene, newest: int) -> tuple[datetime, str]:
@@ -263,13 +263,13 @@ def stopped_scheduler_is_reported_and_catches_up(scene: Scene) -> None:
     stack, receiver = scene.stack, scene.receiver
     # A run that is interrupted would be retried, which this drill does not cover.
     stack.airflow.wait_for_run(CANDLES_DAG)
-    received = len(receiver.told())
+    received = len(receiver.messages())
     _prove(stack.freshness()[0] == 200, f"Before the drill, the data was {stack.freshness()[1]}.")  # noqa: PLR2004
     stopped = datetime.now(UTC)
     scene.say("Stopping the scheduler, and waiting until bars are stale")
     stack.supervisor.stop_program("scheduler")
 
-    (alarm,) = receiver.wait_until_told("STALE: ohlcv.bars", 1, seconds=STALE_WITHIN.total_seconds())
+    (alarm,) = receiver.wait_for_messages("STALE: ohlcv.bars", 1, seconds=STALE_WITHIN.total_seconds())
     alerted_at = datetime.now(UTC)
     status, states = stack.freshness()
     _prove((status, states["ohlcv.bars"]) == (503, "stale"), f"/api/freshness returned {status}: {states}")
@@ -280,7 +280,7 @@ def stopped_scheduler_is_reported_and_catches_up(scene: Scene) -> None:
     started = datetime.now(UTC)
     scene.say(f"Starting the scheduler after {(started - stopped).total_seconds():.0f} s")
     stack.supervisor.start_program("scheduler")
-    (recovery,) = receiver.wait_until_told("RECOVERED: ohlcv.bars", 1, seconds=300)
+    (recovery,) = receiver.wait_for_messages("RECOVERED: ohlcv.bars", 1, seconds=300)
     scene.say(f"  after {(datetime.now(UTC) - started).total_seconds():.0f} s: {recovery}")
 
     missed = wait(lambda: _missed_runs(stack, stopped, started), seconds=300, every=2)
@@ -290,7 +290,7 @@ def stopped_scheduler_is_reported_and_catches_up(scene: Scene) -> None:
     scene.say(f"  {missed} missed runs succeeded; {windows} bars are equal to those of the candles")
 
     about = ("ohlcv.bars", CANDLES_DAG)
-    texts = [text for text in receiver.told()[received:] if any(name in text for name in about)]
+    texts = [text for text in receiver.messages()[received:] if any(name in text for name in about)]
     starts = [text.split(":")[0] for text in texts]
     _prove(starts == ["CRITICAL STALE", "RECOVERED"], f"The receiver got {texts}.")
 

@@ -41,7 +41,7 @@ def alerts(products: psycopg.Connection, subject: str, kind: str = "%") -> list[
 def test_late_run_sends_one_alert_in_time_and_one_recovery(
     stack: Stack, products: psycopg.Connection, receiver: AlertsReceiver, probes: Path
 ) -> None:
-    (text,) = receiver.wait_until_told("probe_late", 1)
+    (text,) = receiver.wait_for_messages("probe_late", 1)
     (run,) = stack.airflow.runs("probe_late")
     deadline = datetime.fromisoformat(run["run_after"]) + DEADLINE
     assert text.startswith(
@@ -54,7 +54,7 @@ def test_late_run_sends_one_alert_in_time_and_one_recovery(
     assert deadline < sent_at < deadline + SOON
 
     (probes / "go").touch()
-    _, recovery = receiver.wait_until_told("probe_late", 2)
+    _, recovery = receiver.wait_for_messages("probe_late", 2)
     assert recovery.startswith(f"RECOVERED: probe_late is no longer late. Run {run['dag_run_id']} succeeded.")
     assert alerts(products, "probe_late") == [("late", True)]
 
@@ -62,7 +62,7 @@ def test_late_run_sends_one_alert_in_time_and_one_recovery(
 def test_failed_run_sends_one_alert_not_as_late_and_one_recovery(
     stack: Stack, products: psycopg.Connection, receiver: AlertsReceiver, probes: Path
 ) -> None:
-    (text,) = receiver.wait_until_told("FAILED: probe_failed", 1)
+    (text,) = receiver.wait_for_messages("FAILED: probe_failed", 1)
     (run,) = stack.airflow.runs("probe_failed")
     assert text.startswith("CRITICAL FAILED: probe_failed failed at ")
     assert (
@@ -78,7 +78,7 @@ def test_failed_run_sends_one_alert_not_as_late_and_one_recovery(
 
     (probes / "fixed").touch()
     stack.airflow.clear("probe_failed", run["dag_run_id"])
-    (recovery,) = receiver.wait_until_told("RECOVERED: probe_failed has recovered.", 1)
+    (recovery,) = receiver.wait_for_messages("RECOVERED: probe_failed has recovered.", 1)
     assert recovery.startswith(f"RECOVERED: probe_failed has recovered. Run {run['dag_run_id']} succeeded.")
     assert alerts(products, "probe_failed") == [*late, ("failed", True)]
 
@@ -86,21 +86,21 @@ def test_failed_run_sends_one_alert_not_as_late_and_one_recovery(
 def test_success_on_retry_sends_no_alert(stack: Stack, products: psycopg.Connection, receiver: AlertsReceiver) -> None:
     assert stack.airflow.wait_for_run("probe_retried")["state"] == "success"
     assert alerts(products, "probe_retried") == []
-    assert receiver.told("probe_retried") == []
+    assert receiver.messages("probe_retried") == []
 
 
 def test_stale_data_is_reported_after_an_outage_of_the_receiver_and_to_a_monitor(
     stack: Stack, products: psycopg.Connection, receiver: AlertsReceiver
 ) -> None:
     stack.airflow.wait_for_run("telemetry_daily")
-    before = len(receiver.told("telemetry_daily"))
+    before = len(receiver.messages("telemetry_daily"))
     assert monitored(stack) == (200, "fresh")
     with telemetry_of_last_week(products), receiver.failing():
         assert monitored(stack) == (503, "stale")
         wait(lambda: refused(receiver, "CRITICAL STALE: public.telemetry_daily"), seconds=60)
     # As a cron job, beside the process that runs.
     stack.run(sys.executable, "-m", "aggregator.alerts.watch", "--once")
-    texts = receiver.wait_until_told("telemetry_daily", before + 2)[before:]
+    texts = receiver.wait_for_messages("telemetry_daily", before + 2)[before:]
     assert [text.split(":")[0] for text in texts] == ["CRITICAL STALE", "RECOVERED"]
     assert monitored(stack) == (200, "fresh")
     assert alerts(products, "public.telemetry_daily") == [("stale", True)]

@@ -67,7 +67,7 @@ def test_cleared_run_of_every_dag_succeeds_changes_nothing_and_sends_no_alert(
     stack: Stack, products: psycopg.Connection, receiver: AlertsReceiver, runs: dict[str, str]
 ) -> None:
     scheduler = stack.supervisor.processes_of("scheduler")[0].pid
-    before, bars, told, sent = written(products), stored(products), len(receiver.told()), stack.n8n.executions()
+    before, bars, told, sent = written(products), stored(products), len(receiver.messages()), stack.n8n.executions()
     ((newest_alert,),) = products.execute("select coalesce(max(id), 0) from ops.alerts").fetchall()
 
     for dag_id, run_id in runs.items():
@@ -86,7 +86,7 @@ def test_cleared_run_of_every_dag_succeeds_changes_nothing_and_sends_no_alert(
     # These alerts are independent of the cleared runs: a broken symbol of the sample, and the probes.
     query = "select text from ops.alerts where id > %s and kind <> 'task_disabled' and subject not like 'probe%%'"
     assert products.execute(query, [newest_alert]).fetchall() == []
-    assert [text for text in receiver.told()[told:] if not re.search("^CRITICAL DISABLED|: probe_", text)] == []
+    assert [text for text in receiver.messages()[told:] if not re.search("^CRITICAL DISABLED|: probe_", text)] == []
 
 
 def written(products: psycopg.Connection) -> dict[str, tuple[int, str]]:
@@ -130,7 +130,7 @@ def failed(stack: Stack, receiver: AlertsReceiver, runs: dict[str, str]) -> None
     for dag_id, run_id in started.items():
         assert stack.airflow.wait_for_run(dag_id, run_id)["state"] == "failed"
         assert "is not welcome" in "".join(path.read_text() for path in logs(stack, dag_id))
-        receiver.wait_until_told(f"FAILED: {dag_id}", 1)
+        receiver.wait_for_messages(f"FAILED: {dag_id}", 1)
 
 
 def logs(stack: Stack, dag_id: str) -> list[Path]:
@@ -166,7 +166,7 @@ class TestSecrets:
         assert leaked(stack.home, rows.encode()) == []
 
     def test_no_secret_is_in_a_sent_alert(self, stack: Stack, receiver: AlertsReceiver) -> None:
-        assert leaked(stack.home, "\n".join([*receiver.told(), *receiver.refused]).encode()) == []
+        assert leaked(stack.home, "\n".join([*receiver.messages(), *receiver.refused]).encode()) == []
 
     def test_no_file_contains_a_task_token(self, stack: Stack) -> None:
         token = re.compile(rb"eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}")
