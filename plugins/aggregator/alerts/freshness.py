@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from aggregator.alerts.store import hook
-from aggregator.core.catalog import CATALOG, deadline_of
+from aggregator.core.catalog import CATALOG, FreshnessRule, deadline_of
 from aggregator.core.errors import AggregatorError, UnknownConnectionError
 from aggregator.core.paths import SQL
 from aggregator.core.settings import AnalyticsSettings, OhlcvSettings
@@ -36,20 +36,23 @@ class Target:
     """A table whose freshness is checked.
 
     Attributes:
-        table: ``schema.table``; a note in brackets may follow.
         dag_id: The DAG that writes the table, or that reads it if a feed writes it.
-        conn_id: Connection of its database.
-        sql: Query that returns the end of the stored data, and the start of the first window that is missing.
-        due: Longest time from the start of a window to the time its run is due; None for a feed.
-        source: What the rows are made of.
+        rule: The rule in the catalog.
     """
 
-    table: str
     dag_id: str
-    conn_id: str
-    sql: str
-    due: timedelta | None
-    source: str
+    rule: FreshnessRule
+
+    @property
+    def table(self) -> str:
+        """``schema.table``; a note in brackets may follow."""
+        return self.rule.table
+
+    @property
+    def due(self) -> timedelta | None:
+        """Longest time from the start of a window to the time its run is due; None for a feed."""
+        schedule = CATALOG[self.dag_id].schedule
+        return None if self.rule.is_feed else (self.rule.window or schedule.every) + (schedule.offset or timedelta())
 
     @property
     def max_age(self) -> timedelta:
@@ -59,18 +62,7 @@ class Target:
         return self.due + deadline_of(self.dag_id)
 
 
-TARGETS = tuple(
-    Target(
-        rule.table,
-        dag_id,
-        rule.conn_id,
-        rule.sql,
-        None if rule.is_feed else (rule.window or facts.schedule.every) + (facts.schedule.offset or timedelta()),
-        rule.source,
-    )
-    for dag_id, facts in CATALOG.items()
-    for rule in facts.freshness
-)
+TARGETS = tuple(Target(dag_id, rule) for dag_id, facts in CATALOG.items() for rule in facts.freshness)
 """The tables of all freshness rules in the catalog."""
 
 
@@ -144,7 +136,7 @@ def check(now: datetime | None = None) -> list[Freshness]:
 
 def _check(target: Target, now: datetime) -> Freshness:
     try:
-        if target.conn_id == _ANALYTICS and not AnalyticsSettings.load().enable_analytics_cron:
+        if target.rule.conn_id == _ANALYTICS and not AnalyticsSettings.load().enable_analytics_cron:
             return Freshness(target, State.PAUSED)
         max_age = target.max_age
         newest, waiting_since, lag = _query(target, now, max_age)
@@ -160,9 +152,9 @@ def _check(target: Target, now: datetime) -> Freshness:
 
 
 def _query(target: Target, now: datetime, max_age: timedelta) -> tuple[datetime | None, datetime | None, Lag | None]:
-    query = (SQL / target.sql).read_text()
+    query = (SQL / target.rule.sql).read_text()
     parameters: dict[str, Any] = {"now": now}
-    if target.conn_id == _MARKET:
+    if target.rule.conn_id == _MARKET:
         settings = OhlcvSettings.load()
         parameters |= {
             "late_before": now - max_age,
@@ -170,7 +162,7 @@ def _query(target: Target, now: datetime, max_age: timedelta) -> tuple[datetime 
             "max_behind_percent": settings.ohlcv_max_behind_percent,
             "max_names": MAX_NAMES,
         }
-    with hook(target.conn_id).transaction(
+    with hook(target.rule.conn_id).transaction(
         timeout=QUERY_TIMEOUT, application_name="aggregator/freshness", read_only=True
     ) as cursor:
         table = target.table.split()[0]

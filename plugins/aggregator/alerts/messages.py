@@ -96,7 +96,7 @@ def stale(found: Freshness, now: datetime) -> str:
     """
     target, newest, waiting_since = found.target, found.newest or now, found.waiting_since or now
     ends, since, by, at = minutes(newest, waiting_since, waiting_since + (target.due or target.max_age), now)
-    due = f"{target.source} since {'then' if since == ends else since} were due"
+    due = f"{target.rule.source} since {'then' if since == ends else since} were due"
     return _joined(
         f"CRITICAL STALE: {target.table} ends at {ends}; {due}{' in it' if target.due else ''} by {by}, "
         f"now it is {at} UTC.",
