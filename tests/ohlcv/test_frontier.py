@@ -55,6 +55,15 @@ class TestFrontier:
         }
         assert set(self.overdue(market).values()) == {None}
 
+    def test_candles_of_the_former_base_timeframe_wait_for_a_run(self, market: psycopg.Connection) -> None:
+        market.execute("select ohlcv.sync_tasks()")
+        market.execute("update ohlcv.tasks set cursor = %s", [self.hour - 3 * HOUR])
+        ingest(market, candles("A", "5m", self.hour - 3 * HOUR, self.hour - 2 * HOUR))
+        market.execute("update ohlcv.assets set base_timeframe = '1m'")
+        market.execute("select ohlcv.sync_tasks()")
+        query = "select waits_for, lag, overdue > '2 hours' from ohlcv.frontier where timeframe = '15m'"
+        assert market.execute(query).fetchall() == [("a run", HOUR, True)]
+
     @pytest.mark.slow
     def test_ended_window_waits_for_a_run_or_for_finer_bars(self, market: psycopg.Connection) -> None:
         market.execute("select ohlcv.sync_tasks()")
