@@ -1,4 +1,4 @@
-"""An OpenTelemetry collector, as far as metrics over HTTP go: it remembers what arrived, and of which DAG."""
+"""An OpenTelemetry collector for metrics over HTTP. It records the metrics and their DAGs."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ class OtlpReceiver:
     """A collector on 127.0.0.1.
 
     Attributes:
-        arrived: Name of a metric → the DAGs of its tags.
+        arrived: Name of a metric → DAGs in its tags.
     """
 
     def __init__(self) -> None:
-        """Listen, on a port that is free."""
+        """Listen on a free port."""
         self.arrived: dict[str, set[str]] = {}
         self._server = HTTPServer(threaded=True)
-        self._server.expect_request("/v1/metrics").respond_with_handler(self._take)
+        self._server.expect_request("/v1/metrics").respond_with_handler(self._receive)
         self._server.start()
 
     def environment(self) -> dict[str, str]:
-        """What makes the programs of a stack send their metrics here."""
+        """Return the variables that make the programs of a stack send their metrics here."""
         return {
             "AIRFLOW__METRICS__OTEL_ON": "True",
             "OTEL_EXPORTER_OTLP_ENDPOINT": self._server.url_for("").rstrip("/"),
@@ -43,7 +43,7 @@ class OtlpReceiver:
         """Stop listening."""
         self._server.stop()
 
-    def _take(self, request: Request) -> Response:
+    def _receive(self, request: Request) -> Response:
         for resource in ExportMetricsServiceRequest.FromString(request.data).resource_metrics:
             for metric in (metric for scope in resource.scope_metrics for metric in scope.metrics):
                 points = getattr(metric, metric.WhichOneof("data")).data_points

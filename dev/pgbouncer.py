@@ -1,4 +1,4 @@
-"""PgBouncer in transaction mode in front of a PostgreSQL server, for tests. From the system, or else from Debian."""
+"""PgBouncer in transaction mode for tests: the installed program, or else the program of Debian's package."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ _LIBRARIES = {
     "libevent-2.1.so.7": ("libevent-2.1-7t64", "libevent-2.1-7"),
     "libcares.so.2": ("libcares2", "libc-ares2"),
 }
-"""Debian and Ubuntu packages of what PgBouncer needs beyond a minimal system; names differ between releases."""
+"""Library → its Debian and Ubuntu packages, whose names differ between releases."""
 
 
 class UnavailableError(Exception):
-    """PgBouncer is not installed and cannot be fetched."""
+    """PgBouncer is not installed and cannot be downloaded."""
 
 
 def program() -> tuple[Path, dict[str, str]]:
-    """PgBouncer and the environment it needs.
+    """Return the path of PgBouncer and its environment.
 
     Raises:
-        UnavailableError: It is not installed, and no Debian package can be had; the text says why.
+        UnavailableError: PgBouncer is not installed and cannot be downloaded; the text says why.
     """
     found = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin")
     if found:
@@ -54,9 +54,9 @@ def program() -> tuple[Path, dict[str, str]]:
 
 
 def _fetch() -> None:
-    """Unpack the Debian package into the cache: no root, no service that is started, nothing installed."""
+    """Unpack the Debian package into the cache, without root and without an installation."""
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
-        msg = "PgBouncer is not installed, and this is no Debian or Ubuntu to fetch it from"
+        msg = "PgBouncer is not installed, and only Debian and Ubuntu can download it"
         raise UnavailableError(msg)
     building = CACHE.with_name(f"pgbouncer-{os.getpid()}")
     for folder in ("lists/partial", "archives/partial", "root"):
@@ -77,12 +77,12 @@ def _fetch() -> None:
                         ["apt-get", *options, "download", name], cwd=building, capture_output=True, check=False
                     )
         _unpack(building)
-        # As root it runs under another user, whatever the umask.
+        # If root runs the tests, another user runs PgBouncer.
         _run(["chmod", "-R", "a+rX", str(building / "root")], building)
         CACHE.parent.chmod(0o755)
         (building / "root").rename(CACHE)
     except OSError as error:
-        if not CACHE.exists():  # else another process was quicker
+        if not CACHE.exists():  # otherwise, another process has unpacked it
             msg = f"PgBouncer is not installed and cannot be unpacked: {error}"
             raise UnavailableError(msg) from None
     finally:
@@ -98,7 +98,7 @@ def _run(command: list[str], folder: Path) -> None:
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        msg = f"PgBouncer is not installed and cannot be fetched: {command[0]}: {reason}"
+        msg = f"PgBouncer is not installed and cannot be downloaded: {command[0]}: {reason}"
         raise UnavailableError(msg)
 
 
@@ -107,14 +107,14 @@ def running(postgres: Postgres, folder: Path) -> Iterator[str]:
     """Run PgBouncer in transaction mode with few server connections, so that clients share them.
 
     Args:
-        postgres: The server behind it.
-        folder: For its configuration and log; its user may enter it.
+        postgres: The server to connect to.
+        folder: Folder of its configuration and log, accessible to its user.
 
     Yields:
         The URL of the server's maintenance database through PgBouncer.
 
     Raises:
-        UnavailableError: As for :func:`program`.
+        UnavailableError: See :func:`program`.
     """
     path, environment = program()
     server = conninfo_to_dict(postgres.url)
@@ -127,7 +127,7 @@ def running(postgres: Postgres, folder: Path) -> Iterator[str]:
         "auth_type = any\npool_mode = transaction\ndefault_pool_size = 4\nmax_client_conn = 500\n"
     )
     configuration.chmod(0o644)
-    # It refuses to run as root, and a socket of the embedded server is for its owner only.
+    # PgBouncer refuses to run as root, and only its owner can use the socket of the embedded server.
     owner: dict[str, Any] = {}
     if os.geteuid() == 0:
         account = owner_of(postgres)
@@ -150,7 +150,7 @@ def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> 
             psycopg.connect(url).close()
         except psycopg.OperationalError as error:
             if process.poll() is not None or time.monotonic() > deadline:
-                msg = f"PgBouncer did not start: {error} Its log: {log.read_text()}"
+                msg = f"PgBouncer did not start: {error} Log: {log.read_text()}"
                 raise RuntimeError(msg) from error
             time.sleep(0.05)
         else:

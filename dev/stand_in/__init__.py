@@ -1,1 +1,1 @@
-"""What the stand-ins for outside services have in common: how each is served, controlled and told to fail."""
+"""Shared parts of the stand-ins for external services: server, control client and faults."""

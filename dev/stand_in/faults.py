@@ -1,4 +1,4 @@
-"""Faults on demand: what the stand-in answers instead of the truth."""
+"""Faults on demand: responses of a stand-in that replace the real ones."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _CLOSE = "close_connection"
 
 
 class Fault(BaseModel):
-    """One way to fail.
+    """One fault.
 
     Attributes:
-        status: HTTP status to answer with; None for the true answer, late or cut.
-        body: Text to answer with, if there is a status.
-        headers: Headers of that answer, such as ``Retry-After``.
-        delay_seconds: How long to wait before answering.
-        truncate_after_bytes: Close the connection after so many bytes of the body, whose whole length was announced; 0
-            closes it without any answer.
-        times: How many requests it meets; None for all that follow, until it is cleared.
+        status: HTTP status of the response; None for the real response, late or truncated.
+        body: Body of the response, if there is a status.
+        headers: Headers of the response, such as ``Retry-After``.
+        delay_seconds: Seconds before the response.
+        truncate_after_bytes: Close the connection after this number of bytes of the body, with a ``Content-Length`` of
+            the complete body; 0 closes it without a response.
+        times: Number of requests that get the fault; None for all requests until the faults are replaced.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -40,24 +40,24 @@ class Fault(BaseModel):
 
 
 class Faults:
-    """Faults that wait for their requests, in order."""
+    """Queue of faults."""
 
     def __init__(self) -> None:
-        self._waiting: Iterator[Fault] = iter(())
+        self._queue: Iterator[Fault] = iter(())
 
     def replace(self, faults: Iterable[Fault]) -> None:
-        """Queue ``faults``; what still waited is forgotten."""
-        self._waiting = chain.from_iterable(
+        """Replace the queue."""
+        self._queue = chain.from_iterable(
             repeat(fault) if fault.times is None else repeat(fault, fault.times) for fault in faults
         )
 
     def next(self) -> Fault | None:
-        """Take the fault for the request at hand, if one waits."""
-        return next(self._waiting, None)
+        """Return the fault for the current request, or None."""
+        return next(self._queue, None)
 
 
 class Cut(Response):
-    """The beginning of another response, whose whole length is announced."""
+    """The beginning of another response, with the ``Content-Length`` of the complete one."""
 
     def __init__(self, whole: Response, after_bytes: int) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class Cut(Response):
         self._left = after_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer with the beginning, and close the connection."""
+        """Send the beginning and close the connection."""
         nothing = self._left == 0
 
         async def cut(message: Message) -> None:
@@ -82,9 +82,9 @@ class Cut(Response):
 
 
 def with_close(app: ASGIApp) -> ASGIApp:
-    """Give handlers what ASGI does not have: closing the connection in the middle of an answer.
+    """Let handlers close the connection in the middle of a response, which ASGI does not support.
 
-    Uvicorn's ``send`` is a method of the object that holds the transport; middlewares hide it further in.
+    Uvicorn's ``send`` is a method of the object with the transport. Inner middlewares replace ``send``.
     """
 
     async def outermost(scope: Scope, receive: Receive, send: Send) -> None:

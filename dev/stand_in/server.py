@@ -1,4 +1,4 @@
-"""A stand-in as a program."""
+"""Runs a stand-in as a program."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 
 def serve(app: ASGIApp, port: int) -> None:
-    """Serve ``app`` on the loopback interface until it is stopped; print its URL when it is ready.
+    """Serve an app on the loopback interface until it is stopped, and print its URL when it is ready.
 
     Args:
         app: The stand-in.
-        port: Where to listen; 0 takes a free one.
+        port: Port; 0 for a free one.
     """
     listener = socket.create_server(("127.0.0.1", port))
-    # The access log goes to standard output, which is for the URL alone: whoever reads it reads one line.
+    # Standard output has only the URL, so the access log is off.
     _Server(uvicorn.Config(app, access_log=False, log_level="warning")).run(sockets=[listener])
 
 

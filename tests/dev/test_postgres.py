@@ -108,5 +108,5 @@ def test_existing_server_is_used_and_never_stopped(
     server.stop()
     with psycopg.connect(server.url) as connection:
         assert connection.execute("select 1").fetchone() == (1,)
-    with pytest.raises(RuntimeError, match="not ours to restart"):
+    with pytest.raises(RuntimeError, match="Cannot restart the server of"):
         server.restart()

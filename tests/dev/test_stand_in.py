@@ -44,6 +44,6 @@ def test_one_that_cannot_listen_says_why(tmp_path: Path) -> None:
 def test_call_that_is_refused_is_named(tmp_path: Path) -> None:
     with (
         process("dev.n8n", "--port", "0", environment={}, log=tmp_path / "log") as url,
-        pytest.raises(httpx.HTTPStatusError, match=r"GET /health of the stand-in answered 404"),
+        pytest.raises(httpx.HTTPStatusError, match=r"GET /health of the stand-in returned 404"),
     ):
         Control(url).wait_until_ready()

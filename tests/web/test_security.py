@@ -1,4 +1,4 @@
-"""No route of a plugin answers without the authentication it should have."""
+"""Every route of the plugin requires its authentication."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PUBLIC = {
     ("/api/health", "/"),
     *product(PREFIXES, ("/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc")),
 }
-"""Prefix and path of what anybody may read: health, and how to call the API, which the repository says, too."""
+"""Prefix and path of the public routes: health and the API documentation."""
 
 JSON = {"Content-Type": "application/json"}
 
@@ -38,8 +38,8 @@ def plugin_apps() -> dict[str, FastAPI]:
     return {prefix: app for prefix, app in ours.items() if prefix.startswith("/api/")}
 
 
-def answers(app: FastAPI) -> Iterator[tuple[str, str, int]]:
-    """Method, path and status of every route, called without authentication."""
+def statuses(app: FastAPI) -> Iterator[tuple[str, str, int]]:
+    """Call every route without authentication; yield method, path and status."""
     client = TestClient(app, raise_server_exceptions=False)
     for route in app.routes:
         for method in sorted(getattr(route, "methods", None) or {"GET"}):
@@ -51,19 +51,19 @@ def answers(app: FastAPI) -> Iterator[tuple[str, str, int]]:
 def open_routes(prefix: str, app: FastAPI) -> set[tuple[str, str]]:
     return {
         (method, path)
-        for method, path, status in answers(app)
+        for method, path, status in statuses(app)
         if status not in REFUSED and (prefix, path) not in PUBLIC
     }
 
 
-def test_every_route_of_every_plugin_app_refuses_strangers() -> None:
+def test_every_route_requires_authentication() -> None:
     apps = plugin_apps()
     assert set(apps) == set(PREFIXES)
     assert {prefix: open_routes(prefix, app) for prefix, app in apps.items()} == {prefix: set() for prefix in apps}
-    assert {(prefix, path) for prefix, app in apps.items() for _, path, _ in answers(app)} > PUBLIC
+    assert {(prefix, path) for prefix, app in apps.items() for _, path, _ in statuses(app)} > PUBLIC
 
 
-def test_the_walk_sees_an_open_route() -> None:
+def test_open_route_is_detected() -> None:
     app = FastAPI(openapi_url=None)
 
     @app.post("/open/{what}")
@@ -72,7 +72,7 @@ def test_the_walk_sees_an_open_route() -> None:
     assert open_routes("/api/jobs", app) == {("POST", "/open/{what}")}
 
 
-# Right is what comes to the body or the dates, and finds them wrong.
+# An authorized request gets 400, because its body or dates are invalid.
 GUARDED = {
     "jobs, GET": ("/api/jobs", "GET", "/telemetry-daily", "CRON_SECRET"),
     "jobs, POST": ("/api/jobs", "POST", "/telemetry-daily", "CRON_SECRET"),
@@ -120,20 +120,18 @@ def test_bearer(guarded: Guarded, bearer: Any, status: int) -> None:
     assert (response.headers.get("www-authenticate") == "Bearer") == (status == 401)
 
 
-def test_secret_may_hold_any_character(guarded: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secret_with_any_character_is_accepted(guarded: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(guarded.secret, "geheim 🦊")
     assert guarded.call("Bearer geheim 🦊".encode()).status_code == 400
 
 
 @pytest.mark.parametrize("secret", ["right\n", " right", "right\r\n"])
-def test_secret_with_blanks_or_a_line_break_around_it_accepts_callers(
-    guarded: Guarded, monkeypatch: pytest.MonkeyPatch, secret: str
-) -> None:
+def test_blanks_around_the_secret_are_ignored(guarded: Guarded, monkeypatch: pytest.MonkeyPatch, secret: str) -> None:
     monkeypatch.setenv(guarded.secret, secret)
     assert guarded.call("Bearer right").status_code == 400
 
 
-def test_secret_with_a_line_break_in_it_is_named(guarded: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secret_with_a_line_break_inside_is_a_503(guarded: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(guarded.secret, "ri\nght")
     response = guarded.call("Bearer right")
     assert response.status_code == 503
@@ -141,7 +139,7 @@ def test_secret_with_a_line_break_in_it_is_named(guarded: Guarded, monkeypatch: 
 
 
 @pytest.mark.parametrize("secret", [None, "", " \n"])
-def test_without_a_secret_nobody_is_let_in(
+def test_without_a_secret_every_request_is_a_503(
     guarded: Guarded, monkeypatch: pytest.MonkeyPatch, secret: str | None
 ) -> None:
     monkeypatch.delenv(guarded.secret)

@@ -1,4 +1,4 @@
-"""JSON that people and other systems send: parsed, or refused with a ValueError, whatever it holds."""
+"""Parsers of JSON from people and other systems. Invalid input of any kind raises ValueError."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ import re
 from typing import Any, Final, NoReturn
 
 MAX_DEPTH = 200
-"""Levels of lists and objects that are read; Python's parser ends with a RecursionError at about a thousand."""
+"""Limit of nested lists and objects; Python's parser raises RecursionError at about 1,000 levels."""
 
 SURROGATE: Final = re.compile("[\ud800-\udfff]")
-"""Half of a character outside the basic plane, which no UTF-8 text can hold. A JSON escape can be one."""
+"""Lone surrogates, which a JSON escape can contain and UTF-8 cannot encode."""
 
 TOO_DEEP: Final = "\udfffnested too deeply"
-"""What `parse_leniently` puts in the place of a value that is nested deeper than `MAX_DEPTH`."""
+"""Replacement of `parse_leniently` for a value that is nested deeper than `MAX_DEPTH`."""
 
 _STRING_OR_BRACKET = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOTALL)
 
 
 def parse(content: bytes) -> Any:
-    """Parse a body. A byte order mark is ignored; bytes and escapes that are no character are replaced by U+FFFD.
+    """Parse a body. A byte order mark is ignored. Invalid bytes and lone surrogates are replaced by U+FFFD.
 
     Args:
         content: UTF-8.
 
     Raises:
-        ValueError: It is not JSON, is nested deeper than `MAX_DEPTH`, or has a number that is too long.
+        ValueError: The body is not JSON, is nested deeper than `MAX_DEPTH`, or has a number that is too long.
     """
     text = content.decode("utf-8-sig", errors="replace")
     if _without_depths(text) != text:
@@ -36,29 +36,29 @@ def parse(content: bytes) -> Any:
 
 
 def parse_leniently(text: str) -> Any:
-    """Parse a document whose parts are judged one by one. A byte order mark is ignored.
+    """Parse a document whose parts are validated separately. A byte order mark is ignored.
 
     Args:
         text: The document.
 
     Returns:
-        The document. Strings may have lone surrogates; a value that is nested too deeply is `TOO_DEEP`, a whole number
-        that is too long is infinite.
+        The document. Strings may contain lone surrogates. A value that is nested too deeply is `TOO_DEEP`, and an
+        integer that is too long is infinite.
 
     Raises:
-        ValueError: It is not JSON.
+        ValueError: The document is not JSON.
     """
     pruned = _without_depths(text.removeprefix("\ufeff"))
     return json.loads(pruned, parse_constant=_refuse_constant, parse_int=_whole_number)
 
 
 def replace_surrogates(text: str) -> str:
-    """A text that UTF-8 can hold: lone surrogates are replaced by U+FFFD."""
+    """Replace lone surrogates by U+FFFD, so that UTF-8 can encode the text."""
     return SURROGATE.sub("\ufffd", text)
 
 
 def _without_depths(text: str) -> str:
-    """The text with `TOO_DEEP` in the place of what is nested too deeply."""
+    """Replace values that are nested too deeply by `TOO_DEEP`."""
     parts: list[str] = []
     depth = kept = 0
     for found in _STRING_OR_BRACKET.finditer(text):
