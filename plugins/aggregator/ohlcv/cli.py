@@ -164,7 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, help_, action in (
         ("frontier", "show the progress of tasks, and candles that no task will process", show_frontier),
         ("reset", "set disabled and hard_failed tasks to idle", reset),
-        ("mark-changed", "rebuild the bars of candles that changed without firing the triggers", mark_changed),
+        ("mark-changed", "let the next run rebuild the bars of a range whose changes fired no triggers", mark_changed),
     ):
         command = commands.add_parser(name, help=help_, description=f"{help_[0].upper()}{help_[1:]}.")
         command.set_defaults(action=action)
