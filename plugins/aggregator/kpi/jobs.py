@@ -82,7 +82,7 @@ class Report(StrEnum):
     Attributes:
         REPORTED: It was stored.
         REPEATED: It was stored before.
-        REFUSED: It cannot follow the KPI's state.
+        REFUSED: It contradicts the KPI's state. Nothing was stored.
         NO_SUCH_KPI: There is no such job, or no such KPI in it.
     """
 
