@@ -69,7 +69,7 @@ def test_there_is_activity_in_the_month_of_the_newest_run(dag_bag: DagBag, now: 
 
 @pytest.mark.slow
 def test_loading_twice_leaves_one_sample_and_the_rows_of_others(migrated: Callable[..., psycopg.Connection]) -> None:
-    connection = migrated("analytics")
+    connection: Any = migrated("analytics")
     connection.execute("insert into scoring.lead_scores values (gen_random_uuid(), gen_random_uuid(), 7)")
     today = datetime.now(UTC).date()
     counts = []
