@@ -1,7 +1,7 @@
-"""Analytics inputs of the sample: the same rows for the same day, whenever they are made (spec: analytics suite).
+"""Sample inputs of the analytics DAGs, deterministic by day (spec: analytics suite).
 
-Four organisations of different sizes send campaigns, some to disposable and dead addresses, have visitors on their
-pages, score their leads, and enrich them at a price that does not always buy something.
+Four organizations of different sizes send campaigns, some to disposable and invalid addresses. They have page visitors,
+score their leads, and pay for enrichment jobs, some of which fail.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from datetime import date
 
 DISPOSABLE_DOMAINS = ("mailinator.com", "guerrillamail.com", "10minutemail.com")
-"""Where mails always bounce."""
+"""Domains whose mails always bounce."""
 
 _CONTACTS = {"acme": 120, "globex": 60, "initech": 25, "solo": 1}
 _DOMAINS = ("example.com", "example.org", "example.net", *DISPOSABLE_DOMAINS)
@@ -30,18 +30,18 @@ _JOBS_A_CONTACT = 0.2
 
 
 def organizations() -> dict[str, str]:
-    """Name and id of each organisation."""
+    """Return the name and the ID of each organization."""
     return {name: str(uuid5(NAMESPACE_URL, f"https://example.com/{name}")) for name in _CONTACTS}
 
 
 def contact_activity(day: date) -> Iterator[dict[str, Any]]:
-    """Rows of ``analytics.contact_activity``.
+    """Generate rows of ``analytics.contact_activity``.
 
     Args:
-        day: The UTC day they happen on; it alone decides them.
+        day: UTC day of the rows.
 
     Yields:
-        About 300 rows by column name, in no particular order.
+        About 300 rows by column name, in any order.
     """
     chance = random.Random(f"activity {day}")  # noqa: S311 - a sample, not a secret
     for name, organization in organizations().items():
@@ -70,7 +70,7 @@ def contact_activity(day: date) -> Iterator[dict[str, Any]]:
 
 
 def lead_scores() -> Iterator[dict[str, Any]]:
-    """Rows of ``scoring.lead_scores``: one a contact, from 0 to 100."""
+    """Generate rows of ``scoring.lead_scores``: one per contact, from 0 to 100."""
     chance = random.Random("scores")  # noqa: S311
     for name, organization in organizations().items():
         for contact in _contacts(name):
@@ -79,10 +79,10 @@ def lead_scores() -> Iterator[dict[str, Any]]:
 
 
 def enrichment_jobs(day: date) -> Iterator[dict[str, Any]]:
-    """Rows of ``lead_intelligence.enrichment_jobs``.
+    """Generate rows of ``lead_intelligence.enrichment_jobs``.
 
     Args:
-        day: The UTC day they were created on; it alone decides them.
+        day: UTC day on which the jobs were created.
 
     Yields:
         About 40 rows by column name: completed, failed (some of them paid for) and pending ones.
@@ -106,7 +106,7 @@ def enrichment_jobs(day: date) -> Iterator[dict[str, Any]]:
 
 
 def _fate(chance: random.Random, domain: str) -> Iterator[str]:
-    """The events that follow from a mail, each as likely as it is among those of real campaigns."""
+    """Return the events after a mail, with realistic probabilities."""
     yield "email_sent"
     if domain in DISPOSABLE_DOMAINS or chance.random() < 0.02:  # noqa: PLR2004
         yield "email_bounced"

@@ -1,7 +1,7 @@
-"""Clicks of the sample: the same events for the same day, whenever they are made (spec: clicks).
+"""Sample clicks, deterministic by day (spec: clicks).
 
-A day has what the rollup has to get right: sampled rows, bots, equal events, hires that the database does not know,
-events without a hire, the first and the last second of the day, and a curve of quiet nights and busy evenings.
+Each day has the cases that the rollup must handle: sampled rows, bots, equal events, unknown hires, events without a
+hire, and the first and the last second of the day. Nights have few clicks, and evenings many.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from datetime import date
 
 EVENTS_A_DAY = 4000
-"""About how many rows a day has."""
+"""Approximate number of rows per day."""
 
 UNKNOWN_HIRES = ("hire-ended-1", "hire-ended-2", "hire-of-another-stage")
-"""Hire ids in the events that `hires` does not have."""
+"""Hire IDs of events that are not in `hires`."""
 
 _HIRES = (*(f"hire-{number:03d}" for number in range(1, 39)), 'hire-o\'brien-"quoted"', "hire-🦊")
 _HOSTS = ("go.example.com", "link.example.org", "click.example.net")
@@ -35,18 +35,18 @@ _DUPLICATE_EVERY = 50
 
 
 def hires() -> list[dict[str, str]]:
-    """Rows of ``public.hires``: 40 ids, one with quotes and one with an emoji among them."""
+    """Generate rows of ``public.hires``: 40 IDs, one with quotes and one with an emoji."""
     return [{"id": hire} for hire in _HIRES]
 
 
 def events(day: date) -> Iterator[dict[str, Any]]:
-    """Rows of the dataset ``clicks``.
+    """Generate rows of the dataset ``clicks``.
 
     Args:
-        day: The UTC day they happen on; it alone decides them.
+        day: UTC day of the events.
 
     Yields:
-        About `EVENTS_A_DAY` rows by column name, in no particular order.
+        About `EVENTS_A_DAY` rows by column name, in any order.
     """
     chance = random.Random(day.toordinal())  # noqa: S311 - a sample, not a secret
     midnight = datetime.combine(day, time(), UTC)
@@ -57,7 +57,7 @@ def events(day: date) -> Iterator[dict[str, Any]]:
     moments = [timedelta(), _LAST_SECOND, *(timedelta(hours=h, seconds=chance.randrange(3600)) for h in hours)]
     chosen = zip(
         moments,
-        # Every hire of the list at least once, so that each day has the rare ones.
+        # Every hire at least once, so that each day has the rare ones.
         [known[0], known[0], *known, *chance.choices(known, popular, k=busy)],
         chance.choices(_BUCKETS, _BUCKET_WEIGHTS, k=len(moments)),
         chance.choices(_SAMPLE_INTERVALS, _SAMPLE_WEIGHTS, k=len(moments)),

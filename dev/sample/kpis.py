@@ -1,4 +1,4 @@
-"""KPIs of the local stack: the registry, and their workflows in the n8n stand-in."""
+"""KPIs of the local stack: the registry, and the workflows of the n8n stand-in."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ NAMES = {
     "eth-price": ("Ether Price", "price"),
     "fear-greed": ("Fear & Greed Index", "index"),
     "btc-dominance": ("Bitcoin Dominance", "ratio"),
-    "total-market-cap": ("Total Market Capitalisation", "sum"),
+    "total-market-cap": ("Total Market Capitalization", "sum"),
     "stablecoin-supply": ("Stablecoin Supply", "sum"),
 }
-"""Id → name and type."""
+"""ID → name and type."""
 
 REPORTING = {"fear-greed", "stablecoin-supply"}
-"""Those whose workflow reports back."""
+"""IDs of the KPIs whose workflow reports back."""
 
 
 def registry(n8n_url: str) -> dict[str, Any]:
-    """The Variable ``kpi-registry``.
+    """Return the value of the Variable ``kpi-registry``.
 
     Args:
-        n8n_url: Where n8n listens.
+        n8n_url: URL of n8n.
     """
     kpis = [
         {
@@ -43,5 +43,5 @@ def registry(n8n_url: str) -> dict[str, Any]:
 
 
 def workflows() -> dict[str, Workflow]:
-    """The workflows by the path of their webhook."""
+    """Return path of a webhook → workflow."""
     return {id_: Workflow(reports="completed" if id_ in REPORTING else None) for id_ in NAMES}

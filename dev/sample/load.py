@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from dev.analytics_engine.client import AnalyticsEngineControl
 
 DAYS = 9
-"""UTC days of sample data, the last of them yesterday.
+"""Number of UTC days with sample data; the last one is yesterday.
 
-A week to backfill, before the day of the newest run: until it is made after midnight, that is the day before yesterday.
+They include a week to backfill before the day of the newest run. Until the schedule fires, that is the day before
+yesterday.
 """
 
 _SENDING_DOMAIN = """
@@ -52,10 +53,10 @@ on conflict (symbol, timeframe, ts) do update
 
 
 def load(analytics_engine: AnalyticsEngineControl, products: psycopg.Connection) -> None:
-    """Load everything; what an earlier call has loaded is replaced.
+    """Load everything, and replace the data of an earlier call.
 
     Args:
-        analytics_engine: Control of the stand-in that gets the events.
+        analytics_engine: Control of the stand-in for Analytics Engine.
         products: Connection to the migrated database; the transaction is committed.
     """
     today = datetime.now(UTC).date()
@@ -74,11 +75,11 @@ def load(analytics_engine: AnalyticsEngineControl, products: psycopg.Connection)
 
 
 def load_telemetry(products: psycopg.Connection, days: Iterable[date]) -> None:
-    """Replace ``public.telemetry`` by the sample of some UTC days.
+    """Replace the rows of ``public.telemetry`` by the sample of some UTC days.
 
     Args:
-        products: As for :func:`load`.
-        days: Which.
+        products: See :func:`load`.
+        days: The days.
     """
     columns = ("user_id", "event", "value", "meta", "created_at")
     with products.cursor() as cursor:
@@ -92,11 +93,11 @@ def load_telemetry(products: psycopg.Connection, days: Iterable[date]) -> None:
 
 
 def load_candles(products: psycopg.Connection, today: date) -> None:
-    """Load the candles of the days before, and of today up to now; the transaction stays open.
+    """Load the candles of the previous days, and of today until now. The transaction stays open.
 
     Args:
         products: Connection to the migrated database.
-        today: The UTC day that is not over yet.
+        today: The current UTC day.
     """
     now = datetime.now(UTC)
     days = [today - timedelta(days=age) for age in range(DAYS, -1, -1)]
@@ -108,15 +109,15 @@ def load_candles(products: psycopg.Connection, today: date) -> None:
 
 
 def load_new_candles(products: psycopg.Connection, after: datetime, until: datetime) -> int:
-    """Load the candles that a feed sends in a while, each as soon as it is over; the transaction stays open.
+    """Load the candles that a feed sends in a period, each when it ends. The transaction stays open.
 
     Args:
         products: Connection to the migrated database.
-        after: When the while begins.
-        until: When it ends.
+        after: Start of the period.
+        until: End of the period.
 
     Returns:
-        How many candles that is.
+        The number of candles.
     """
     days = [after.date() + timedelta(days=number) for number in range((until.date() - after.date()).days + 1)]
     rows = (row for day in days for row in ohlcv.candles(day))
@@ -127,20 +128,20 @@ def load_new_candles(products: psycopg.Connection, after: datetime, until: datet
 
 
 def load_late_candles(products: psycopg.Connection, day: date) -> int:
-    """Load what comes late or is corrected of a day; the transaction stays open.
+    """Load the late and the corrected candles of a day. The transaction stays open.
 
     Args:
         products: Connection to the migrated database.
-        day: A UTC day that is over.
+        day: A UTC day in the past.
 
     Returns:
-        How many candles that is.
+        The number of candles.
     """
     return _ingest(products, ohlcv.late_candles(day))
 
 
 def _ingest(products: psycopg.Connection, rows: Iterable[Mapping[str, Any]]) -> int:
-    """Upsert candles as a feed does, by one statement."""
+    """Upsert candles in one statement, as a feed does."""
     with products.cursor() as cursor:
         cursor.execute("create temporary table candles (like ohlcv.candles) on commit drop")
         with cursor.copy("copy pg_temp.candles from stdin") as copy:
@@ -150,13 +151,13 @@ def _ingest(products: psycopg.Connection, rows: Iterable[Mapping[str, Any]]) -> 
 
 
 def load_analytics(products: psycopg.Connection, today: date) -> None:
-    """Load the inputs of the analytics DAGs; the transaction stays open.
+    """Load the inputs of the analytics DAGs. The transaction stays open.
 
     Args:
         products: Connection to the migrated database.
-        today: The UTC day that is not over yet.
+        today: The current UTC day.
     """
-    # Today up to now, for the latest hour.
+    # Today until now, for the latest hour.
     first = activity_since(today)
     days = [first + timedelta(days=age) for age in range((today - first).days + 1)]
     now = datetime.now(UTC).replace(tzinfo=None)
@@ -168,17 +169,17 @@ def load_analytics(products: psycopg.Connection, today: date) -> None:
 
 
 def activity_since(today: date) -> date:
-    """The first UTC day of the sample's activity: the month of the newest run of analytics_monthly_usage is in it.
+    """Return the first UTC day of the sample activity, which covers the newest month of analytics_monthly_usage.
 
     Args:
-        today: As for :func:`load_analytics`.
+        today: See :func:`load_analytics`.
     """
-    yesterday = today - timedelta(days=1)  # until the run that is due on the first of a month, its month is older
+    yesterday = today - timedelta(days=1)  # until the run on the first of a month, its month is older
     return (yesterday.replace(day=1) - timedelta(days=1)).replace(day=1)
 
 
 def _replace(products: psycopg.Connection, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Store the sample's rows in place of those that its organisations have."""
+    """Replace the rows of the sample's organizations."""
     name = sql.Identifier(*table.split("."))
     with products.cursor() as cursor:
         cursor.execute(

@@ -1,4 +1,4 @@
-"""Base candles of 1m and 5m: gaps, weekends, some that come late or are corrected, and a symbol that is poisoned."""
+"""Sample candles of 1m and 5m with gaps, weekends, late and corrected candles, and a symbol with an invalid candle."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Asset:
-    """A symbol of the registry, and what its feed is like.
+    """A symbol of the registry and its feed.
 
     Attributes:
-        symbol: Its name.
+        symbol: Name of the symbol.
         base_timeframe: ``1m`` or ``5m``.
-        price: Where its price begins.
+        price: First price.
         hours: First and last hour of trading in UTC, the last one exclusive.
         weekends: Whether it trades on Saturday and Sunday.
-        missing: Share of the candles that never come.
-        active: As in ``ohlcv.assets``.
-        mandatory: Likewise.
+        missing: Share of the candles that are missing.
+        active: See ``ohlcv.assets``.
+        mandatory: See ``ohlcv.assets``.
     """
 
     symbol: str
@@ -39,7 +39,7 @@ class Asset:
 
 
 POISONED = "GLITCH"
-"""Its feed sent a candle that is not a number, in the middle of the last day."""
+"""Symbol whose feed sends a candle with an invalid price at noon of the last day."""
 
 ASSETS = (
     Asset("BTCUSD", "1m", 64_000, mandatory=True),
@@ -53,11 +53,11 @@ ASSETS = (
 MINUTES = {"1m": 1, "5m": 5}
 
 LATE_EVERY = 97
-"""One candle of so many comes late, and another one is corrected later."""
+"""In this number of candles, one comes late and another one is corrected."""
 
 
 def assets() -> Iterator[dict[str, Any]]:
-    """Rows of ``ohlcv.assets``; what is not active is ``test_active``."""
+    """Generate rows of ``ohlcv.assets``; symbols that are not active are ``test_active``."""
     for asset in ASSETS:
         yield {
             "symbol": asset.symbol,
@@ -69,14 +69,14 @@ def assets() -> Iterator[dict[str, Any]]:
 
 
 def candles(day: date, *, poisoned: bool = False) -> Iterator[dict[str, Any]]:
-    """Rows of ``ohlcv.candles`` that came in time.
+    """Generate rows of ``ohlcv.candles`` that arrive in time.
 
     Args:
-        day: The UTC day; it alone decides them.
-        poisoned: Whether `POISONED` sends its broken candle at noon.
+        day: The UTC day.
+        poisoned: Whether `POISONED` sends its invalid candle at noon.
 
     Yields:
-        Rows by column name, those of a symbol in order.
+        Rows by column name; the rows of a symbol are in order.
     """
     for asset in ASSETS:
         for number, row in enumerate(_walk(asset, day)):
@@ -86,7 +86,7 @@ def candles(day: date, *, poisoned: bool = False) -> Iterator[dict[str, Any]]:
 
 
 def late_candles(day: date) -> Iterator[dict[str, Any]]:
-    """Rows of ``ohlcv.candles`` of a day that come late, and corrections of others: higher by a tenth.
+    """Generate late rows of ``ohlcv.candles``, and corrections of other rows, which are 10 % higher.
 
     Args:
         day: The UTC day.

@@ -1,4 +1,4 @@
-"""Raw telemetry: events of several types, whose metas conflict and are not always objects."""
+"""Sample telemetry: events of several types, whose metas conflict and are not always objects."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from datetime import date
 
 EVENTS_A_DAY = 600
-"""About how many rows a day has."""
+"""Approximate number of rows per day."""
 
 EVENTS = ("page_view", "search", "sign_in", "feature_used", "export", "Anmeldung für später", "o'clock")
-"""Types of events, the most frequent first."""
+"""Event types, the most frequent first."""
 
 _USERS = tuple(str(uuid.UUID(int=0x7E1E << 96 | number)) for number in range(60))
 _VALUES = (None, Decimal(0), Decimal(1), Decimal(3), Decimal("2.50"), Decimal(120))
@@ -35,14 +35,14 @@ _SAME_MOMENT = timedelta(hours=12)
 
 
 def events(day: date) -> Iterator[dict[str, Any]]:
-    """Rows of ``public.telemetry``.
+    """Generate rows of ``public.telemetry``.
 
     Args:
-        day: The UTC day they happen on; it alone decides them.
+        day: UTC day of the events.
 
     Yields:
-        About `EVENTS_A_DAY` rows by column name, in no particular order, without ``id``; some have no user, and some of
-        one type happen at the same moment.
+        About `EVENTS_A_DAY` rows by column name, in any order, without ``id``. Some have no user, and some events of
+        one type have the same timestamp.
     """
     chance = random.Random(day.toordinal())  # noqa: S311 - a sample, not a secret
     midnight = datetime.combine(day, time(), UTC)

@@ -1,6 +1,6 @@
-"""Sending domains of the sample, and what they sent (spec: analytics suite, warmup reset).
+"""Sample sending domains and their counters (spec: analytics suite, warmup reset).
 
-Three organisations, whose domains are new, verified or not, or warm already; one of them has a name that is no domain.
+Three organizations have domains that are new, unverified, or older than 30 days. One name is not a valid domain.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from datetime import date
 
 WARMING = ("mail.acme.example", "news.acme.example", "bücher.example", "hello.globex.example", "a/../b c%20🦊")
-"""Those that warm up on every day the sample is made for."""
+"""Domains that warm up, whatever the day of the sample."""
 
 _ORGANIZATIONS = {name: str(uuid5(NAMESPACE_DNS, f"{name}.example")) for name in ("acme", "globex", "initech")}
 _DOMAINS = (
@@ -29,7 +29,7 @@ _DOMAINS = (
 
 
 def sending_domains(today: date) -> list[dict[str, Any]]:
-    """Rows of ``delivery.sending_domains``, as old as they are on ``today``."""
+    """Generate rows of ``delivery.sending_domains`` with their age on ``today``."""
     midnight = datetime.combine(today, time())
     return [
         {
@@ -43,7 +43,7 @@ def sending_domains(today: date) -> list[dict[str, Any]]:
 
 
 def counters(today: date) -> list[dict[str, Any]]:
-    """Rows of ``delivery.warmup_counters`` for yesterday, and for today so far."""
+    """Generate rows of ``delivery.warmup_counters`` for yesterday, and for today until now."""
     return [
         {
             "organization_id": _ORGANIZATIONS[organization],

@@ -1,4 +1,4 @@
-"""What is read of lists that have several pages, and waited for. The rest is for the end-to-end tests to show."""
+"""Pagination and waits of the API client. The end-to-end tests cover the rest."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def airflow(httpserver: HTTPServer) -> AirflowApi:
 
 
 @pytest.mark.parametrize("number", [0, 1, 100, 101, 250])
-def test_every_entry_of_every_page_is_read_once(httpserver: HTTPServer, airflow: AirflowApi, number: int) -> None:
+def test_entries_of_all_pages_are_read_once(httpserver: HTTPServer, airflow: AirflowApi, number: int) -> None:
     def page(request: Request) -> Response:
         first, limit = int(request.args["offset"]), int(request.args["limit"])
         tasks = [{"map_index": index} for index in range(number)][first : first + limit]
@@ -32,7 +32,7 @@ def test_every_entry_of_every_page_is_read_once(httpserver: HTTPServer, airflow:
 
 
 @pytest.mark.parametrize("states", [[], ["success"], ["success", "running"], ["failed", "success", "queued"]])
-def test_backfill_is_waited_for_until_all_its_runs_are_over(
+def test_wait_for_backfill_returns_when_all_runs_have_finished(
     httpserver: HTTPServer, airflow: AirflowApi, states: list[str]
 ) -> None:
     def answer(states: list[str]) -> None:

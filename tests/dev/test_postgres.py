@@ -1,4 +1,4 @@
-"""The embedded server: what the local stack relies on."""
+"""Properties of the embedded server that the local stack needs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dev.postgres import Postgres
 
 
-def test_version_is_one_the_project_supports(connection: psycopg.Connection) -> None:
+def test_version_is_supported(connection: psycopg.Connection) -> None:
     assert connection.info.server_version >= 150000
 
 
@@ -32,7 +32,7 @@ def test_committed_rows_survive_a_crash(own_postgres: Postgres) -> None:
 
 
 @pytest.mark.slow
-def test_embedded_server_is_for_its_user_only(own_postgres: Postgres) -> None:
+def test_embedded_server_accepts_its_user_only(own_postgres: Postgres) -> None:
     with psycopg.connect(own_postgres.url) as connection:
         assert connection.execute("show listen_addresses").fetchone() == ("",)
     assert own_postgres.data
@@ -41,7 +41,7 @@ def test_embedded_server_is_for_its_user_only(own_postgres: Postgres) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["with a space, a % and a 'quote'", "x" * 120])
-def test_path_that_no_socket_may_have_works(tmp_path: Path, name: str) -> None:
+def test_path_that_no_socket_can_have_works(tmp_path: Path, name: str) -> None:
     with folder_for_postgres() as folder:
         (folder / name).mkdir()
         server = embedded.start_embedded(folder / name / "data", durable=False)
@@ -56,7 +56,7 @@ def test_path_that_no_socket_may_have_works(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.slow
-def test_umask_that_closes_everything_to_others_works(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_umask_077_works(monkeypatch: pytest.MonkeyPatch) -> None:
     before = os.umask(0o077)
     try:
         with folder_for_postgres() as folder:
@@ -77,7 +77,7 @@ def _copy_for_its_owner(source: str, target: str) -> None:
 
 
 @pytest.mark.slow
-def test_server_does_not_depend_on_the_locale(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_locale_of_the_environment_has_no_effect(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LC_ALL", "xx_XX.ISO-8859-1")
     with folder_for_postgres() as folder:
         server = embedded.start_embedded(folder / "data", durable=False)
@@ -89,7 +89,7 @@ def test_server_does_not_depend_on_the_locale(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.slow
-def test_failure_is_one_line_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_is_one_line_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     with folder_for_postgres() as folder:
         (folder / "data").mkdir()
         (folder / "data" / "a file").touch()
@@ -100,7 +100,7 @@ def test_failure_is_one_line_with_its_reason(monkeypatch: pytest.MonkeyPatch) ->
         assert "\n" not in str(error.value)
 
 
-def test_existing_server_is_used_and_never_stopped(
+def test_existing_server_is_used_and_not_stopped(
     monkeypatch: pytest.MonkeyPatch, postgres: Postgres, tmp_path: Path
 ) -> None:
     monkeypatch.setenv(embedded.EXISTING_SERVER, postgres.url)

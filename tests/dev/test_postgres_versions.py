@@ -1,4 +1,4 @@
-"""Other versions of PostgreSQL: fetched by their pinned hash, or left out with a reason."""
+"""Other PostgreSQL versions: downloaded by pinned hash, or skipped with a reason."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 DAY = date(2024, 2, 29)
 
 
-def test_a_day_of_activity_has_what_the_rollups_have_to_get_right() -> None:
+def test_day_of_activity_has_every_case_of_the_rollups() -> None:
     rows = list(analytics.contact_activity(DAY))
     assert 200 < len(rows) < 800
     assert {row["created_at"].date() for row in rows} == {DAY}
@@ -32,20 +32,20 @@ def test_a_day_of_activity_has_what_the_rollups_have_to_get_right() -> None:
     assert any(domain in data for data in bounced for domain in analytics.DISPOSABLE_DOMAINS)
 
 
-def test_one_organisation_has_a_single_score() -> None:
+def test_one_organization_has_a_single_score() -> None:
     scores = list(analytics.lead_scores())
     assert min(Counter(row["organization_id"] for row in scores).values()) == 1
     assert {0 <= row["total_score"] <= 100 for row in scores} == {True}
 
 
-def test_jobs_fail_and_some_of_those_cost() -> None:
+def test_some_jobs_fail_and_some_of_them_cost() -> None:
     jobs = [job for age in range(8) for job in analytics.enrichment_jobs(DAY + timedelta(days=age))]
     kinds = Counter((job["status"], job["total_cost"] is not None) for job in jobs)
     assert kinds.keys() == {("completed", True), ("failed", True), ("failed", False), ("pending", False)}
     assert len({job["id"] for job in jobs}) == len(jobs)
 
 
-def test_the_day_alone_decides() -> None:
+def test_same_day_has_the_same_rows() -> None:
     assert list(analytics.contact_activity(DAY)) == list(analytics.contact_activity(DAY))
     assert list(analytics.enrichment_jobs(DAY)) != list(analytics.enrichment_jobs(DAY + timedelta(days=1)))
 
@@ -60,7 +60,7 @@ def test_the_day_alone_decides() -> None:
         (datetime(2027, 1, 2, tzinfo=UTC), date(2026, 12, 1)),
     ],
 )
-def test_there_is_activity_in_the_month_of_the_newest_run(dag_bag: DagBag, now: datetime, month: date) -> None:
+def test_month_of_the_newest_run_has_activity(dag_bag: DagBag, now: datetime, month: date) -> None:
     dag: Any = dag_bag.dags["analytics_monthly_usage"]
     newest = dag.timetable.latest_interval(now)
     assert newest.start.date() == month
@@ -68,8 +68,8 @@ def test_there_is_activity_in_the_month_of_the_newest_run(dag_bag: DagBag, now: 
 
 
 @pytest.mark.slow
-def test_loading_twice_leaves_one_sample_and_the_rows_of_others(migrated: Callable[..., psycopg.Connection]) -> None:
-    connection: Any = migrated("analytics")
+def test_second_load_replaces_the_sample_and_keeps_other_rows(migrated: Callable[..., psycopg.Connection]) -> None:
+    connection = migrated("analytics")
     connection.execute("insert into scoring.lead_scores values (gen_random_uuid(), gen_random_uuid(), 7)")
     today = datetime.now(UTC).date()
     counts = []
@@ -82,9 +82,8 @@ def test_loading_twice_leaves_one_sample_and_the_rows_of_others(migrated: Callab
             """).fetchone()
         )
     assert counts[0] == counts[1]
+    assert counts[0] is not None
     assert min(counts[0]) > 100
-    (first, last) = connection.execute(
-        "select min(created_at), max(created_at) from analytics.contact_activity"
-    ).fetchone()
+    ((first, last),) = connection.execute("select min(created_at), max(created_at) from analytics.contact_activity")
     assert first.date() == activity_since(today)
     assert last <= datetime.now(UTC).replace(tzinfo=None)

@@ -20,7 +20,7 @@ DAY = date(2026, 11, 15)
 
 
 @pytest.mark.parametrize("day", [DAY, date(2024, 2, 29), date(2026, 12, 31), date(2026, 3, 29)])
-def test_a_day_has_everything_a_rollup_has_to_get_right(day: date) -> None:
+def test_day_has_every_case_of_a_rollup(day: date) -> None:
     rows = list(clicks.events(day))
     hires = {row["id"] for row in clicks.hires()}
     assert 2_500 < len(rows) < 5_000
@@ -36,7 +36,7 @@ def test_a_day_has_everything_a_rollup_has_to_get_right(day: date) -> None:
     assert by_hour["19"] > 4 * by_hour["03"]
 
 
-def test_the_hires_are_forty_with_awkward_ids_among_them() -> None:
+def test_forty_hires_include_unusual_ids() -> None:
     ids = [row["id"] for row in clicks.hires()]
     assert len(set(ids)) == len(ids) == 40
     assert any("'" in name and '"' in name for name in ids)
@@ -44,20 +44,20 @@ def test_the_hires_are_forty_with_awkward_ids_among_them() -> None:
     assert not set(clicks.UNKNOWN_HIRES) & set(ids)
 
 
-def test_the_day_alone_decides_the_events() -> None:
+def test_same_day_has_the_same_events() -> None:
     assert list(clicks.events(DAY)) == list(clicks.events(DAY))
     assert list(clicks.events(DAY)) != list(clicks.events(DAY + timedelta(days=1)))
 
 
 @pytest.mark.parametrize("hour", range(24))
-def test_at_every_hour_there_is_a_week_to_backfill_before_the_newest_run(dag_bag: DagBag, hour: int) -> None:
+def test_a_week_before_the_newest_run_can_be_backfilled(dag_bag: DagBag, hour: int) -> None:
     now = datetime(2026, 11, 23, hour, 30, tzinfo=UTC)
     dag: Any = dag_bag.dags["click_rollups"]
     newest = dag.timetable.latest_interval(now).start.date()
     assert newest - timedelta(days=7) >= now.date() - timedelta(days=DAYS)
 
 
-def test_another_process_makes_the_same_events(repository: Path) -> None:
+def test_another_process_generates_the_same_events(repository: Path) -> None:
     code = "import datetime; from dev.sample import clicks; print(list(clicks.events(datetime.date(2026, 11, 15))))"
     printed = subprocess.run(
         [sys.executable, "-c", code],

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 MONDAY = date(2026, 11, 16)
 
 
-def test_a_day_has_everything_that_bars_have_to_get_right() -> None:
+def test_day_has_every_case_of_bars() -> None:
     rows = list(ohlcv.candles(MONDAY, poisoned=True))
     assert {row["ts"].date() for row in rows} == {MONDAY}
     assert {row["symbol"] for row in rows} == {asset.symbol for asset in ohlcv.ASSETS}
@@ -28,13 +28,13 @@ def test_a_day_has_everything_that_bars_have_to_get_right() -> None:
     assert all(max(row["open"], row["close"]) <= row["high"] for row in valid)
 
 
-def test_weekends_are_quiet_for_some() -> None:
+def test_some_symbols_do_not_trade_on_weekends() -> None:
     symbols = {row["symbol"] for row in ohlcv.candles(MONDAY - timedelta(days=1))}
     assert symbols == {asset.symbol for asset in ohlcv.ASSETS if asset.weekends}
     assert symbols < {asset.symbol for asset in ohlcv.ASSETS}
 
 
-def test_late_candles_are_new_ones_and_corrections() -> None:
+def test_late_candles_include_new_candles_and_corrections() -> None:
     in_time = {(row["symbol"], row["ts"]): row for row in ohlcv.candles(MONDAY)}
     late = {(row["symbol"], row["ts"]): row for row in ohlcv.late_candles(MONDAY)}
     assert late.keys() - in_time.keys()
@@ -43,12 +43,12 @@ def test_late_candles_are_new_ones_and_corrections() -> None:
     assert all(late[key]["high"] > in_time[key]["high"] for key in corrected)
 
 
-def test_the_day_alone_decides_the_candles() -> None:
+def test_same_day_has_the_same_candles() -> None:
     assert list(ohlcv.candles(MONDAY)) == list(ohlcv.candles(MONDAY))
     assert list(ohlcv.candles(MONDAY)) != list(ohlcv.candles(MONDAY + timedelta(days=1)))
 
 
-def test_a_feed_sends_each_candle_when_it_is_over_and_once(migrated: Callable[..., psycopg.Connection]) -> None:
+def test_feed_sends_each_candle_once_when_it_ends(migrated: Callable[..., psycopg.Connection]) -> None:
     connection = migrated("market")
     tuesday = MONDAY + timedelta(days=1)
     midnight = datetime(tuesday.year, tuesday.month, tuesday.day, tzinfo=UTC)

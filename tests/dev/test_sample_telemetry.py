@@ -11,7 +11,7 @@ DAY = date(2026, 11, 15)
 
 
 @pytest.mark.parametrize("day", [DAY, date(2024, 2, 29), date(2026, 12, 31)])
-def test_a_day_has_everything_a_rollup_has_to_get_right(day: date) -> None:
+def test_day_has_every_case_of_a_rollup(day: date) -> None:
     rows = list(telemetry.events(day))
     assert {row["created_at"].date() for row in rows} == {day}
     assert {row["event"] for row in rows} == set(telemetry.EVENTS)
@@ -22,6 +22,6 @@ def test_a_day_has_everything_a_rollup_has_to_get_right(day: date) -> None:
     assert max(Counter((row["event"], row["created_at"]) for row in rows).values()) > 1
 
 
-def test_the_day_alone_decides_the_events() -> None:
+def test_same_day_has_the_same_events() -> None:
     assert list(telemetry.events(DAY)) == list(telemetry.events(DAY))
     assert list(telemetry.events(DAY)) != list(telemetry.events(DAY + timedelta(days=1)))

@@ -1,4 +1,4 @@
-"""A stand-in is a process that is ready when it says so, and gone when it is not needed any more."""
+"""Process and control API of a stand-in."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.slow
-def test_it_is_ready_within_the_block_and_gone_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_process_runs_in_the_block_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEY_VARIABLE, "not for it")
     before = set(psutil.Process().children())
     with process("dev.n8n", "--port", "0", environment={KEY_VARIABLE: None}, log=tmp_path / "log") as url:
@@ -30,7 +30,7 @@ def test_it_is_ready_within_the_block_and_gone_after_it(tmp_path: Path, monkeypa
 
 
 @pytest.mark.slow
-def test_one_that_cannot_listen_says_why(tmp_path: Path) -> None:
+def test_failed_start_has_the_end_of_the_log(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         with (
@@ -41,7 +41,7 @@ def test_one_that_cannot_listen_says_why(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_call_that_is_refused_is_named(tmp_path: Path) -> None:
+def test_refused_call_is_named(tmp_path: Path) -> None:
     with (
         process("dev.n8n", "--port", "0", environment={}, log=tmp_path / "log") as url,
         pytest.raises(httpx.HTTPStatusError, match=r"GET /health of the stand-in returned 404"),

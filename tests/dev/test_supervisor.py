@@ -1,4 +1,4 @@
-"""Programs are started together, watched, and stopped whole."""
+"""Start, restart and stop of the programs of a stack."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dev.supervisor import Supervisor
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-# Leaves a child that neither a signal to its parent nor one to its process group reaches, as a killed scheduler does.
+# Leaves a child that no signal to its parent or its process group reaches, like a killed scheduler.
 STUBBORN = """
 import signal, subprocess, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -29,7 +29,7 @@ time.sleep(600)
 
 @pytest.fixture
 def hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hide the environment of the child, as Airflow hides its workers' from all users but root, from root, too."""
+    """Hide the environment of the child from every user, as Airflow does for all users except root."""
     environ = psutil.Process.environ
 
     def refuse(process: psutil.Process) -> dict[str, str]:
@@ -54,7 +54,7 @@ def python(program: str) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.usefixtures("hidden")
 @pytest.mark.parametrize("end", [Supervisor.stop, Supervisor.kill])
-def test_nothing_is_left_running(supervisor: Supervisor, end: Callable[[Supervisor], None]) -> None:
+def test_stop_ends_every_process(supervisor: Supervisor, end: Callable[[Supervisor], None]) -> None:
     supervisor.start({"stubborn": python(STUBBORN)}, os.environ)
     assert supervisor.running()
 
@@ -76,7 +76,7 @@ def test_nothing_is_left_running(supervisor: Supervisor, end: Callable[[Supervis
 
 
 @pytest.mark.slow
-def test_program_that_dies_is_named_with_its_last_words(supervisor: Supervisor) -> None:
+def test_exited_program_is_named_with_its_output(supervisor: Supervisor) -> None:
     supervisor.start({"good": ["sleep", "600"], "bad": python("raise SystemExit('100 % gone')")}, os.environ)
 
     def broken() -> dict[str, str]:
@@ -90,7 +90,7 @@ def test_program_that_dies_is_named_with_its_last_words(supervisor: Supervisor) 
 
 
 @pytest.mark.slow
-def test_killed_program_comes_back_unless_it_is_expendable(supervisor: Supervisor) -> None:
+def test_killed_program_is_restarted_unless_expendable(supervisor: Supervisor) -> None:
     sleep = ["sleep", "600"]
     supervisor.start({"kept": sleep, "expendable": sleep}, os.environ, expendable={"expendable"})
 
@@ -131,7 +131,7 @@ def test_stopped_program_stays_stopped_until_it_is_started(supervisor: Superviso
 
 
 @pytest.mark.slow
-def test_processes_of_a_program_are_its_own_and_its_childrens(supervisor: Supervisor) -> None:
+def test_processes_of_a_program_include_its_children(supervisor: Supervisor) -> None:
     supervisor.start({"stubborn": python(STUBBORN), "other": ["sleep", "600"]}, os.environ)
 
     def both() -> list[psutil.Process]:
@@ -152,12 +152,12 @@ def test_secrets_of_the_environment_are_in_no_file(supervisor: Supervisor) -> No
     assert [path for path in files if b"very-secret-word" in path.read_bytes()] == []
 
 
-def test_stopping_what_does_not_run_is_no_error(supervisor: Supervisor) -> None:
+def test_stop_without_a_start_is_no_error(supervisor: Supervisor) -> None:
     supervisor.stop()
     assert not supervisor.running()
 
 
-def test_stale_process_id_of_another_program_is_not_ours(supervisor: Supervisor) -> None:
+def test_stale_process_id_of_another_program_is_ignored(supervisor: Supervisor) -> None:
     supervisor.pid_file.write_text(str(os.getpid()))
     assert not supervisor.running()
 
