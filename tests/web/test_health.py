@@ -142,7 +142,7 @@ def test_invalid_registry_is_a_warning(
 def test_missing_registry_is_a_warning(monkeypatch: pytest.MonkeyPatch, kpi_db: psycopg.Connection) -> None:
     monkeypatch.delenv(VARIABLE)
     (said,) = check()["warnings"]
-    assert said.startswith("There is no KPI registry: create the Airflow Variable kpi-registry")
+    assert said.startswith("There is no KPI registry. Nothing was sent. Create the Airflow Variable kpi-registry")
 
 
 @pytest.mark.usefixtures("no_metadata_database")
