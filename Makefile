@@ -74,12 +74,15 @@ test-airflow: setup ## All but the end-to-end tests on another Airflow, VERSION=
 	@.local/airflow-$(VERSION)/bin/python -m pytest -n 2 --dist loadfile -m "not e2e"
 
 .PHONY: lint
-lint: setup ## Check style, types, imports and SQL
+lint: setup ## Check style, types, imports, SQL, prose and links
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports --no-logo --no-cache
 	@.venv/bin/sqlfluff lint --disable-progress-bar --nocolor include/sql
+	@.venv/bin/codespell
+	@$(RUN) -m dev.prose
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet
 
 .PHONY: format
 format: setup ## Rewrite Python and SQL in the one style

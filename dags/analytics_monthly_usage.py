@@ -3,7 +3,7 @@
 Counts the events and the distinct contacts of each organization per UTC month and event type. It reads
 `analytics.contact_activity` and writes `analytics.event_aggregates`, with the first day of the month, the type
 `monthly:<type>` and the channel `monthly_summary`. The column holds 100 characters. A type of more than 92 characters
-is stored as its first 59 characters, `~` and 32 hexadecimal digits of its SHA-256, so that long types stay distinct.
+is shortened: its first 59 characters, `~`, and 32 hexadecimal digits of its SHA-256. Long types stay distinct.
 Message of the former queue: `analytics.monthly-usage-summary`.
 
 ### Window

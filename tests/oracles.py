@@ -103,7 +103,7 @@ def monthly_type(event_type: str) -> str:
 
 
 def campaign_stats_of(activity: Events, day: date) -> Rows:
-    """Campaign, organisation, and the nine counts of one day (DuckDB; Python's uuid recognizes campaigns)."""
+    """Campaign, organization, and the nine counts of one day (DuckDB; Python's uuid recognizes campaigns)."""
     with_campaign = [{**event, "event_source": _canonical_uuid(event["event_source"])} for event in activity]
     kinds = ("sent", "delivered", "opened", "clicked", "bounced", "complained", "unsubscribed")
     return _ask(
