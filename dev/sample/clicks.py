@@ -67,9 +67,9 @@ def events(day: date) -> Iterator[dict[str, Any]]:
         chance.choices(_REFERRERS, k=len(moments)),
         strict=False,
     )
-    for number, (moment, hire, bucket, interval, host, country, network, referrer) in enumerate(chosen):
+    for number, (offset, hire, bucket, interval, host, country, network, referrer) in enumerate(chosen):
         event = {
-            "timestamp": f"{midnight + moment:%Y-%m-%d %H:%M:%S}",
+            "timestamp": f"{midnight + offset:%Y-%m-%d %H:%M:%S}",
             "index1": hire,
             "_sample_interval": interval,
             "blob1": host,

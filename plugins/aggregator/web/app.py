@@ -1,7 +1,7 @@
 """The HTTP API: one FastAPI app for each prefix, with its authorization and its error responses.
 
 Airflow mounts a plugin's app before its own routes, and a mount receives every path below its prefix. A single app at
-``/api`` would answer 404 for all of Airflow's own ``/api/v2``, so every prefix has an app.
+``/api`` would return 404 for all of Airflow's own ``/api/v2``, so every prefix has an app.
 """
 
 from __future__ import annotations

@@ -139,7 +139,7 @@ def _registry_problem() -> str | None:
     return _problem_of(text)
 
 
-# Anybody may call this endpoint at any rate, and the registry rarely changes.
+# This endpoint is public and may be called at any rate, and the registry rarely changes.
 @lru_cache(maxsize=1)
 def _problem_of(text: str | None) -> str | None:
     try:
