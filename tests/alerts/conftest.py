@@ -167,10 +167,10 @@ class AirflowRuns:
     def retry(self, run: DagRun) -> None:
         """Delete the XComs of a run, as each task does when it starts."""
         from airflow.models.xcom import XComModel  # noqa: PLC0415
-        from sqlalchemy import delete  # noqa: PLC0415
 
         with self.session() as session:
-            session.execute(delete(XComModel).where(XComModel.dag_run_id == run.id))
+            for task in session.merge(run).task_instances:
+                XComModel.clear(dag_id=run.dag_id, task_id=task.task_id, run_id=run.run_id, session=session)
             session.commit()
 
     def date_audit_log(self, ts: datetime) -> None:

@@ -90,6 +90,6 @@ def test_proof_uses_the_values_of_the_compose_file() -> None:
 def test_missing_redis_fails_before_anything_is_started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     stack = Stack(tmp_path / "home", workers=1)
-    with pytest.raises(StackError, match="redis-server, which is not there"):
+    with pytest.raises(StackError, match="Celery workers need redis-server"):
         stack.start(Ports.free(), durable=False, say=print)
     assert not stack.home.exists()

@@ -416,7 +416,7 @@ class TestConnection:
         workflow.faults({"btc": [Fault(status=503, body=f"{KEY} no")]})
         post(hook, workflow.webhook("btc"))
         text = "".join([*capfd.readouterr(), caplog.text])
-        assert "Attempt 1 of 4" in text
+        assert "attempt=1 attempts=4" in text
         assert KEY not in text
         assert "kpiName" not in text
 
