@@ -166,11 +166,14 @@ class AirflowRuns:
 
     def retry(self, run: DagRun) -> None:
         """Delete the XComs of a run, as each task does when it starts."""
+        from airflow.models.taskinstance import TaskInstance  # noqa: PLC0415
         from airflow.models.xcom import XComModel  # noqa: PLC0415
+        from sqlalchemy import select  # noqa: PLC0415
 
         with self.session() as session:
-            for task in session.merge(run).task_instances:
-                XComModel.clear(dag_id=run.dag_id, task_id=task.task_id, run_id=run.run_id, session=session)
+            tasks = select(TaskInstance.task_id).filter_by(dag_id=run.dag_id, run_id=run.run_id)
+            for task_id in session.scalars(tasks):
+                XComModel.clear(dag_id=run.dag_id, task_id=task_id, run_id=run.run_id, session=session)
             session.commit()
 
     def date_audit_log(self, ts: datetime) -> None:
