@@ -319,6 +319,20 @@ class TestExactlyOnce:
         assert statuses(kpi_db) == {"btc": "triggered"}
         assert executed(n8n) == {"btc": 1}
 
+    def test_invalid_setting_after_the_claim_is_a_failure_that_a_clear_repeats(
+        self, dag: Any, registry: Callable[..., None], n8n: N8nControl, kpi_db: psycopg.Connection[Any]
+    ) -> None:
+        registry("btc")
+        run = Run(dag)
+        run.plan()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("JOB_TIMEOUT_MINUTES", "soon")
+            assert "Invalid settings: JOB_TIMEOUT_MINUTES" in str(run.send()["btc"])
+        assert statuses(kpi_db) == {"btc": "failed"}
+        run.clears += 1
+        assert run.send()["btc"]["status"] == "triggered"
+        assert executed(n8n) == {"btc": 1}
+
     def test_concurrent_tries_send_one_request(self, dag: Any, registry: Callable[..., None], n8n: N8nControl) -> None:
         registry("btc")
         n8n.faults({"btc": [Fault(delay_seconds=0.5)]})

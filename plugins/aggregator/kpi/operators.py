@@ -241,8 +241,9 @@ class TriggerKpiOperator(_KpiOperator):
         from aggregator.n8n.errors import N8nError, N8nUnknownError
         from aggregator.n8n.hook import N8nHook
 
-        body = payload(kpi, trace_id_of(context["dag_run"]), _run_time(context), KpiSettings.load().environment)
         try:
+            # Inside, so that an invalid setting is stored as a failure of the claimed KPI.
+            body = payload(kpi, trace_id_of(context["dag_run"]), _run_time(context), KpiSettings.load().environment)
             delivery = N8nHook().post(kpi.webhook_url, body, idempotency_key=idempotency_key)
         except AggregatorError as error:
             outcome: Literal["unknown", "failed"] = "unknown" if isinstance(error, N8nUnknownError) else "failed"
