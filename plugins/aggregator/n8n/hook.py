@@ -175,7 +175,7 @@ class N8nHook(BaseHook):
         except UnknownConnectionError:
             self.log.info("connection=%s missing: no API key is sent, and only public hosts are called", self.conn_id)
         else:
-            key = (connection.password or "").strip() or key
+            key = connection.password or key
             origins = connection.extra_dejson.get("allowed_origins", [])
         if key and not _KEY.fullmatch(key):
             msg = (
