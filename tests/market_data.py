@@ -25,6 +25,7 @@ DAY = datetime(2026, 3, 8, tzinfo=UTC)
 """In New York, this day has 23 hours."""
 
 MINUTE = timedelta(minutes=1)
+HOUR = 60 * MINUTE
 STEPS = {"1m": MINUTE, "5m": 5 * MINUTE}
 COLUMNS = "symbol, timeframe, ts, open, high, low, close, volume, trades"
 NO_LIMITS = OhlcvSettings(max_tasks_per_run=100_000, max_windows_per_task=100_000, env_name="PROD")

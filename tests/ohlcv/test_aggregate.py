@@ -17,6 +17,7 @@ from aggregator.ohlcv.run import Run, finish
 from tests.market_data import (
     DAY,
     FOREVER,
+    HOUR,
     MINUTE,
     any_candles,
     candle,
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.usefixtures("new_york")
 
-HOUR = 60 * MINUTE
 
 SYMBOLS = {"EURUSD": "1m", 'O\'Neil "B"': "5m"}
 

@@ -17,6 +17,7 @@ from aggregator.ohlcv.run import finish
 from tests.market_data import (
     DAY,
     FOREVER,
+    HOUR,
     MINUTE,
     candle,
     candles,
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
     import psycopg
 
 pytestmark = pytest.mark.usefixtures("new_york")
-
-HOUR = 60 * MINUTE
 
 
 class TestTimeOfARun:

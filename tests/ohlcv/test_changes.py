@@ -13,23 +13,10 @@ from aggregator.ohlcv.aggregate import aggregate
 from aggregator.ohlcv.cli import main
 from aggregator.ohlcv.plan import plan
 from aggregator.postgres.migrations import databases, migrate
-from tests.market_data import (
-    DAY,
-    MINUTE,
-    candle,
-    candles,
-    expected,
-    ingest,
-    register,
-    run_of,
-    stored,
-    tick,
-)
+from tests.market_data import DAY, HOUR, MINUTE, candle, candles, expected, ingest, register, run_of, stored, tick
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-HOUR = 60 * MINUTE
 
 
 @pytest.mark.slow

@@ -18,7 +18,20 @@ import pytest
 from aggregator.postgres.migrations import migrate
 from dev.airflow_api import NotYetError, wait
 from tests.conftest import REPOSITORY
-from tests.market_data import DAY, MINUTE, candle, candles, expected, ingest, register, run_of, stored, tasks, tick
+from tests.market_data import (
+    DAY,
+    HOUR,
+    MINUTE,
+    candle,
+    candles,
+    expected,
+    ingest,
+    register,
+    run_of,
+    stored,
+    tasks,
+    tick,
+)
 from tests.ohlcv.worker import DIE
 
 if TYPE_CHECKING:
@@ -29,7 +42,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-HOUR = 60 * MINUTE
 SYMBOLS = {"A": "1m", "B": "5m"}
 END = DAY + 26 * HOUR
 STALE_SECONDS = 900

@@ -9,20 +9,11 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from tests.market_data import (
-    DAY,
-    MINUTE,
-    candles,
-    ingest,
-    register,
-    run_of,
-    tick,
-)
+from tests.market_data import DAY, HOUR, MINUTE, candles, ingest, register, run_of, tick
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-HOUR = 60 * MINUTE
 DAYS = timedelta(days=1)
 ALIGNED = "ts_is_a_whole_step_of_its_timeframe_1m_or_5m_in_utc"
 

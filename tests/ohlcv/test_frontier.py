@@ -8,22 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from aggregator.ohlcv.cli import HEALTHY_TASKS, main
-from tests.market_data import (
-    DAY,
-    MINUTE,
-    candle,
-    candles,
-    ingest,
-    register,
-    run_of,
-    tasks,
-    tick,
-)
+from tests.market_data import DAY, HOUR, MINUTE, candle, candles, ingest, register, run_of, tasks, tick
 
 if TYPE_CHECKING:
     import psycopg
 
-HOUR = 60 * MINUTE
 DAYS = timedelta(days=1)
 
 

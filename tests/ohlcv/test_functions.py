@@ -7,23 +7,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from aggregator.ohlcv.run import TIMEFRAMES
-from tests.market_data import (
-    DAY,
-    MINUTE,
-    candle,
-    candles,
-    ingest,
-    register,
-    run_of,
-    stored,
-    tasks,
-    tick,
-)
+from tests.market_data import DAY, HOUR, MINUTE, candle, candles, ingest, register, run_of, stored, tasks, tick
 
 if TYPE_CHECKING:
     import psycopg
 
-HOUR = 60 * MINUTE
 OURS = "pronamespace in ('ohlcv'::regnamespace, 'ops'::regnamespace)"
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from tests.market_data import (
     DAY,
+    HOUR,
     MINUTE,
     candle,
     candles,
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.usefixtures("new_york")
 
-HOUR = 60 * MINUTE
 
 INVALID = {
     "nan": {"close": float("nan")},

@@ -14,6 +14,7 @@ from aggregator.ohlcv.plan import plan
 from aggregator.ohlcv.run import Run, Totals, finish
 from tests.market_data import (
     DAY,
+    HOUR,
     MINUTE,
     candle,
     candles,
@@ -28,8 +29,6 @@ from tests.market_data import (
 )
 
 pytestmark = pytest.mark.usefixtures("new_york")
-
-HOUR = 60 * MINUTE
 
 
 @pytest.mark.slow

@@ -11,12 +11,11 @@ import pytest
 
 from aggregator.core.paths import SQL
 from aggregator.postgres.migrations import migrate
-from tests.market_data import DAY, MINUTE, candles, expected, ingest, register, run_of, stored, tick
+from tests.market_data import DAY, HOUR, MINUTE, candles, expected, ingest, register, run_of, stored, tick
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-HOUR = 60 * MINUTE
 NOON = DAY + 12 * HOUR
 END = DAY + 24 * HOUR
 

@@ -9,18 +9,8 @@ import pytest
 
 from aggregator.core.errors import is_transient
 from aggregator.ohlcv.plan import prepare_partitions
-from tests.market_data import (
-    DAY,
-    MINUTE,
-    candle,
-    candles,
-    ingest,
-    register,
-    run_of,
-    tick,
-)
+from tests.market_data import DAY, HOUR, MINUTE, candle, candles, ingest, register, run_of, tick
 
-HOUR = 60 * MINUTE
 ALIGNED = "ts_is_a_whole_step_of_its_timeframe_1m_or_5m_in_utc"
 
 

@@ -7,23 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from aggregator.ohlcv.run import TIMEFRAMES
-from tests.market_data import (
-    DAY,
-    MINUTE,
-    candle,
-    candles,
-    expected,
-    ingest,
-    register,
-    run_of,
-    stored,
-    tick,
-)
+from tests.market_data import DAY, HOUR, MINUTE, candle, candles, expected, ingest, register, run_of, stored, tick
 
 if TYPE_CHECKING:
     import psycopg
-
-HOUR = 60 * MINUTE
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import pytest
 
 from tests.market_data import (
     DAY,
+    HOUR,
     MINUTE,
     candle,
     expected,
@@ -26,7 +27,6 @@ from tests.market_data import (
 if TYPE_CHECKING:
     from aggregator.ohlcv.run import Run
 
-HOUR = 60 * MINUTE
 
 FILL = """
 insert into ohlcv.candles

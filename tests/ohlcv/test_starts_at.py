@@ -9,6 +9,7 @@ import pytest
 
 from tests.market_data import (
     DAY,
+    HOUR,
     MINUTE,
     candle,
     candles,
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     import psycopg
 
 pytestmark = pytest.mark.usefixtures("new_york")
-
-HOUR = 60 * MINUTE
 
 
 @pytest.mark.slow

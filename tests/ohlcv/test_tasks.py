@@ -11,6 +11,7 @@ import pytest
 from aggregator.ohlcv.run import TIMEFRAMES
 from tests.market_data import (
     DAY,
+    HOUR,
     MINUTE,
     candle,
     candles,
@@ -23,8 +24,6 @@ from tests.market_data import (
     tick,
     versions,
 )
-
-HOUR = 60 * MINUTE
 
 
 @pytest.mark.slow

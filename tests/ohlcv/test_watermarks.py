@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from aggregator.postgres.functions import call
-from tests.market_data import DAY, MINUTE
+from tests.market_data import DAY, HOUR
 
 if TYPE_CHECKING:
     import psycopg
-
-HOUR = 60 * MINUTE
 
 
 def at(hours: float | None) -> datetime | None:

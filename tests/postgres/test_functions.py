@@ -8,12 +8,24 @@ import psycopg
 import pytest
 
 from aggregator.postgres.migrations import databases
-from tests.market_data import DAY, MINUTE, candle, candles, expected, ingest, register, run_of, stored, tasks, tick
+from tests.market_data import (
+    DAY,
+    HOUR,
+    MINUTE,
+    candle,
+    candles,
+    expected,
+    ingest,
+    register,
+    run_of,
+    stored,
+    tasks,
+    tick,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-HOUR = 60 * MINUTE
 
 PINNED = {"search_path": '""', "datestyle": "ISO, MDY", "timezone": "UTC"}
 
