@@ -91,7 +91,7 @@ where timeframe = %(source)s and ts >= %(start)s and ts < %(end)s
 group by 1, 3
 """
 
-# The expression of ohlcv.build_bars for prices with up to six decimals.
+# As in ohlcv.checked_candles, for prices with up to six decimals.
 _PRICE_VOLUME = "round((high + low + close) * 1e6)::bigint * 0.000001 * volume"
 
 

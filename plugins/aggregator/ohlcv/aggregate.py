@@ -117,8 +117,8 @@ def build(cursor: Cursor, run: Run, timeframe: str, symbols: Sequence[str], **ov
         return sum((totals for totals, _ in parts), Totals()), any(has_more for _, has_more in parts)
     if failed:
         log.warning(
-            "FAILED: %s of %s: candles that make no bar. These symbols stop at that window, the others continue. See "
-            "ops.ops_issues.",
+            "FAILED: %s of %s: a window has candles that cannot be in a bar. Each symbol stops at that window, and the "
+            "others continue. See ops.ops_issues.",
             timeframe,
             listed(map(repr, failed), MAX_LISTED),
         )
@@ -140,7 +140,7 @@ def _execute_aggregate(cursor: Cursor, parameters: Mapping[str, Any]) -> tuple[A
 def _fail_task(cursor: Cursor, parameters: Mapping[str, Any], timeframe: str, symbol: str, reason: str) -> Totals:
     execute(cursor, "ohlcv/queries/fail_task.sql", {**parameters, "symbol": symbol, "error": reason})
     log.warning(
-        "FAILED: %s of %r: %s. Nothing of this task was stored, the others continue. See ops.ops_issues.",
+        "FAILED: %s of %r: %s. This transaction stored no bar of the task; the others continue. See ops.ops_issues.",
         timeframe,
         symbol,
         reason,

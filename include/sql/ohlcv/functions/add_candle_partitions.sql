@@ -52,8 +52,8 @@ begin
     end loop;
     return added;
 exception when lock_not_available then
-    raise exception 'The partitions from % to % were not added: for 2 seconds, another session held a lock on the table '
-        'of candles, or added partitions itself. No partition was added. Try again. If it fails again, end the '
+    raise exception 'The partitions from % to % were not added: for 2 seconds, another session held a lock on the '
+        'table of candles, or added partitions itself. No partition was added. Try again. If it fails again, end the '
         'transaction that reads ohlcv.candles_elsewhere.', p_from, p_to
         using errcode = 'lock_not_available';
 end

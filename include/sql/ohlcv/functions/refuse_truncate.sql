@@ -8,8 +8,8 @@ set datestyle = 'ISO, MDY'
 set timezone = 'UTC'
 as $$
 begin
-    raise exception 'Candles are not truncated: their bars would stay. Nothing was deleted. Use DELETE, which updates the '
-        'bars, or ohlcv.drop_candle_partitions(before), which drops old months and keeps their bars.'
+    raise exception 'Candles are not truncated: their bars would stay. Nothing was deleted. Use DELETE, which updates '
+        'the bars, or ohlcv.drop_candle_partitions(before), which drops old months and keeps their bars.'
         using errcode = 'feature_not_supported';
 end
 $$;

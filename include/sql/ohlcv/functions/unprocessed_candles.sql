@@ -99,8 +99,8 @@ as $$
         future.timeframe,
         future.first_ts,
         future.last_ts,
-        'Dated in the future: bars are built after that time. If the date is wrong, the feed sends timestamps without an offset, and '
-        'its session is not in UTC (set timezone = ''UTC''), or its clock is wrong. Delete these candles.'
+        'Dated in the future: bars are built after that time. If the date is wrong, the feed sends timestamps without '
+        'an offset and its session is not in UTC (set timezone = ''UTC''), or its clock is wrong. Delete these candles.'
     from future
     order by last_ts desc, symbol, timeframe
 $$;
