@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, date, datetime, time
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -79,15 +80,15 @@ def _json(value: Any) -> Jsonb:
     return Jsonb(value if isinstance(value, str) else json_text(value), dumps=str)
 
 
-def _text(value: Any) -> Any:
-    # PostgreSQL's text of a boolean, a float or an array is not a text of the source.
-    if isinstance(value, bool | float | list | tuple):
+def _text(value: Any) -> str:
+    # PostgreSQL's text of other values (t, \x6162) is not a text of the source.
+    if isinstance(value, bool) or not isinstance(value, str | int | Decimal | UUID):
         raise TypeError
-    return str(value) if isinstance(value, UUID) else value
+    return str(value)
 
 
 def _integer(value: Any) -> Any:
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    return int(value) if isinstance(value, float | Decimal) and value % 1 == 0 else value
 
 
 def _bytes(value: Any) -> bytes:
