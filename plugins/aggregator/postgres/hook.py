@@ -42,7 +42,7 @@ _UNSUPPORTED_PARAMETER = "unsupported startup parameter"
 
 _DATA_EXCEPTION = "22"
 _ENCODING = frozenset({"22021", "22P05"})
-_USE_UTF8 = "the encoding of the database does not have this character: use a database whose encoding is UTF8"
+_USE_UTF8 = "PostgreSQL stores no NUL character, and some characters only in a database whose encoding is UTF8"
 _NOT_THERE = frozenset({"3F000", "42P01", "42703", "42883"})
 """SQLSTATEs of a schema, table, column or function that does not exist."""
 
