@@ -70,7 +70,7 @@ class State(StrEnum):
     """State of a table.
 
     ``empty`` has no data yet. ``paused`` needs no new data, because its DAGs are paused. ``unused`` has no connection.
-    Of an ``unknown`` table, the database or the secrets backend did not respond.
+    For ``unknown``, the database or the secrets backend did not respond, or a setting is invalid.
     """
 
     FRESH = "fresh"

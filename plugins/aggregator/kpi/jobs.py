@@ -15,7 +15,7 @@ completed  n8n reported success.                                  none
 timeout    n8n did not report within ``JOB_TIMEOUT_MINUTES``.     none
 ========== ====================================================== ==================================================
 
-The first claim of a run with the param ``resend`` resets any state but ``sending`` to ``pending``.
+The first claim of a run with the param ``resend`` may send a KPI again from any state but ``sending``.
 """
 
 from __future__ import annotations
