@@ -403,9 +403,9 @@ def _selected(kpis: list[str] | None, registry: Registry) -> list[str]:
     """The active ids that the param ``kpis`` selects, in the registry's order; all of them if the param is empty."""
     from aggregator.kpi.registry import normalized
 
-    active = [kpi.id for kpi in registry.kpis]
+    active = dict.fromkeys(kpi.id for kpi in registry.kpis)
     wanted = dict.fromkeys(normalized(id_) for id_ in kpis or [] if id_.strip())
-    if missing := [id_ for id_ in wanted if id_ not in set(active)]:
+    if missing := [id_ for id_ in wanted if id_ not in active]:
         named = ", ".join(map(repr, missing[:MAX_NAMED]))
         more = f" and {len(missing) - MAX_NAMED:,} more" if len(missing) > MAX_NAMED else ""
         msg = (
