@@ -52,7 +52,7 @@ def _metadata(repository: Path) -> None:
 @pytest.fixture
 def client(monkeypatch: pytest.MonkeyPatch) -> TestClient:
     monkeypatch.setenv("CRON_SECRET", "right")
-    monkeypatch.setattr(telemetry, "POLL_EVERY", 0.01)
+    monkeypatch.setattr(telemetry, "POLL_INTERVAL", 0.01)
     return TestClient(APPS["/api/jobs"], headers={"Authorization": "Bearer right"})
 
 
@@ -202,7 +202,7 @@ def test_body_of_two_megabytes_is_too_large(client: TestClient) -> None:
 
 
 def test_wait_has_a_time_limit(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(telemetry, "WAIT_AT_MOST", 0.05)
+    monkeypatch.setattr(telemetry, "MAX_WAIT", 0.05)
     response = client.get(PATH, params={"wait": "true"})
     assert response.status_code == 202
     assert run_of(response.json()["runId"]).state == "queued"

@@ -107,14 +107,14 @@ def test_locked_job_records_count_as_unreachable(
     monkeypatch: pytest.MonkeyPatch, kpi_db: psycopg.Connection, kpi_database_url: str
 ) -> None:
     check()
-    monkeypatch.setattr(health, "ANSWER_WITHIN", 0.2)
+    monkeypatch.setattr(health, "QUERY_TIMEOUT", 0.2)
     with psycopg.connect(kpi_database_url) as other:
         other.execute("lock table kpi.jobs")
         assert check()["kvStores"] == {"jobs": False, "config": True}
 
 
 def test_silent_server_counts_as_unreachable(monkeypatch: pytest.MonkeyPatch, mute_server: int) -> None:
-    monkeypatch.setattr(health, "ANSWER_WITHIN", 0.2)
+    monkeypatch.setattr(health, "QUERY_TIMEOUT", 0.2)
     monkeypatch.setenv("AIRFLOW_CONN_KPI_DB", f"postgresql://u@127.0.0.1:{mute_server}/kpi?connect_timeout=30")
     assert check()["kvStores"] == {"jobs": False, "config": True}
 

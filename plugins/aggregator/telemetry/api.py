@@ -35,10 +35,10 @@ TASK_ID = "roll_up_telemetry"
 MAX_BODY = 1024 * 1024
 """Largest body, in bytes."""
 
-WAIT_AT_MOST = 120.0
+MAX_WAIT = 120.0
 """Time limit of ``wait``, in seconds; after it the response is the same as without ``wait``."""
 
-POLL_EVERY = 1.0
+POLL_INTERVAL = 1.0
 """Seconds between two polls of a run."""
 
 
@@ -160,9 +160,9 @@ async def _start(job: Job) -> Response:
     link = run_link(DAG_ID, run_id)
     if job.wait:
         with suppress(TimeoutError):
-            async with asyncio.timeout(WAIT_AT_MOST):
+            async with asyncio.timeout(MAX_WAIT):
                 while (result := await run_in_threadpool(_result, run_id)) is None:  # noqa: ASYNC110 - the run ends in another process
-                    await asyncio.sleep(POLL_EVERY)
+                    await asyncio.sleep(POLL_INTERVAL)
             return JSONResponse(result, HTTPStatus.OK if result["success"] else HTTPStatus.INTERNAL_SERVER_ERROR)
     started = StartedRun(run_id=run_id, link=link)
     return JSONResponse(started.model_dump(by_alias=True), HTTPStatus.ACCEPTED, {"Location": link})

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-ANSWER_WITHIN = 2.0
+QUERY_TIMEOUT = 2.0
 """Time limit of a query, in seconds; a store that takes longer counts as unreachable."""
 
 _THREADS = Threads("health", 4)
@@ -116,7 +116,7 @@ async def health(response: Response) -> Health:
 async def _query(store: Callable[[], T]) -> tuple[bool, T | None]:
     """Return whether a store responds in time, and its response."""
     try:
-        return True, await _THREADS.run(store, timeout=ANSWER_WITHIN)
+        return True, await _THREADS.run(store, timeout=QUERY_TIMEOUT)
     except Exception as error:  # noqa: BLE001 - the endpoint responds whatever fails in a store
         # The text of a foreign error may contain a password or a row.
         reason = error if isinstance(error, AggregatorError) else type(error).__name__
@@ -126,7 +126,7 @@ async def _query(store: Callable[[], T]) -> tuple[bool, T | None]:
 
 def _last_job() -> LastJob | None:
     with PostgresTransactionHook(CONNECTION).transaction(
-        timeout=timedelta(seconds=ANSWER_WITHIN), application_name="aggregator/health", read_only=True
+        timeout=timedelta(seconds=QUERY_TIMEOUT), application_name="aggregator/health", read_only=True
     ) as cursor:
         row = cursor.execute((SQL / "kpi/queries/last_job.sql").read_text()).fetchone()
     return LastJob.model_validate(dict(zip(LastJob.model_fields, row, strict=True))) if row else None
