@@ -76,5 +76,5 @@ def count_and_first(
 
 
 def _storable(row: tuple[Value, ...]) -> list[Value]:
-    # PostgreSQL cannot store NUL in a text, so such a value equals no stored one, and it does not without NUL either.
+    # PostgreSQL stores no text with NUL, so the value matches no stored text, with or without the replacement.
     return [value.replace(_NUL, "\N{REPLACEMENT CHARACTER}") if isinstance(value, str) else value for value in row]

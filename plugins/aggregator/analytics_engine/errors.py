@@ -47,7 +47,7 @@ _PERMANENT = frozenset({HTTPStatus.NOT_IMPLEMENTED, HTTPStatus.INSUFFICIENT_STOR
 _ADVICE: dict[int, str] = {
     **dict.fromkeys(range(300, 400), "Redirects are not followed. Check the connection's host."),
     HTTPStatus.UNAUTHORIZED: "Set the connection's password to a valid API token.",
-    HTTPStatus.FORBIDDEN: ("Check the connection's API token (permission: Account Analytics Read) and its account_id."),
+    HTTPStatus.FORBIDDEN: "Check the connection's API token (permission: Account Analytics Read) and its account_id.",
     HTTPStatus.NOT_FOUND: "Check the connection's host and account_id.",
     HTTPStatus.UNPROCESSABLE_ENTITY: "Correct the query.",
 }

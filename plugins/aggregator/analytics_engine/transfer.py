@@ -10,7 +10,7 @@ from airflow.sdk import BaseOperator
 from aggregator.analytics_engine.operators import window_parameters
 from aggregator.core.data_interval import data_interval
 from aggregator.core.text import listed
-from aggregator.postgres.operators import refuse_incomplete
+from aggregator.postgres.operators import LONGEST_NAME, NAMED_AT_MOST, refuse_incomplete
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,12 +18,6 @@ if TYPE_CHECKING:
     import psycopg
     from airflow.sdk import Context
     from psycopg.rows import TupleRow
-
-NAMED_AT_MOST = 20
-"""Maximum number of skipped rows that the log names."""
-
-LONGEST_NAME = 80
-"""Maximum number of characters that it shows of each."""
 
 
 class AnalyticsEngineToPostgresOperator(BaseOperator):
@@ -34,8 +28,8 @@ class AnalyticsEngineToPostgresOperator(BaseOperator):
     2. ``select`` computes the target's rows from it, and `aggregator.postgres.upsert.upsert` writes them. All
        rows of a window are stored or none, unless ``isolate_by`` is set.
 
-    An empty result never deletes stored rows. If ``stored`` counts rows for the window, the result is
-    ``suspicious``, and a warning names the window.
+    An empty result never deletes stored rows. If ``stored`` counts rows for the window, the window is ``suspicious``,
+    and the log has a warning.
 
     Every query can use ``%(data_interval_start)s`` and ``%(data_interval_end)s``, the bounds of the run's window.
 

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     Row = Mapping[str, Any] | Sequence[Any]
 
 NAMED_AT_MOST = 20
-"""Refused groups that an error names."""
+"""Refused groups or skipped rows that a text names."""
 
 LONGEST_NAME = 80
-"""Characters of a group's name that an error shows."""
+"""Characters of each name that it shows."""
 
 
 def describe_refusal(refusal: Refusal) -> str:

@@ -70,6 +70,7 @@ _REASONS = {
 }
 _NOT_IN_REFERENCE = "not in Cloudflare's SQL reference"
 
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SPELLINGS = {
     TokenType.STRING: (
         re.compile(r"'(?:[^'\\]|''|\\\\)*+'"),
@@ -77,12 +78,11 @@ _SPELLINGS = {
     ),
     TokenType.NUMBER: (re.compile(r"[0-9]+(?:\.[0-9]+)?"), "write digits, and a dot only between digits"),
     TokenType.EQ: (re.compile("="), "write ="),
-    **dict.fromkeys(WORDS, (re.compile(r"[A-Za-z_][A-Za-z0-9_]*"), "a name consists of ASCII letters, digits and _")),
+    **dict.fromkeys(WORDS, (_NAME, "a name consists of ASCII letters, digits and _")),
 }
 """The accepted spelling of tokens that ClickHouse spells in several ways."""
 
 _BETWEEN_TOKENS = re.compile(r"(?:[ \t\r\n]|--[^\n]*(?:\n|\Z))*+")
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def tokenize(sql: str) -> tuple[list[Token], list[Token]]:
