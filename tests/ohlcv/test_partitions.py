@@ -9,7 +9,7 @@ import pytest
 
 from aggregator.core.errors import is_transient
 from aggregator.ohlcv.plan import prepare_partitions
-from tests.market_data import DAY, HOUR, MINUTE, candle, candles, ingest, register, run_of, tick
+from tests.market_data import DAY, HOUR, MINUTE, candle, candles, ingest, register, run_of, stored, tick
 
 ALIGNED = "ts_is_a_whole_step_of_its_timeframe_1m_or_5m_in_utc"
 
@@ -105,6 +105,18 @@ def test_cleared_old_run_does_not_recreate_dropped_months(market: psycopg.Connec
     before = partitions(market)
     tick(market, run_of(DAY, candle_retention_days=40))
     assert partitions(market) == before
+
+
+@pytest.mark.slow
+def test_correction_of_a_candle_that_is_then_dropped_keeps_its_bar(market: psycopg.Connection) -> None:
+    register(market, {"A": "5m"})
+    ingest(market, candles("A", "5m", DAY, DAY + HOUR))
+    tick(market, run_of(DAY + HOUR + MINUTE))
+    before = stored(market)
+    ingest(market, [candle("A", "5m", DAY, 99)])
+    tick(market, run_of(DAY + timedelta(days=100), candle_retention_days=31))
+    assert "candles_202603" not in partitions(market)
+    assert before.items() <= stored(market).items()
 
 
 @pytest.mark.slow

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tests.market_data import DAY, MINUTE, run_of, tick
+
 if TYPE_CHECKING:
     import psycopg
 
@@ -19,6 +21,12 @@ def test_prune_keeps_the_newest_finished_rows_and_unfinished_ones(market: psycop
         "select run_id, checkpoints -> 0 ->> 'bars', totals ->> 'bars' from ops.ops_runlog order by id"
     )
     assert rows.fetchall() == [("run 1", "3", None), ("run 3", "3", "7"), ("run 4", "3", "7")]
+
+
+def test_run_keeps_the_configured_number_of_rows(market: psycopg.Connection) -> None:
+    for number in range(3):
+        tick(market, run_of(DAY + number * 5 * MINUTE, ops_runlog_keep=2))
+    assert market.execute("select count(*) from ops.ops_runlog").fetchone() == (2,)
 
 
 def test_prune_closes_rows_without_a_checkpoint_for_a_day(market: psycopg.Connection) -> None:
