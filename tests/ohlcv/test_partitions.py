@@ -31,6 +31,22 @@ def test_reader_of_the_default_partition_makes_add_candle_partitions_give_up(
     assert market.execute(added, [DAY, DAY + timedelta(days=70)]).fetchone() == (2,)
 
 
+@pytest.mark.slow
+def test_reader_of_the_default_partition_delays_partitions_but_no_bars(
+    market: psycopg.Connection, database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    register(market, {"A": "5m"})
+    ingest(market, candles("A", "5m", DAY, DAY + HOUR))
+    as_of = DAY + HOUR + MINUTE
+    with psycopg.connect(database_url) as reader:
+        reader.execute("select from ohlcv.candles_elsewhere")
+        assert tick(market, run_of(as_of))["bars"] == 5
+    assert "Candle partitions were not added" in caplog.text
+    assert "candles_202605" not in partitions(market)
+    tick(market, run_of(as_of + timedelta(minutes=5)))
+    assert "candles_202605" in partitions(market)
+
+
 def partitions(market: psycopg.Connection) -> dict[str, int]:
     return dict(
         market.execute(

@@ -7,10 +7,12 @@ from datetime import timedelta
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 from more_itertools import divide
 
 from aggregator.ohlcv.run import SHARDS_PER_INSTANCE, checkpoint, execute, key_values, start
 from aggregator.postgres.functions import call
+from aggregator.postgres.hook import describe
 
 if TYPE_CHECKING:
     from aggregator.ohlcv.run import Cursor, Run
@@ -29,11 +31,17 @@ MAX_SHARDS = 64
 def prepare_partitions(cursor: Cursor, run: Run) -> None:
     """Create the candle partitions of the coming months, and drop those older than the retention.
 
+    If a long query holds a lock, the partitions are left to the next run: months are created two months ahead.
+
     Args:
         cursor: Cursor in a transaction of its own, which briefly holds locks that ingest needs.
         run: The run.
     """
-    execute(cursor, "ohlcv/queries/add_partitions.sql", run.parameters)
+    try:
+        with cursor.connection.transaction():
+            execute(cursor, "ohlcv/queries/add_partitions.sql", run.parameters)
+    except psycopg.errors.LockNotAvailable as error:
+        log.warning("Candle partitions were not added. The next run tries again: %s", describe(error))
     days = run.settings.candle_retention_days
     if days is None:
         return
