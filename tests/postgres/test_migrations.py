@@ -79,18 +79,29 @@ def test_migrations_are_applied_once_in_order(root: Path, connect: Connect, conn
     assert names == [("0001_first",), ("0002_second",), ("0003_third",)]
 
 
+@pytest.mark.parametrize(
+    ("statement", "reason"),
+    [
+        ("select 1 / 0", "22012 division_by_zero"),
+        (
+            "alter table public.half add n int primary key, add m int references public.half deferrable initially "
+            "deferred; insert into public.half values (1, 2)",
+            "23503 foreign_key_violation",
+        ),
+    ],
+    ids=["statement", "deferred constraint"],
+)
 def test_failing_migration_is_rolled_back_and_earlier_ones_stay(
-    root: Path, connect: Connect, connection: psycopg.Connection
+    root: Path, connect: Connect, connection: psycopg.Connection, statement: str, reason: str
 ) -> None:
     write(root, "shop/migrations/0001_good.sql", "create table public.good ();")
-    bad = write(root, "shop/migrations/0002_bad.sql", "create table public.half (); select 1 / 0;")
+    bad = write(root, "shop/migrations/0002_bad.sql", f"create table public.half (); {statement};")
 
     with pytest.raises(PermanentError) as raised:
         migrate(connect, "shop", root)
-    assert str(raised.value) == (
-        "shop/migrations/0002_bad.sql failed and was rolled back: 22012 division_by_zero. "
-        "Applied before it: 0001_good. Fix the cause and run this again."
-    )
+    text = str(raised.value)
+    assert text.startswith(f"shop/migrations/0002_bad.sql failed and was rolled back: {reason}")
+    assert text.endswith(". Applied before it: 0001_good. Fix the cause and run this again.")
     assert connection.execute(
         "select to_regclass('public.good')::text, to_regclass('public.half')::text"
     ).fetchone() == (
@@ -100,6 +111,18 @@ def test_failing_migration_is_rolled_back_and_earlier_ones_stay(
 
     bad.write_text("create table public.half ();")
     assert migrate(connect, "shop", root).migrations == ["0002_bad"]
+
+
+def test_failure_outside_a_file_names_the_database(
+    root: Path, connect: Connect, connection: psycopg.Connection
+) -> None:
+    connection.execute("create schema migrations; create table migrations.history ()")
+    with pytest.raises(PermanentError) as raised:
+        migrate(connect, "shop", root)
+    assert str(raised.value) == (
+        'Database shop was not brought up to date: 42703 undefined_column: column "name" does not exist. Applied '
+        "before it: nothing. Fix the cause and run this again."
+    )
 
 
 def test_changed_or_removed_file_is_refused(root: Path, connect: Connect) -> None:

@@ -165,12 +165,11 @@ def migrate(connect: Callable[[], Connection], database: str, root: Path = SQL) 
 def _failure(error: psycopg.Error, report: Report) -> AggregatorError:
     from aggregator.postgres.hook import describe  # noqa: PLC0415 - takes seconds, and only a failure needs it
 
-    what = next(iter(getattr(error, "__notes__", ())), "The schema `migrations`")
+    file = next(iter(getattr(error, "__notes__", ())), None)
+    what = f"{file} failed and was rolled back" if file else f"Database {report.database} was not brought up to date"
     reason = describe(error) if error.sqlstate else " ".join(str(error).split())
     applied = ", ".join(report.migrations) or "nothing"
-    msg = (
-        f"{what} failed and was rolled back: {reason}. Applied before it: {applied}. Fix the cause and run this again."
-    )
+    msg = f"{what}: {reason}. Applied before it: {applied}. Fix the cause and run this again."
     return (TransientError if is_transient(error) else PermanentError)(msg)
 
 
@@ -259,6 +258,8 @@ def _execute_file(cursor: Cursor, path: Path) -> None:
     try:
         # Without parameters, so that a file may have several statements, and % is literal.
         cursor.execute(path.read_bytes())
+        # A deferred constraint would fail at the commit, without the name of the file.
+        cursor.execute("set constraints all immediate")
     except psycopg.Error as error:
         error.add_note(path.relative_to(path.parents[2]).as_posix())
         raise
