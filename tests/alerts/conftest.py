@@ -153,11 +153,13 @@ class AirflowRuns:
         *,
         ended: datetime | None = None,
     ) -> None:
-        """Finish a task of a run, with the error that it has stored."""
+        """Finish a task of a run, with the error that it has stored. A failed task was killed, as Airflow sees it."""
         from airflow.models.xcom import XComModel  # noqa: PLC0415
 
         with self.session() as session:
             task = next(task for task in session.merge(run).task_instances if task.task_id == task_id)
+            if state == "failed":
+                task.fetch_handle_failure_context(task, None, session=session)
             task.state, task.start_date, task.end_date = state, run.start_date, ended or run.end_date
             session.flush()
             if error is not None:
@@ -165,15 +167,13 @@ class AirflowRuns:
             session.commit()
 
     def retry(self, run: DagRun) -> None:
-        """Delete the XComs of a run, as each task does when it starts."""
+        """Start another try of every task of a run."""
         from airflow.models.taskinstance import TaskInstance  # noqa: PLC0415
-        from airflow.models.xcom import XComModel  # noqa: PLC0415
-        from sqlalchemy import select  # noqa: PLC0415
+        from sqlalchemy import update  # noqa: PLC0415
 
         with self.session() as session:
-            tasks = select(TaskInstance.task_id).filter_by(dag_id=run.dag_id, run_id=run.run_id)
-            for task_id in session.scalars(tasks):
-                XComModel.clear(dag_id=run.dag_id, task_id=task_id, run_id=run.run_id, session=session)
+            tasks = update(TaskInstance).filter_by(dag_id=run.dag_id, run_id=run.run_id)
+            session.execute(tasks.values(try_number=TaskInstance.try_number + 1))
             session.commit()
 
     def date_audit_log(self, ts: datetime) -> None:

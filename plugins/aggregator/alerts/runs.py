@@ -31,8 +31,11 @@ SUCCESS, FAILED, SCHEDULED = "success", "failed", "scheduled"
 _MARKS = ("patch_dag_run", "bulk_dag_runs", "patch_task_instance", "patch_task_group_instances")
 """Events of Airflow's audit log that set a state."""
 
-_TASK_KEY = ("dag_id", "run_id", "task_id", "map_index")
-"""Columns that identify a task instance."""
+_FAILURES = (FAILED, "up_for_retry")
+"""Its events for a try that failed."""
+
+_TRY_KEY = ("dag_id", "run_id", "task_id", "map_index", "try_number")
+"""Columns that identify a try of a task instance."""
 
 
 def by_id(dag_id: str, run_ids: Collection[str]) -> dict[str, DagRun]:
@@ -143,12 +146,12 @@ def marked(runs: Collection[DagRun], state: str) -> set[str]:
         .where(*of_runs)
         .group_by(TaskInstance.run_id, TaskInstance.task_id)
     )
-    # Airflow logs no bulk update of tasks. A task that starts again deletes its error, so one that has an error and did
-    # not fail was marked.
+    # Airflow logs no bulk update of tasks. It logs each failure, also of a killed task, so a task that failed in its last
+    # try and is not in this state was marked.
     not_logged = (
         select(TaskInstance.run_id)
-        .join(XComModel, and_(*(getattr(XComModel, key) == getattr(TaskInstance, key) for key in _TASK_KEY)))
-        .where(*of_runs, TaskInstance.state == state, TaskInstance.state != FAILED, XComModel.key == failures.KEY)
+        .join(Log, and_(*(getattr(Log, key) == getattr(TaskInstance, key) for key in _TRY_KEY)))
+        .where(*of_runs, TaskInstance.state == state, TaskInstance.state != FAILED, Log.event.in_(_FAILURES))
     )
     with _session() as session:
         entries = session.execute(entries_of_runs).all()
