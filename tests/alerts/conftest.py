@@ -32,7 +32,8 @@ PATH = "services/T000/B000/webhook-marker"
 @pytest.fixture(autouse=True)
 def _no_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give every query time, so that no table's freshness is unknown on a busy machine."""
-    monkeypatch.setattr(freshness, "QUERY_TIMEOUT", timedelta(minutes=2))
+    for name in ("QUERY_TIMEOUT", "TIME_LIMIT"):
+        monkeypatch.setattr(freshness, name, timedelta(minutes=2))
 
 
 @pytest.fixture

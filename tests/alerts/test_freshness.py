@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
+from aggregator.alerts import freshness
 from aggregator.alerts.freshness import TARGETS, Freshness, Lag, State, check
 from aggregator.core.catalog import CATALOG
 from aggregator.postgres.migrations import databases
@@ -61,6 +63,15 @@ def test_table_without_connection_is_unused_and_without_response_unknown(
     found = states()
     assert found.pop("click_rollups") == "unknown"
     assert set(found.values()) == {"unused"}
+
+
+@pytest.mark.usefixtures("no_connections", "metadata_database")
+def test_table_whose_server_does_not_respond_is_unknown_after_the_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(freshness, "TIME_LIMIT", timedelta(seconds=1))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql://u@127.0.0.1:{silent.getsockname()[1]}/x?connect_timeout=600"
+        monkeypatch.setenv("AIRFLOW_CONN_CLICKS_DB", url)
+        assert states()["click_rollups"] == "unknown"
 
 
 @pytest.mark.usefixtures("no_connections", "no_metadata_database")

@@ -108,7 +108,7 @@ MARKS: dict[str, tuple[str, dict[str, Any]]] = {
 
 @pytest.fixture(params=list(MARKS))
 def marked_run(request: pytest.FixtureRequest, airflow: AirflowRuns, airflow_api: TestClient) -> DagRun:
-    """A run whose task was killed, so that it stored no error. One of them was marked as success through Airflow's API."""
+    """A run that failed because its task was killed. One of the two was marked as success through Airflow's API."""
     about_runs(Kind.FAILED, "a")
     run = airflow.run("a", "failed")
     airflow.task(run, "group.work", "failed")

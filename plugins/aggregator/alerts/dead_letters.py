@@ -17,7 +17,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from aggregator.core import failures
-from aggregator.core.catalog import CATALOG
+from aggregator.core.catalog import facts_of
 from aggregator.core.errors import AggregatorError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def record(context: Context) -> None:
         return
     dag_id = context["dag"].dag_id
     letter = {
-        "type": (dag_id in CATALOG and CATALOG[dag_id].message) or dag_id,
+        "type": facts_of(dag_id).message or dag_id,
         "scheduled_for": run.run_after if run else None,
         "error": _text(context.get("exception")),
         "attempts": task.try_number if task else 1,

@@ -6,7 +6,7 @@ The checks query the tables, not Airflow's runs. So they also find missing data 
 from __future__ import annotations
 
 import logging
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 
 QUERY_TIMEOUT = timedelta(seconds=5)
 """Timeout of a query. The state of a table whose query takes longer is unknown."""
+
+TIME_LIMIT = timedelta(seconds=15)
+"""Time limit of a check of all tables. A table without a result by then is unknown: its server may drop packets."""
 
 MAX_NAMES = 3
 """Symbols that are named of those that are behind."""
@@ -124,14 +127,20 @@ class Freshness:
 
 
 def check(now: datetime | None = None) -> list[Freshness]:
-    """Check all tables in parallel.
+    """Check all tables in parallel, within :data:`TIME_LIMIT`.
 
     Args:
         now: Time of the check; None for the current time.
     """
     time = now or datetime.now(UTC)
-    with ThreadPoolExecutor(len(TARGETS), thread_name_prefix="freshness") as threads:
-        return list(threads.map(lambda target: _check(target, time), TARGETS))
+    threads = ThreadPoolExecutor(len(TARGETS), thread_name_prefix="freshness")
+    checks = {target: threads.submit(_check, target, time) for target in TARGETS}
+    done, missing = wait(checks.values(), TIME_LIMIT.total_seconds())
+    threads.shutdown(wait=False)
+    if missing:
+        names = listed((target.table for target, check in checks.items() if check in missing), len(TARGETS))
+        log.warning("Freshness checks did not finish. tables=%r seconds=%d", names, TIME_LIMIT.total_seconds())
+    return [check.result() if check in done else Freshness(target, State.UNKNOWN) for target, check in checks.items()]
 
 
 def _check(target: Target, now: datetime) -> Freshness:

@@ -17,6 +17,9 @@ from aggregator.core.http import Camel, Threads
 
 _BAD = {State.STALE, State.UNKNOWN}
 
+_RESPONSE_TIMEOUT = 20.0
+"""Seconds until the response is 503, because other requests have all threads."""
+
 _THREADS = Threads("freshness", 2)
 
 
@@ -100,7 +103,7 @@ router = APIRouter()
 async def read_freshness(response: Response) -> DataFreshness:
     """Check all tables. Returns 200 if all are fresh, and 503 if a table is stale or could not be checked."""
     now = datetime.now(UTC)
-    results = await _THREADS.run(freshness.check, now, timeout=None)
+    results = await _THREADS.run(freshness.check, now, timeout=_RESPONSE_TIMEOUT)
     results.sort(key=lambda result: result.state not in _BAD)
     stale = any(result.state in _BAD for result in results)
     if stale:
