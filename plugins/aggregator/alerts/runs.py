@@ -146,8 +146,8 @@ def marked(runs: Collection[DagRun], state: str) -> set[str]:
         .where(*of_runs)
         .group_by(TaskInstance.run_id, TaskInstance.task_id)
     )
-    # Airflow logs no bulk update of tasks. It logs each failure, also of a killed task. A task whose last try failed and
-    # that is not failed was marked.
+    # Airflow logs no bulk update of tasks. It logs each failed try, also of a killed task. So a task that failed in its
+    # last try and has another state was marked.
     not_logged = (
         select(TaskInstance.run_id)
         .join(Log, and_(*(getattr(Log, key) == getattr(TaskInstance, key) for key in _TRY_KEY)))
