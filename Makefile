@@ -116,5 +116,16 @@ lock: .uv/bin/uv ## Renew the locks after a change to requirements*.txt
 	@.uv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header requirements.txt -o requirements.lock
 	@.uv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header requirements-dev.txt -c requirements.lock -o requirements-dev.lock
 
+LIGHTWEIGHT_CHARTS := 5.2.0
+VENDOR := plugins/aggregator/web/static/vendor
+
+.PHONY: vendor
+vendor: ## Renew the chart library of the Operations page from npm (needs npm)
+	@package=$$(mktemp -d) && trap 'rm -rf "$$package"' EXIT && cd "$$package" \
+		&& tar -xzf "$$(npm pack --silent lightweight-charts@$(LIGHTWEIGHT_CHARTS))" \
+		&& cp package/dist/lightweight-charts.standalone.production.mjs "$(CURDIR)/$(VENDOR)/lightweight-charts.js" \
+		&& cp package/LICENSE "$(CURDIR)/$(VENDOR)/LICENSE"
+	@sha256sum $(VENDOR)/lightweight-charts.js
+
 .uv/bin/uv:
 	@UV_VERSION=$(UV_VERSION) PYTHON=$(PYTHON) dev/setup.sh uv
