@@ -13,27 +13,22 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from aggregator.alerts.store import execute
 from aggregator.core import failures
 from aggregator.core.catalog import facts_of
 from aggregator.core.errors import AggregatorError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from airflow.sdk import Context
 
 log = logging.getLogger(__name__)
 
-CONNECTION = "ops_db"
-
 ALERT_DEPTH = 10
 """Number of open letters that raises an alert."""
-
-TIMEOUT = timedelta(seconds=30)
-"""Timeout of a statement. The end of a task waits for it."""
 
 
 def record(context: Context) -> None:
@@ -42,9 +37,6 @@ def record(context: Context) -> None:
     Airflow calls this as a callback of the task, with the error, unless the task was killed. Airflow also calls it as a
     callback of the DAG, without the error, for every failed run; this keeps the error that was written before. A manual
     run with wrong params has no letter, because a replay would fail again.
-
-    Args:
-        context: Airflow's context of the callback.
     """
     task, run = context.get("ti"), context.get("dag_run")
     if run and failures.has_wrong_params(_failure(context), run.run_type):
@@ -62,7 +54,7 @@ def record(context: Context) -> None:
         "failed_at": (task and task.end_date) or (run and run.end_date),
     }
     try:
-        ((depth,),) = _execute("alerts/queries/record_dead_letter.sql", letter)
+        ((depth,),) = execute("alerts/queries/record_dead_letter.sql", letter)
     except AggregatorError as error:
         log.error("The dead letter of this run was not written: %s letter=%s", error, letter)  # noqa: TRY400
         return
@@ -78,17 +70,13 @@ def _failure(context: Context) -> failures.Failure | None:
 
 
 def resolve(context: Context) -> None:
-    """Remove a task that succeeded from the letter of its run. If the database is down, the error is logged.
-
-    Args:
-        context: Airflow's context of the task's callback.
-    """
+    """Remove a task that succeeded from the letter of its run. If the database is down, the error is logged."""
     task = context["ti"]
     # A task that succeeds in its first try has no letter.
     if task.try_number == 1:
         return
     try:
-        _execute(
+        execute(
             "alerts/queries/resolve_dead_letter.sql",
             {"dag_id": task.dag_id, "run_id": task.run_id, "task_id": task.task_id},
         )
@@ -104,27 +92,17 @@ def _text(exception: object) -> str | None:
     return f"{name}: {exception}" if isinstance(exception, AggregatorError) else name
 
 
-def _execute(file: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-    from aggregator.postgres import hook as postgres
-
-    return postgres.execute(file, parameters, CONNECTION, timeout=TIMEOUT, application_name="aggregator/dead_letters")
-
-
-def show() -> int:
-    """Print the open letters.
-
-    Returns:
-        0, the exit code.
-    """
+def show() -> None:
+    """Print the open letters."""
     # Tasks import this module, and do not need these.
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    letters = _execute("alerts/queries/open_dead_letters.sql", {"ids": None})
+    letters = execute("alerts/queries/open_dead_letters.sql", {"ids": None})
     if not letters:
         print("No dead letters.")
-        return 0
+        return
     table = Table("id", title="Dead letters", show_lines=True)
     table.add_column("message", no_wrap=True)
     table.add_column("attempts")
@@ -135,22 +113,14 @@ def show() -> int:
         table.add_row(*map(Text, (str(id_), f"{type_}{due}", str(attempts), run)))
     Console().print(table)
     print("To replay them: python -m aggregator.alerts.dead_letters replay [--id ID …]")
-    return 0
 
 
-def replay(ids: Sequence[int] | None) -> int:
-    """Clear the failed tasks of runs, so that Airflow re-runs them.
-
-    Args:
-        ids: Ids of letters; None for all open letters.
-
-    Returns:
-        The exit code: 0, or 1 if an id is not that of an open letter.
-    """
+def replay(ids: Sequence[int] | None) -> set[int]:
+    """Clear the failed tasks of the runs of all open letters, or of some, and return the ids of the letters."""
     # The import takes seconds.
     from airflow.cli import cli_parser
 
-    letters = _execute("alerts/queries/open_dead_letters.sql", {"ids": ids})
+    letters = execute("alerts/queries/open_dead_letters.sql", {"ids": ids})
     if not (letters or ids):
         print("No dead letters.")
     for id_, _, _, dag_id, run_id, _, _ in letters:
@@ -159,37 +129,19 @@ def replay(ids: Sequence[int] | None) -> int:
             ["dags", "clear", dag_id, f"--run-id={run_id}", "--only-failed", "--yes"]
         )
         arguments.func(arguments)
-    return _report_unknown(ids, {id_ for id_, *_ in letters})
+    return {id_ for id_, *_ in letters}
 
 
-def discard(ids: Sequence[int]) -> int:
-    """Resolve letters without a re-run.
-
-    Args:
-        ids: Ids of letters.
-
-    Returns:
-        The exit code: 0, or 1 if an id is not that of an open letter.
-    """
-    done = {id_ for (id_,) in _execute("alerts/queries/discard_dead_letters.sql", {"ids": ids})}
+def discard(ids: Sequence[int]) -> set[int]:
+    """Resolve open letters without a re-run, and return their ids."""
+    done = {id_ for (id_,) in execute("alerts/queries/discard_dead_letters.sql", {"ids": ids})}
     for id_ in sorted(done):
         print(f"{id_}: discarded")
-    return _report_unknown(ids, done)
-
-
-def _report_unknown(ids: Sequence[int] | None, known: set[int]) -> int:
-    unknown = sorted(set(ids or ()) - known)
-    for id_ in unknown:
-        print(f"{id_}: no open letter has this id", file=sys.stderr)
-    return 1 if unknown else 0
+    return done
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """List, replay or discard dead letters.
-
-    Returns:
-        The exit code: 0, or 1 after an error. Errors are printed.
-    """
+    """List, replay or discard dead letters. The exit code is 1 after an error, or if no open letter has a given id."""
     parser = argparse.ArgumentParser(
         prog="python -m aggregator.alerts.dead_letters", description="Dead letters: failed runs."
     )
@@ -202,11 +154,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         if given.command == "list":
-            return show()
-        return replay(given.id) if given.command == "replay" else discard(given.id)
+            show()
+            return 0
+        known = replay(given.id) if given.command == "replay" else discard(given.id)
     except AggregatorError as error:
         print(error, file=sys.stderr)
         return 1
+    unknown = sorted({*(given.id or ())} - known)
+    for id_ in unknown:
+        print(f"{id_}: no open letter has this id", file=sys.stderr)
+    return 1 if unknown else 0
 
 
 if __name__ == "__main__":

@@ -127,11 +127,7 @@ class Freshness:
 
 
 def check(now: datetime | None = None) -> list[Freshness]:
-    """Check all tables in parallel, within :data:`TIME_LIMIT`.
-
-    Args:
-        now: Time of the check; None for the current time.
-    """
+    """Check all tables in parallel, within :data:`TIME_LIMIT`."""
     time = now or datetime.now(UTC)
     threads = ThreadPoolExecutor(len(TARGETS), thread_name_prefix="freshness")
     checks = {target: threads.submit(_check, target, time) for target in TARGETS}

@@ -29,25 +29,13 @@ def minute(time: datetime) -> str:
 
 
 def minutes(*times: datetime) -> list[str]:
-    """Timestamps to the minute, in UTC but without ``UTC``, and without the date if all have the same date.
-
-    Args:
-        times: The timestamps.
-    """
+    """Timestamps to the minute, in UTC but without ``UTC``, and without the date if all have the same date."""
     same_day = len({time.astimezone(UTC).date() for time in times}) == 1
     return [f"{time.astimezone(UTC):{'%H:%M' if same_day else '%Y-%m-%d %H:%M'}}" for time in times]
 
 
 def failed(dag_id: str, run_id: str, run: Any, failure: Failure | None, since: datetime) -> str:
-    """The text of an alert about a failed run.
-
-    Args:
-        dag_id: The DAG.
-        run_id: The run.
-        run: The run from Airflow's API or database; None if only its id is known.
-        failure: Its first failed task; None if unknown.
-        since: When the run failed.
-    """
+    """The text of an alert about a failed run."""
     name = f"{run_id}, due {minute(run.run_after)}" if run else run_id
     if redone_by_next(dag_id, run):
         severity, next_step = (
@@ -67,16 +55,7 @@ def failed(dag_id: str, run_id: str, run: Any, failure: Failure | None, since: d
 
 
 def late(dag_id: str, run_id: str, due: datetime, state: str, deadline: datetime, window: Window) -> str:
-    """The text of an alert about a late run.
-
-    Args:
-        dag_id: The DAG.
-        run_id: The run.
-        due: When the run was due.
-        state: Its state, ``queued`` or ``running``.
-        deadline: When it should have finished.
-        window: Its data interval.
-    """
+    """The text of an alert about a late run."""
     return _joined(
         f"WARNING LATE: {dag_id}{_window(window)} has not finished by its deadline, {minute(deadline)}.",
         f"Run {run_id}, due {minute(due)}, is {state}.",
@@ -88,12 +67,7 @@ def late(dag_id: str, run_id: str, due: datetime, state: str, deadline: datetime
 
 
 def stale(found: Freshness, now: datetime) -> str:
-    """The text of an alert about stale data.
-
-    Args:
-        found: The table. It has data, and newer data is missing.
-        now: When it was checked.
-    """
+    """The text of an alert about stale data."""
     target, newest, waiting_since = found.target, found.newest or now, found.waiting_since or now
     ends, since, by, at = minutes(newest, waiting_since, waiting_since + (target.due or target.max_age), now)
     due = f"{target.rule.source} since {'then' if since == ends else since} were due"
@@ -110,12 +84,7 @@ def stale(found: Freshness, now: datetime) -> str:
 
 
 def dead_letters(depth: int, since: datetime) -> str:
-    """The text of an alert about dead letters.
-
-    Args:
-        depth: How many are open.
-        since: When the oldest failed.
-    """
+    """The text of an alert about dead letters."""
     return _joined(
         f"WARNING DEAD LETTERS: {depth} failed runs of the analytics suite were not re-run, the oldest failed at "
         f"{minute(since)}.",
@@ -125,12 +94,7 @@ def dead_letters(depth: int, since: datetime) -> str:
 
 
 def disabled(tasks: Sequence[str], since: datetime) -> str:
-    """The text of an alert about disabled OHLCV tasks.
-
-    Args:
-        tasks: Symbol and timeframe of each.
-        since: When the last one was disabled.
-    """
+    """The text of an alert about disabled OHLCV tasks."""
     return _joined(
         f"CRITICAL DISABLED: OHLCV tasks {listed(tasks, MAX_NAMES)}: disabled after repeated permanent errors, the "
         f"last at {minute(since)}.",
@@ -167,10 +131,6 @@ _OUTCOMES = {
 def recovered(alert: OpenAlert, outcomes: Mapping[str, Outcome]) -> str | None:
     """The text of the recovery of late or failed runs.
 
-    Args:
-        alert: The alert about them.
-        outcomes: How each run ended, by run id.
-
     Returns:
         The text; None if no run succeeded, because all were deleted, or failed and have another alert.
     """
@@ -198,10 +158,6 @@ def redone_by_next(dag_id: str, run: Any) -> bool:
     """Whether the next scheduled run of the DAG includes the work of this one.
 
     Rebuilds, backfills and cleared runs process what they were started for, so no other run does their work.
-
-    Args:
-        dag_id: The DAG.
-        run: The run from Airflow's API or database; None if only its id is known.
     """
     facts = CATALOG.get(dag_id)
     return bool(facts and facts.catches_up and run and run.run_type == "scheduled" and not run.clear_number)

@@ -68,9 +68,6 @@ def notify(alert: Alert) -> None:
 
     Errors are logged. ``aggregator.alerts.watch`` raises the alert later if it was not stored, and sends it later if it
     was not sent.
-
-    Args:
-        alert: The alert.
     """
     log.error("ALERT kind=%s subject=%s: %s", alert.kind, alert.subject, alert.text)
     try:
@@ -92,9 +89,6 @@ def deliver() -> int:
 
     Returns:
         How many messages were sent; 0 without the connection ``alerts_webhook``.
-
-    Raises:
-        AggregatorError: The messages were not read or marked, or the secrets backend did not respond.
     """
     sent = 0
     if (url := _url()) is None:

@@ -1,4 +1,7 @@
-"""Queries on the runs in Airflow's database. The watch needs neither the scheduler nor callbacks."""
+"""Queries on the runs in Airflow's database. The watch needs neither the scheduler nor callbacks.
+
+All raise an AggregatorError if the database does not respond.
+"""
 
 from __future__ import annotations
 
@@ -39,31 +42,14 @@ _TRY_KEY = ("dag_id", "run_id", "task_id", "map_index", "try_number")
 
 
 def by_id(dag_id: str, run_ids: Collection[str]) -> dict[str, DagRun]:
-    """Runs of a DAG, by id. Deleted runs are missing.
-
-    Args:
-        dag_id: The DAG.
-        run_ids: The runs.
-
-    Raises:
-        AggregatorError: Airflow's database did not respond.
-    """
+    """Runs of a DAG, by id. Deleted runs are missing."""
     query = select(DagRun).where(DagRun.dag_id == dag_id, DagRun.run_id.in_(run_ids))
     with _session() as session:
         return {run.run_id: run for run in session.scalars(query)}
 
 
 def failed_between(dag_ids: Collection[str], start: datetime, end: datetime) -> list[tuple[DagRun, datetime]]:
-    """Runs that failed within a time range, each with its end, the oldest first.
-
-    Args:
-        dag_ids: Their DAGs.
-        start: Start of the range.
-        end: End of the range.
-
-    Raises:
-        AggregatorError: Airflow's database did not respond.
-    """
+    """Runs that failed within a time range, each with its end, the oldest first."""
     query = select(DagRun, DagRun.end_date).where(DagRun.state == FAILED)
     return _in_order(query, DagRun.end_date, dag_ids, start, end)
 
@@ -72,14 +58,6 @@ def late_between(dag_ids: Collection[str], start: datetime, end: datetime) -> li
     """Unfinished runs whose deadline passed within a time range, each with its deadline, the oldest first.
 
     A cleared run is not late: somebody started it after its deadline.
-
-    Args:
-        dag_ids: Their DAGs.
-        start: Start of the range.
-        end: End of the range.
-
-    Raises:
-        AggregatorError: Airflow's database did not respond.
     """
     query = (
         select(DagRun, Deadline.deadline_time)
@@ -98,14 +76,7 @@ def _in_order(
 
 
 def newest_success(dag_id: str) -> DagRun | None:
-    """The newest scheduled run of a DAG that succeeded without being marked.
-
-    Args:
-        dag_id: The DAG.
-
-    Raises:
-        AggregatorError: Airflow's database did not respond.
-    """
+    """The newest scheduled run of a DAG that succeeded without being marked."""
     query = (
         select(DagRun)
         .where(DagRun.dag_id == dag_id, DagRun.run_type == SCHEDULED, DagRun.state == SUCCESS)
@@ -122,13 +93,6 @@ def marked(runs: Collection[DagRun], state: str) -> set[str]:
     """The ids of the runs that a user marked with a state, or whose tasks a user marked, in the UI or by the API.
 
     A mark before the start of the last try does not count.
-
-    Args:
-        runs: Runs of one DAG.
-        state: ``success`` or ``failed``.
-
-    Raises:
-        AggregatorError: Airflow's database did not respond.
     """
     if not runs:
         return set()
@@ -172,14 +136,8 @@ def marked(runs: Collection[DagRun], state: str) -> set[str]:
 def failure_of(run: Any) -> Failure | None:
     """The first failed task of a run.
 
-    Args:
-        run: The run, with ``dag_id`` and ``run_id``.
-
     Returns:
         The failure; None if no task failed, for example after a timeout of the run.
-
-    Raises:
-        AggregatorError: Airflow's database did not respond.
     """
     query = (
         select(TaskInstance.task_id, TaskInstance.map_index)

@@ -1,4 +1,7 @@
-"""Alerts in ``ops.alerts``, and their outbox ``ops.alert_messages``. Both are written before a message is sent."""
+"""Alerts in ``ops.alerts``, and their outbox ``ops.alert_messages``. Both are written before a message is sent.
+
+All functions raise an AggregatorError if the database does not respond or refuses a statement.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
 CONNECTION = "ops_db"
 
 TIMEOUT = timedelta(seconds=30)
-"""Timeout of a statement."""
+"""Timeout of a statement. The end of a task waits for it."""
 
 
 class Kind(StrEnum):
@@ -50,15 +53,7 @@ class Alert:
 
 @dataclass(frozen=True)
 class OpenAlert:
-    """An alert that is not resolved.
-
-    Attributes:
-        id: Id of the row.
-        kind: As in :class:`Alert`.
-        subject: As in :class:`Alert`.
-        members: All affected runs or tasks, in the order in which they were added.
-        since: As in :class:`Alert`.
-    """
+    """An alert that is not resolved: the id of its row and what :class:`Alert` has, with all members as added."""
 
     id: int
     kind: Kind
@@ -72,24 +67,14 @@ def raise_alert(alert: Alert) -> bool:
 
     New members of an open alert write at most one message an hour. So a cleared month whose runs fail is one message.
 
-    Args:
-        alert: The alert.
-
     Returns:
         Whether a message was written.
-
-    Raises:
-        AggregatorError: The alert was not stored.
     """
     return bool(execute("alerts/queries/raise.sql", {**asdict(alert), "members": list(alert.members)}))
 
 
 def open_alerts() -> list[OpenAlert]:
-    """The alerts that are not resolved, the oldest first.
-
-    Raises:
-        AggregatorError: The alerts were not read.
-    """
+    """The alerts that are not resolved, the oldest first."""
     return [
         OpenAlert(id_, Kind(kind), subject, tuple(members), since)
         for id_, kind, subject, members, since in execute("alerts/queries/open.sql", {})
@@ -97,18 +82,7 @@ def open_alerts() -> list[OpenAlert]:
 
 
 def resolve(alert: OpenAlert, text: str | None) -> bool:
-    """Resolve an alert, unless members were added since it was read.
-
-    Args:
-        alert: The alert.
-        text: The message about the recovery; None for no message.
-
-    Returns:
-        Whether this call resolved the alert.
-
-    Raises:
-        AggregatorError: The alert was not changed.
-    """
+    """Resolve an alert, unless members were added since it was read. A message is written if there is a text."""
     return bool(execute("alerts/queries/resolve.sql", {"id": alert.id, "members": list(alert.members), "text": text}))
 
 
@@ -121,19 +95,7 @@ def hook(conn_id: str = CONNECTION) -> PostgresTransactionHook:
 
 
 def execute(file: str, parameters: Mapping[str, Any], conn_id: str = CONNECTION) -> list[tuple[Any, ...]]:
-    """Execute one statement with the timeout of alerts.
-
-    Args:
-        file: SQL file below ``include/sql``.
-        parameters: Values of its placeholders.
-        conn_id: Connection of the database.
-
-    Returns:
-        The rows of its result.
-
-    Raises:
-        AggregatorError: The statement was not executed.
-    """
+    """Execute one statement with the timeout of alerts."""
     from aggregator.postgres import hook as postgres
 
     return postgres.execute(file, parameters, conn_id, timeout=TIMEOUT, application_name="aggregator/alerts")

@@ -14,6 +14,7 @@ import sys
 import time
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,7 +30,7 @@ from aggregator.core.errors import AggregatorError, UnknownConnectionError
 from aggregator.core.failures import has_wrong_params
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from airflow.models.dagrun import DagRun
 
@@ -81,12 +82,6 @@ def raise_missing(alerts: Iterable[OpenAlert]) -> None:  # noqa: ARG001 - it nee
 
     Four kinds of runs have none: those that ended before this database had alerts, those that a user marked as failed,
     those whose work a later run did, and manual runs with wrong params.
-
-    Args:
-        alerts: The open alerts.
-
-    Raises:
-        AggregatorError: The runs or alerts were not read, or the alerts not written.
     """
     until = datetime.now(UTC) - GRACE
     ((begin,),) = execute("alerts/queries/begin.sql", {})
@@ -96,11 +91,11 @@ def raise_missing(alerts: Iterable[OpenAlert]) -> None:  # noqa: ARG001 - it nee
         (kind, dag_id, run_id): resolved_at
         for kind, dag_id, run_id, resolved_at in execute("alerts/queries/reported_runs.sql", {"since": since})
     }
-    redone = Redone()
+    newest_success = cache(runs.newest_success)
     missing = [
         (run, ended)
         for run, ended in runs.failed_between(dag_ids, since, until)
-        if not _is_reported(reported, run, ended) and run not in redone
+        if not _is_reported(reported, run, ended) and not _is_redone(run, newest_success)
     ]
     by_hand = {
         dag_id: runs.marked([run for run, _ in missing if run.dag_id == dag_id], runs.FAILED) for dag_id in dag_ids
@@ -125,46 +120,27 @@ def _is_reported(reported: Mapping[tuple[str, str, str], datetime | None], run: 
     return key in reported and (resolved_at is None or resolved_at >= ended)
 
 
-class Redone:
-    """The failed runs whose work a later run did. It reads the newest success of each DAG once."""
-
-    def __init__(self) -> None:
-        self._newest: dict[str, DagRun | None] = {}
-
-    def __contains__(self, run: DagRun) -> bool:
-        """Whether a later run did the work of a failed run.
-
-        Raises:
-            AggregatorError: Airflow's database did not respond.
-        """
-        if run.state != runs.FAILED or not messages.redone_by_next(run.dag_id, run):
-            return False
-        if run.dag_id not in self._newest:
-            self._newest[run.dag_id] = runs.newest_success(run.dag_id)
-        newest = self._newest[run.dag_id]
-        # A run that started before the end of the failed run did not get its work.
-        return bool(
-            newest
-            and newest.run_after > run.run_after
-            and newest.start_date
-            and run.end_date
-            and newest.start_date >= run.end_date
-        )
+def _is_redone(run: DagRun, newest_success: Callable[[str], DagRun | None]) -> bool:
+    """Whether a run failed and a later run did its work."""
+    if run.state != runs.FAILED or not messages.redone_by_next(run.dag_id, run):
+        return False
+    newest = newest_success(run.dag_id)
+    # A run that started before the end of the failed run did not get its work.
+    return bool(
+        newest
+        and newest.run_after > run.run_after
+        and newest.start_date
+        and run.end_date
+        and newest.start_date >= run.end_date
+    )
 
 
 def resolve_runs(alerts: Iterable[OpenAlert]) -> None:
-    """Resolve alerts about runs that succeeded, were deleted, or whose work a later run did.
-
-    Args:
-        alerts: The open alerts.
-
-    Raises:
-        AggregatorError: The runs were not read, or the alerts not written.
-    """
-    redone = Redone()
+    """Resolve alerts about runs that succeeded, were deleted, or whose work a later run did."""
+    newest_success = cache(runs.newest_success)
     for alert in _of(alerts, Kind.LATE, Kind.FAILED):
         members = runs.by_id(alert.subject, alert.members)
-        outcomes = {run_id: _outcome(alert.kind, members.get(run_id), redone) for run_id in alert.members}
+        outcomes = {run_id: _outcome(alert.kind, members.get(run_id), newest_success) for run_id in alert.members}
         ended = {run_id: outcome for run_id, outcome in outcomes.items() if outcome is not None}
         if len(ended) < len(outcomes):
             continue
@@ -173,7 +149,7 @@ def resolve_runs(alerts: Iterable[OpenAlert]) -> None:
         resolve(alert, messages.recovered(alert, {**ended, **dict.fromkeys(by_hand, Outcome.MARKED)}))
 
 
-def _outcome(kind: Kind, run: DagRun | None, redone: Redone) -> Outcome | None:
+def _outcome(kind: Kind, run: DagRun | None, newest_success: Callable[[str], DagRun | None]) -> Outcome | None:
     """How a run with an alert ended; None while its alert has to stay open."""
     if run is None:
         return Outcome.DELETED
@@ -181,7 +157,7 @@ def _outcome(kind: Kind, run: DagRun | None, redone: Redone) -> Outcome | None:
         return Outcome.SUCCEEDED
     if run.state == runs.FAILED and kind is Kind.LATE:
         return Outcome.FAILED
-    return Outcome.REDONE if run in redone else None
+    return Outcome.REDONE if _is_redone(run, newest_success) else None
 
 
 def watch_freshness(alerts: Iterable[OpenAlert]) -> None:
@@ -189,12 +165,6 @@ def watch_freshness(alerts: Iterable[OpenAlert]) -> None:
 
     The alert of a table whose DAGs are paused is resolved without a message. The alert of a table that is empty, or has
     no connection, stays open.
-
-    Args:
-        alerts: The open alerts.
-
-    Raises:
-        AggregatorError: The alerts were not written.
     """
     found = freshness.check()
     for one in found:
@@ -213,14 +183,7 @@ def watch_freshness(alerts: Iterable[OpenAlert]) -> None:
 
 
 def watch_dead_letters(alerts: Iterable[OpenAlert]) -> None:
-    """Raise an alert while too many dead letters are open.
-
-    Args:
-        alerts: The open alerts.
-
-    Raises:
-        AggregatorError: The letters were not read, or the alerts not written.
-    """
+    """Raise an alert while too many dead letters are open."""
     ((depth, since),) = execute("alerts/queries/dead_letter_depth.sql", {})
     if depth >= ALERT_DEPTH:
         raise_alert(Alert(Kind.DEAD_LETTERS, "ops.dead_letters", since, messages.dead_letters(depth, since)))
@@ -230,14 +193,7 @@ def watch_dead_letters(alerts: Iterable[OpenAlert]) -> None:
 
 
 def watch_disabled_tasks(alerts: Iterable[OpenAlert]) -> None:
-    """Raise an alert while OHLCV tasks are disabled.
-
-    Args:
-        alerts: The open alerts.
-
-    Raises:
-        AggregatorError: The tasks were not read, or the alerts not written.
-    """
+    """Raise an alert while OHLCV tasks are disabled."""
     try:
         ((exists,),) = execute("alerts/queries/has_ohlcv_tasks.sql", {}, _MARKET)
         tasks = execute("alerts/queries/disabled_tasks.sql", {}, _MARKET) if exists else []
@@ -257,11 +213,7 @@ def _of(alerts: Iterable[OpenAlert], *kinds: Kind) -> Iterator[OpenAlert]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Check until the process ends.
-
-    Returns:
-        0, the exit code.
-    """
+    """Check until the process ends."""
     parser = argparse.ArgumentParser(
         prog="python -m aggregator.alerts.watch", description="Send alerts about runs and data."
     )
