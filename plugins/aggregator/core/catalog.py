@@ -285,14 +285,7 @@ CATALOG: dict[str, DagFacts] = {
 
 
 def facts_of(dag_id: str) -> DagFacts:
-    """The entry of a DAG.
-
-    Args:
-        dag_id: The DAG.
-
-    Raises:
-        PermanentError: The DAG has no entry.
-    """
+    """The entry of a DAG."""
     if dag_id not in CATALOG:
         required = ", ".join(field.name for field in fields(DagFacts) if field.default is MISSING)
         msg = (
@@ -306,14 +299,8 @@ def facts_of(dag_id: str) -> DagFacts:
 def deadline_of(dag_id: str) -> timedelta:
     """The longest time from when a scheduled run of a DAG is due to its end.
 
-    Args:
-        dag_id: The DAG.
-
     Returns:
         The value in ``AGGREGATOR_DEADLINES``. If the setting is invalid or does not name the DAG, the catalog's value.
-
-    Raises:
-        PermanentError: The DAG has no entry in the catalog.
     """
     default = facts_of(dag_id).deadline
     return deadline_settings()[0].get(dag_id, default)

@@ -96,11 +96,7 @@ class UnknownConnectionError(PermanentError):
     """An Airflow connection does not exist."""
 
     def __init__(self, conn_id: str) -> None:
-        """Create the error.
-
-        Args:
-            conn_id: The connection.
-        """
+        """Create the error."""
         super().__init__(
             f"Connection {conn_id!r} is unknown. Create it in Airflow, or set AIRFLOW_CONN_{conn_id.upper()}."
         )

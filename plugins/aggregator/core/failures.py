@@ -47,23 +47,12 @@ class Failure:
 
     @classmethod
     def of(cls, task_id: str, instances: int, stored: Mapping[str, Any] | None) -> Self:
-        """The failure of a task.
-
-        Args:
-            task_id: The task.
-            instances: Number of its failed instances.
-            stored: The XCom that :func:`store` pushed; None if there is none.
-        """
+        """The failure of a task."""
         return cls(task_id, instances, **(stored or {}))
 
 
 def store(context: Context, exception: BaseException) -> None:
-    """Store why a try failed. An error in this function is only logged: it must not change the retry decision.
-
-    Args:
-        context: Airflow's task context.
-        exception: The exception that ended the try.
-    """
+    """Store why a try failed. An error in this function is only logged: it must not change the retry decision."""
     try:
         task = context["ti"]
         task.xcom_push(key=KEY, value=describe(exception, task.try_number))
@@ -74,12 +63,7 @@ def store(context: Context, exception: BaseException) -> None:
 
 
 def describe(exception: BaseException, tries: int) -> dict[str, Any]:
-    """The value that :func:`store` pushes.
-
-    Args:
-        exception: The exception that ended the try.
-        tries: Number of the try.
-    """
+    """The value that :func:`store` pushes."""
     return {
         "reason": first_sentence(exception),
         "transient": is_transient(exception),
@@ -90,9 +74,6 @@ def describe(exception: BaseException, tries: int) -> dict[str, Any]:
 
 def of_run(context: Context) -> Failure | None:
     """The first failed task of a run: a failed task without a failed upstream task.
-
-    Args:
-        context: Context of the run's callback.
 
     Returns:
         The failure; None if the task is no longer part of the DAG.
@@ -130,10 +111,5 @@ def _index(task: Any) -> int:
 
 
 def has_wrong_params(failure: Failure | None, run_type: str) -> bool:
-    """Whether a manual run failed because of wrong params. Such a run raises no alert.
-
-    Args:
-        failure: Failure of the run; None if it is not known.
-        run_type: Airflow's type of the run.
-    """
+    """Whether a manual run failed because of wrong params. Such a run raises no alert."""
     return failure is not None and failure.wrong_params and run_type == _MANUAL

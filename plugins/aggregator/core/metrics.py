@@ -53,12 +53,7 @@ def report(context: Context, result: Any) -> None:
 
 
 def report_sums(context: Context, result: Any) -> None:
-    """Log the counts of a task that sums the counts of other tasks. Those tasks sent them as metrics already.
-
-    Args:
-        context: As for :func:`report`.
-        result: As for :func:`report`.
-    """
+    """Log the counts of a task that sums the counts of other tasks. Those tasks sent them as metrics already."""
     _report(context, result, counted=False)
 
 
@@ -79,11 +74,7 @@ def _report(context: Context, result: Any, *, counted: bool) -> None:
 
 
 def counts(result: Any) -> dict[str, int]:
-    """The counts in a task's result.
-
-    Args:
-        result: A mapping with counts. Other results have no counts.
-    """
+    """The counts in a task's result."""
     if not isinstance(result, Mapping):
         return {}
     return {

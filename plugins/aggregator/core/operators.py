@@ -28,10 +28,6 @@ class ClosingOperator(BaseOperator):
     def post_execute(self, context: Context, result: Any = None) -> None:
         """Fail if another task of the run failed. Airflow calls this after ``execute``, also after a deferral.
 
-        Args:
-            context: Airflow's task context.
-            result: Not passed by Airflow 3.3.
-
         Raises:
             PermanentError: A task failed. The text names the first one.
         """
@@ -64,10 +60,6 @@ def failed_tasks(context: Context) -> list[str]:
 
 
 def describe_failed(failed: list[str]) -> str:
-    """A sentence that names the first failed task.
-
-    Args:
-        failed: Result of :func:`failed_tasks`, not empty.
-    """
+    """A sentence that names the first failed task."""
     more = f" and {len(failed) - 1:,} more" if len(failed) > 1 else ""
     return f"Task {failed[0]}{more} of this run failed: see its log."

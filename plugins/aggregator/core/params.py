@@ -36,9 +36,6 @@ def check(context: Context) -> None:
 
     Airflow accepts any name. Without this check, a run with a misspelled param would use the default and succeed.
 
-    Args:
-        context: Airflow's task context.
-
     Raises:
         WrongParamsError: At least one param is wrong. The text names each.
     """
@@ -51,12 +48,7 @@ def check(context: Context) -> None:
 
 
 def is_future(day: date | None, today: date) -> bool:
-    """Whether a day is after the UTC day on which a run was created, so that its data cannot exist.
-
-    Args:
-        day: The day; None if none is given.
-        today: UTC day on which the run was created. The current day would change the result of a clear.
-    """
+    """Whether a day is after the UTC day on which a run was created, so that its data cannot exist."""
     return day is not None and day > today
 
 
@@ -82,11 +74,7 @@ def _future(declared: Any, given: Any, today: date) -> Iterator[str]:
 
 
 def problems(errors: Iterable[Any]) -> str:
-    """A text with all validation errors, by the caller's names and without the values.
-
-    Args:
-        errors: Validation errors of pydantic or FastAPI.
-    """
+    """A text with all validation errors, by the caller's names and without the values."""
     return "; ".join(_problem(error["loc"], error["msg"]) for error in errors)
 
 

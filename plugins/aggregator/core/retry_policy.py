@@ -30,12 +30,6 @@ class TransientOnlyRetryPolicy(RetryPolicy):
     ) -> RetryDecision:
         """Decide whether Airflow retries the task.
 
-        Args:
-            exception: The exception that ended the try.
-            try_number: Number of the try, starting at 1.
-            max_tries: Maximum number of tries.
-            context: Airflow's task context.
-
         Returns:
             The decision. Airflow stores its reason and shows it in the UI. It contains the error's class and not its
             text, because a database's message may contain the values of a row.

@@ -127,9 +127,6 @@ class OffsetCronTimetable(CronDataIntervalTimetable):
     def interval_from(self, logical_date: datetime) -> DataInterval | None:
         """The interval that starts at a logical date (spec: time).
 
-        Args:
-            logical_date: A timestamp; UTC if it is naive.
-
         Returns:
             The interval, also if it is not over; None if the logical date is between two boundaries.
         """
@@ -138,9 +135,6 @@ class OffsetCronTimetable(CronDataIntervalTimetable):
 
     def latest_interval(self, at: datetime) -> DataInterval:
         """The latest interval that is over and past its offset at a given time.
-
-        Args:
-            at: A timestamp; UTC if it is naive.
 
         Returns:
             The interval whose run was the last to become due, at that time or earlier.
@@ -152,10 +146,6 @@ class OffsetCronTimetable(CronDataIntervalTimetable):
         self, *, last_automated_data_interval: DataInterval | None, restriction: TimeRestriction
     ) -> DagRunInfo | None:
         """The next run; Airflow's scheduler and backfills call this.
-
-        Args:
-            last_automated_data_interval: Interval of the last scheduled or backfilled run; None if there is none.
-            restriction: Start date, end date and ``catchup`` of the DAG.
 
         Returns:
             The next run, due ``offset`` after the end of its interval; None after the end date, or while the start date
@@ -183,9 +173,6 @@ class OffsetCronTimetable(CronDataIntervalTimetable):
         The trigger form, the REST API and ``airflow dags test`` pass the logical date. ``airflow dags trigger`` and
         ``TriggerDagRunOperator`` pass the time of the call; ``aggregator.core.data_interval`` corrects their interval.
 
-        Args:
-            run_after: A timestamp; UTC if it is naive.
-
         Returns:
             On a boundary, the interval that starts there, also before its offset has passed. For a timestamp that means
             "now" (:meth:`is_now`), the latest interval that is over and past its offset.
@@ -207,20 +194,11 @@ class OffsetCronTimetable(CronDataIntervalTimetable):
         """Whether the logical date of a manual run means "now".
 
         The trigger form submits the time at which it was opened, from the browser's clock.
-
-        Args:
-            logical_date: The logical date.
-            now: Time at which the run is created.
         """
         return -_FORM_OPEN <= _utc(logical_date) - _utc(now) <= _CLOCK_DIFFERENCE
 
     def why_refused(self, logical_date: datetime, now: datetime) -> str:
-        """Why a manual run cannot have a logical date, and which dates it can have.
-
-        Args:
-            logical_date: A timestamp at which no interval starts, or the start of an interval that is not over.
-            now: Time at which the run is created.
-        """
+        """Why a manual run cannot have a logical date, and which dates it can have."""
         start = self._align_to_prev(_utc(logical_date))
         interval = self.interval_from(logical_date)
         problem = (
@@ -237,9 +215,6 @@ class OffsetCronTimetable(CronDataIntervalTimetable):
 
     def run_info_from_dag_run(self, *, dag_run: DagRun) -> DagRunInfo:
         """The interval of an existing run, after which the schedule continues.
-
-        Args:
-            dag_run: The last automated run, or any run that already has the logical date of the next run.
 
         Returns:
             The run's own interval. For a run without one, the latest that was over and past its offset when the run was

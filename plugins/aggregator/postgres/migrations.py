@@ -122,12 +122,7 @@ def databases(root: Path = SQL) -> list[str]:
 
 
 def folder_of(database: str, root: Path = SQL) -> Path:
-    """Return the folder of the migrations and functions of a database.
-
-    Args:
-        database: Its name, e.g. ``market``.
-        root: Folder of the SQL files.
-    """
+    """Return the folder of the migrations and functions of a database."""
     return root / FOLDERS.get(database, database)
 
 
@@ -292,14 +287,7 @@ def _digest(path: Path) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Migrate databases through their Airflow connections.
-
-    Args:
-        arguments: Names of the databases; all of them if empty. None for the arguments of the process.
-
-    Returns:
-        The exit code: 0, or 1 after an error, which is printed in one line.
-    """
+    """Migrate databases through their Airflow connections."""
     from aggregator.postgres.hook import PostgresTransactionHook  # noqa: PLC0415 - takes seconds
 
     parser = argparse.ArgumentParser(

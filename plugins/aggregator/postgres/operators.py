@@ -34,11 +34,7 @@ LONGEST_NAME = 80
 
 
 def describe_refusal(refusal: Refusal) -> str:
-    """Describe a refused group in one line: its name, its number of rows and the reason, without values of rows.
-
-    Args:
-        refusal: A refused group of an upsert.
-    """
+    """Describe a refused group in one line: its name, its number of rows and the reason, without values of rows."""
     from aggregator.postgres.hook import describe
 
     # As a literal: a name comes from the source and may contain line breaks.

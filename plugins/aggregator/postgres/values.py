@@ -24,14 +24,8 @@ def json_text(value: Any) -> str:
 
     A database whose encoding is not UTF-8 refuses the escapes of characters beyond ASCII.
 
-    Args:
-        value: The value.
-
     Returns:
         JSON without escapes, unless there is a surrogate, which only an escape can express.
-
-    Raises:
-        TypeError: A part of the value has no JSON form.
     """
     text = json.dumps(value, ensure_ascii=False)
     try:
