@@ -7,13 +7,24 @@
 
 import { LOADED_VERSION, Link, React, h, operations, useApi, useParam, useZone } from "./lib.js";
 import { Empty, Tips } from "./ui.js";
+import { Kpis } from "./kpis.js";
+import { Market } from "./market.js";
 import { Overview } from "./overview.js";
+import { Analytics, Clicks, Telemetry } from "./products.js";
+import { DagTab, HomeStrip, RunTab } from "./tabs.js";
 
 const { Component } = React;
 
 const STYLE = new URL("operations.css", import.meta.url).href;
 
-const VIEWS = /** @type {[string, string, () => any][]} */ ([["overview", "Overview", Overview]]);
+const VIEWS = /** @type {[string, string, () => any][]} */ ([
+  ["overview", "Overview", Overview],
+  ["market", "Market data", Market],
+  ["clicks", "Clicks", Clicks],
+  ["telemetry", "Telemetry", Telemetry],
+  ["analytics", "Analytics", Analytics],
+  ["kpis", "KPIs", Kpis],
+]);
 
 /** Shows an error of the page instead of an empty page. */
 class Guard extends Component {
@@ -52,7 +63,7 @@ const NewVersion = () => {
 };
 
 const Page = () => {
-  const [view, setView] = useParam("view", "overview");
+  const [view] = useParam("view", "overview");
   const [key, title, View] = VIEWS.find(([name]) => name === view) ?? VIEWS[0];
   const zone = useZone();
   React.useEffect(() => {
@@ -87,6 +98,11 @@ const Page = () => {
 };
 
 /** The page, or the tab of a DAG or of one of its runs. @param {{dagId?: string, runId?: string}} props */
-const Operations = () => h(Shell, { className: "ops-page" }, h(Page));
+const Operations = ({ dagId, runId }) => {
+  if (!dagId) return h(Shell, { className: "ops-page" }, h(Page));
+  return h(Shell, { className: "ops-tab" }, runId ? h(RunTab, { dagId, runId }) : h(DagTab, { dagId }));
+};
 
-Object.assign(globalThis, { Operations, "Operations summary": () => null });
+const Summary = () => h(Shell, { className: "ops-home" }, h(HomeStrip));
+
+Object.assign(globalThis, { Operations, "Operations summary": Summary });

@@ -150,7 +150,7 @@ export const useApi = (url, { every = 30 } = {}) => useLoad(url, (signal) => fet
 
 /** Load the JSON of several URLs as one. @param {string[] | null} urls @param {{every?: number}} [options] */
 export const useApis = (urls, { every = 60 } = {}) =>
-  useLoad(urls && urls.join(" "), (signal) => Promise.all((urls ?? []).map((url) => fetchJson(url, signal))), every);
+  useLoad(urls?.join(" ") ?? null, (signal) => Promise.all((urls ?? []).map((url) => fetchJson(url, signal))), every);
 
 /** A value that follows another one when that has not changed for a while. @param {T} value @template T */
 export const useSettled = (value, milliseconds = 250) => {

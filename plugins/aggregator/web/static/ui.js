@@ -372,17 +372,19 @@ export const Table = ({ label, columns, rows, rowKey, sort }) =>
           h(
             "tr",
             { key: rowKey(row) },
-            columns.map((column) =>
-              h(
+            columns.map((column) => {
+              const content = column.cell ? column.cell(row) : row[column.key];
+              const isVoid = content === null || content === undefined || content === false;
+              return h(
                 "td",
                 {
                   key: column.key,
-                  className: classes(column.number && "ops-right ops-number"),
+                  className: classes(column.number && "ops-right ops-number", isVoid && "ops-void"),
                   "data-title": column.title,
                 },
-                (column.cell ? column.cell(row) : row[column.key]) ?? h("span", { className: "ops-muted" }, "–"),
-              ),
-            ),
+                isVoid ? h("span", { className: "ops-muted" }, "–") : content,
+              );
+            }),
           ),
         ),
       ),
@@ -390,13 +392,14 @@ export const Table = ({ label, columns, rows, rowKey, sort }) =>
   );
 
 /** Move between the pages of a list. @param {{total: number, limit: number, offset: number, onMove: (offset: number) => void, one: string}} props */
-const Pages = ({ total, limit, offset, onMove, one }) => {
+const Pages = ({ total, limit, offset, onMove, one, many }) => {
   const { Button } = ChakraUI;
   const last = Math.min(total, offset + limit);
-  const shown = total > limit ? `${count(offset + 1)}–${count(last)} of ${plural(total, one)}` : plural(total, one);
+  const shown =
+    total > limit ? `${count(offset + 1)}–${count(last)} of ${plural(total, one, many)}` : plural(total, one, many);
   return h(
     "nav",
-    { className: "ops-pages", "aria-label": `Pages of ${one}s` },
+    { className: "ops-pages", "aria-label": `Pages of ${many}` },
     h("span", { className: "ops-number", role: "status" }, shown),
     total > limit &&
       h(
@@ -418,11 +421,23 @@ const Pages = ({ total, limit, offset, onMove, one }) => {
 
 /**
  * Load a list page by page; the server searches and sorts.
- * @param {{url: (query: object) => string, one: string, searches?: string, limit?: number, tools?: any, every?: number,
+ * @param {{url: (query: object) => string, one: string, many?: string, searches?: string, limit?: number, tools?: any, every?: number,
  *   before?: (data: any) => any, initialSort?: {by: string, order: string}, empty: any,
  *   children: (data: any, sort: any) => any}} props
  */
-export const PagedList = ({ url, one, searches, limit = 25, tools, before, initialSort, empty, every, children }) => {
+export const PagedList = ({
+  url,
+  one,
+  many = `${one}s`,
+  searches,
+  limit = 10,
+  tools,
+  before,
+  initialSort,
+  empty,
+  every,
+  children,
+}) => {
   const [search, setSearch] = useState("");
   const [offset, setOffset] = useState(0);
   const [sort, setSort] = useState(initialSort ?? null);
@@ -461,7 +476,7 @@ export const PagedList = ({ url, one, searches, limit = 25, tools, before, initi
               React.Fragment,
               null,
               children(data, sorting),
-              h(Pages, { total: data.total, limit, offset, onMove: setOffset, one }),
+              h(Pages, { total: data.total, limit, offset, onMove: setOffset, one, many }),
             ),
       ),
     ),
