@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import MISSING, dataclass, fields
 from datetime import timedelta
 from enum import StrEnum
+from typing import Any
 
 from aggregator.core.errors import PermanentError
 from aggregator.core.settings import DeadlineSettings
@@ -112,6 +113,18 @@ def _daily(offset: timedelta) -> Schedule:
     return Schedule(cron="0 0 * * *", every=_DAY, offset=offset)
 
 
+def _suite(table: str, *, source: str | None = None, freshness: str = "", note: str = "", **facts: Any) -> DagFacts:
+    """The facts of a DAG of the analytics suite, which writes one table from one source of ``analytics_db``."""
+    rule = FreshnessRule(table=f"{table}{note}", conn_id="analytics_db", sql=freshness, source=source or "")
+    return DagFacts(
+        owner=Owner.ANALYTICS,
+        tags=(Tag.ANALYTICS,),
+        writes=(table,),
+        freshness=(rule,) if source else (),
+        **facts,
+    )
+
+
 CATALOG: dict[str, DagFacts] = {
     "ohlcv_aggregation": DagFacts(
         description="Bars of 15m, 1h, 4h and 1d from base candles",
@@ -180,104 +193,63 @@ CATALOG: dict[str, DagFacts] = {
         impact="Some KPI workflows may not have been started in n8n.",
         freshness=(FreshnessRule(table="kpi.jobs", conn_id="kpi_db", sql="kpi/queries/freshness.sql", source="jobs"),),
     ),
-    "analytics_hourly_aggregation": DagFacts(
+    "analytics_hourly_aggregation": _suite(
+        "analytics.event_aggregates",
+        source="events",
+        freshness="analytics/queries/freshness_of_hourly_aggregation.sql",
         description="Events and distinct contacts per organization, UTC day and type",
-        owner=Owner.ANALYTICS,
-        tags=(Tag.ANALYTICS,),
         schedule=Schedule(cron="0 * * * *", every=_HOUR, offset=timedelta()),
         deadline=15 * _MINUTE,
-        writes=("analytics.event_aggregates",),
         impact="Event counts in analytics.event_aggregates are too low.",
-        freshness=(
-            FreshnessRule(
-                table="analytics.event_aggregates",
-                conn_id="analytics_db",
-                sql="analytics/queries/freshness_of_hourly_aggregation.sql",
-                source="events",
-            ),
-        ),
         message="analytics.aggregate-hourly",
     ),
-    "analytics_daily_reports": DagFacts(
+    "analytics_daily_reports": _suite(
+        "analytics.campaign_daily_stats",
+        source="mails",
+        freshness="analytics/queries/freshness_of_daily_reports.sql",
         description="Email counts per campaign and UTC day",
-        owner=Owner.ANALYTICS,
-        tags=(Tag.ANALYTICS,),
         schedule=_daily(2 * _HOUR),
         deadline=_HOUR,
-        writes=("analytics.campaign_daily_stats",),
         impact="Campaign reports lack these emails.",
-        freshness=(
-            FreshnessRule(
-                table="analytics.campaign_daily_stats",
-                conn_id="analytics_db",
-                sql="analytics/queries/freshness_of_daily_reports.sql",
-                source="mails",
-            ),
-        ),
         message="analytics.generate-daily-reports",
     ),
-    "analytics_warmup_reset": DagFacts(
+    "analytics_warmup_reset": _suite(
+        "delivery.warmup_counters",
         description="Resets the daily counters of sending domains that warm up",
-        owner=Owner.ANALYTICS,
-        tags=(Tag.ANALYTICS,),
         schedule=_daily(timedelta()),
         deadline=30 * _MINUTE,
-        writes=("delivery.warmup_counters",),
         impact="Domains that warm up may stop sending, because emails of the day before still count.",
         message="analytics.warmup-daily-reset",
     ),
-    "analytics_monthly_usage": DagFacts(
+    "analytics_monthly_usage": _suite(
+        "analytics.event_aggregates",
+        source="events",
+        freshness="analytics/queries/freshness_of_monthly_usage.sql",
+        note=" (months)",
         description="Events and distinct contacts per organization, type and UTC month",
-        owner=Owner.ANALYTICS,
-        tags=(Tag.ANALYTICS,),
         schedule=Schedule(cron="0 0 1 * *", every=31 * _DAY, offset=3 * _HOUR),
         deadline=2 * _HOUR,
-        writes=("analytics.event_aggregates",),
         impact="The monthly usage in analytics.event_aggregates is incomplete.",
-        freshness=(
-            FreshnessRule(
-                table="analytics.event_aggregates (months)",
-                conn_id="analytics_db",
-                sql="analytics/queries/freshness_of_monthly_usage.sql",
-                source="events",
-            ),
-        ),
         message="analytics.monthly-usage-summary",
     ),
-    "analytics_score_distribution": DagFacts(
+    "analytics_score_distribution": _suite(
+        "analytics.daily_score_distribution",
+        source="scores",
+        freshness="analytics/queries/freshness_of_score_distribution.sql",
         description="Daily snapshot of each organization's distribution of lead scores",
-        owner=Owner.ANALYTICS,
-        tags=(Tag.ANALYTICS,),
         schedule=_daily(4 * _HOUR),
         deadline=_HOUR,
-        writes=("analytics.daily_score_distribution",),
         impact="analytics.daily_score_distribution lacks this snapshot.",
-        freshness=(
-            FreshnessRule(
-                table="analytics.daily_score_distribution",
-                conn_id="analytics_db",
-                sql="analytics/queries/freshness_of_score_distribution.sql",
-                source="scores",
-            ),
-        ),
         message="analytics.score-distribution",
     ),
-    "analytics_enrichment_metrics": DagFacts(
+    "analytics_enrichment_metrics": _suite(
+        "analytics.enrichment_metrics",
+        source="jobs",
+        freshness="analytics/queries/freshness_of_enrichment_metrics.sql",
         description="Success rate, cost and freshness of each organization's lead enrichment per UTC day",
-        owner=Owner.ANALYTICS,
-        tags=(Tag.ANALYTICS,),
         schedule=_daily(5 * _HOUR),
         deadline=_HOUR,
-        writes=("analytics.enrichment_metrics",),
         impact="analytics.enrichment_metrics lacks these jobs.",
-        freshness=(
-            FreshnessRule(
-                table="analytics.enrichment_metrics",
-                conn_id="analytics_db",
-                sql="analytics/queries/freshness_of_enrichment_metrics.sql",
-                source="jobs",
-            ),
-        ),
         message="analytics.enrichment-metrics",
     ),
 }
