@@ -11,8 +11,8 @@ from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.sdk.execution_time import supervisor
 
 from aggregator.analytics_engine.hook import AnalyticsEngineHook
+from aggregator.core.connections import check_backends
 from aggregator.core.errors import AggregatorError, PermanentError, TransientError, UnknownConnectionError
-from aggregator.core.secrets_backends import check_backends
 from aggregator.n8n.hook import N8nHook
 from aggregator.postgres.hook import PostgresTransactionHook
 

@@ -65,7 +65,7 @@ def record(context: Context) -> None:
 def _failure(context: Context) -> failures.Failure | None:
     exception = context.get("exception")
     if isinstance(exception, BaseException):
-        return failures.Failure.of(context["ti"].task_id, 1, failures.describe(exception, context["ti"].try_number))
+        return failures.Failure(context["ti"].task_id, **failures.describe(exception, context["ti"].try_number))
     return failures.of_run(context)
 
 

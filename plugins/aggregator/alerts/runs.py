@@ -134,11 +134,7 @@ def marked(runs: Collection[DagRun], state: str) -> set[str]:
 
 
 def failure_of(run: Any) -> Failure | None:
-    """The first failed task of a run.
-
-    Returns:
-        The failure; None if no task failed, for example after a timeout of the run.
-    """
+    """The first failed task of a run; None if no task failed, for example after a timeout of the run."""
     query = (
         select(TaskInstance.task_id, TaskInstance.map_index)
         .where(TaskInstance.dag_id == run.dag_id, TaskInstance.run_id == run.run_id, TaskInstance.state == FAILED)
@@ -154,7 +150,7 @@ def failure_of(run: Any) -> Failure | None:
         )
         stored = session.scalars(errors).first()
         error = None if stored is None else XComModel.deserialize_value(stored)
-    return Failure.of(task_id, sum(other == task_id for other, _ in failed), error)
+    return Failure(task_id, sum(other == task_id for other, _ in failed), **(error or {}))
 
 
 def _marks(run_id: str | None, task_id: str | None, extra: str | None) -> Iterator[tuple[str, str | None, str]]:

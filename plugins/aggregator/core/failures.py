@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from aggregator.core.errors import WrongParamsError, first_sentence, is_transient
 
@@ -45,11 +45,6 @@ class Failure:
     wrong_params: bool = False
     read: bool = True
 
-    @classmethod
-    def of(cls, task_id: str, instances: int, stored: Mapping[str, Any] | None) -> Self:
-        """The failure of a task."""
-        return cls(task_id, instances, **(stored or {}))
-
 
 def store(context: Context, exception: BaseException) -> None:
     """Store why a try failed. An error in this function is only logged: it must not change the retry decision."""
@@ -73,22 +68,21 @@ def describe(exception: BaseException, tries: int) -> dict[str, Any]:
 
 
 def of_run(context: Context) -> Failure | None:
-    """The first failed task of a run: a failed task without a failed upstream task.
-
-    Returns:
-        The failure; None if the task is no longer part of the DAG.
-    """
+    """The first failed task of a run, without a failed upstream task; None if it is no longer part of the DAG."""
     task = context.get("ti")
     if task is None:
         return None
     try:
         states = task.get_task_states(dag_id=task.dag_id, run_ids=[task.run_id]).get(task.run_id, {})
-        task_id, indexes = _first_failed(context["dag"], states) or (task.task_id, [_index(task)])
+        task_id, indexes = _first_failed(context["dag"], states) or (
+            task.task_id,
+            [_NOT_MAPPED if task.map_index is None else task.map_index],
+        )
         stored = task.xcom_pull(task_ids=task_id, key=KEY, map_indexes=indexes[0])
     except Exception as error:  # noqa: BLE001 - the alert must be sent anyway
         log.debug("The reason of the failure could not be read: %s", type(error).__name__)
         return Failure(task.task_id, read=False)
-    return Failure.of(task_id, len(indexes), stored)
+    return Failure(task_id, len(indexes), **(stored or {}))
 
 
 def _first_failed(dag: DAG, states: Mapping[str, str]) -> tuple[str, Sequence[int]] | None:
@@ -104,10 +98,6 @@ def _first_failed(dag: DAG, states: Mapping[str, str]) -> tuple[str, Sequence[in
         if task_id in failed and not failed.keys() & dag.get_task(task_id).get_flat_relative_ids(upstream=True):
             return task_id, sorted(failed[task_id])
     return None
-
-
-def _index(task: Any) -> int:
-    return _NOT_MAPPED if task.map_index is None else task.map_index
 
 
 def has_wrong_params(failure: Failure | None, run_type: str) -> bool:

@@ -54,10 +54,11 @@ class OffsetCronTimetable(CronDataIntervalTimetable):
         self._start = None if start is None else _utc(start)
         self._start_error = start_error
         self._cron_in_words = self.description
-        later = f"{self._offset_in_words} after" if offset else "at"
+        later = pendulum.duration(seconds=offset.total_seconds()).in_words(locale="en")
+        self._due_in_words = f"{later} after the interval's end" if offset else "at the interval's end"
         self.description = (
             f"The data interval follows cron {self._expression} in UTC; its start is the run's logical date. "
-            f"The run is due {later} the interval's end."
+            f"The run is due {self._due_in_words}."
         )
         if start_error:
             self.description += f" {start_error} A DAG that has never run does not start until then."
@@ -68,22 +69,14 @@ class OffsetCronTimetable(CronDataIntervalTimetable):
         return self._offset
 
     @property
-    def _offset_in_words(self) -> str:
-        return pendulum.duration(seconds=self._offset.total_seconds()).in_words(locale="en")
-
-    @property
     def summary(self) -> str:
         """The schedule in the UI's list of DAGs; ``description`` is the tooltip."""
-        return f"{self._summary} (start date unknown: see the tooltip)" if self._start_error else self._summary
-
-    @property
-    def _summary(self) -> str:
         due = _SAMPLE_BOUNDARY + self._offset
         if self._expression in _SUMMARIES and due < self._get_next(_SAMPLE_BOUNDARY):
-            return _SUMMARIES[self._expression].format(due)
-        if self._offset:
-            return f"{self._cron_in_words}, {self._offset_in_words} after the interval's end"
-        return f"{self._cron_in_words}, at the interval's end"
+            summary = _SUMMARIES[self._expression].format(due)
+        else:
+            summary = f"{self._cron_in_words}, {self._due_in_words}"
+        return f"{summary} (start date unknown: see the tooltip)" if self._start_error else summary
 
     def __eq__(self, other: object) -> bool:
         """Whether all arguments are equal."""
@@ -109,36 +102,23 @@ class OffsetCronTimetable(CronDataIntervalTimetable):
     def serialize(self) -> dict[str, Any]:
         """The arguments of this timetable for the serialized DAG; the offset in seconds."""
         start = self._start and self._start.isoformat()
-        return {"expression": self._expression, "offset": self._offset.total_seconds(), "start": start} | (
-            {"start_error": self._start_error} if self._start_error else {}
-        )
+        arguments = {"expression": self._expression, "offset": self._offset.total_seconds(), "start": start}
+        return {**arguments, "start_error": self._start_error} if self._start_error else arguments
 
     @classmethod
     def deserialize(cls, data: dict[str, Any]) -> Self:
         """The timetable whose arguments ``serialize`` returned."""
         start = data["start"] and datetime.fromisoformat(data["start"])
-        return cls(
-            data["expression"],
-            offset=timedelta(seconds=data["offset"]),
-            start=start,
-            start_error=data.get("start_error"),
-        )
+        offset = timedelta(seconds=data["offset"])
+        return cls(data["expression"], offset=offset, start=start, start_error=data.get("start_error"))
 
     def interval_from(self, logical_date: datetime) -> DataInterval | None:
-        """The interval that starts at a logical date (spec: time).
-
-        Returns:
-            The interval, also if it is not over; None if the logical date is between two boundaries.
-        """
+        """The interval that starts at a logical date, also if it is not over; None between two boundaries."""
         start = _utc(logical_date)
         return DataInterval(start, self._get_next(start)) if self._align_to_prev(start) == start else None
 
     def latest_interval(self, at: datetime) -> DataInterval:
-        """The latest interval that is over and past its offset at a given time.
-
-        Returns:
-            The interval whose run was the last to become due, at that time or earlier.
-        """
+        """The latest interval that is over and past its offset at a given time."""
         end = self._align_to_prev(_utc(at) - self._offset)
         return DataInterval(self._get_prev(end), end)
 

@@ -13,10 +13,10 @@ from fastapi import APIRouter, Response
 from pydantic import Field, JsonValue
 
 from aggregator import __version__
+from aggregator.core.connections import check_backends
 from aggregator.core.errors import AggregatorError
 from aggregator.core.http import Camel, Threads
 from aggregator.core.paths import SQL
-from aggregator.core.secrets_backends import check_backends
 from aggregator.kpi import WORKER, registry
 from aggregator.kpi.jobs import CONNECTION
 from aggregator.postgres.hook import PostgresTransactionHook
