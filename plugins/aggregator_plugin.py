@@ -33,3 +33,10 @@ class AggregatorPlugin(AirflowPlugin):
         from aggregator.web.app import AppendSlash
 
         return [{"middleware": AppendSlash, "name": "append slash"}]
+
+    @property
+    def react_apps(self) -> list[dict[str, str]]:  # type: ignore[override]
+        """The Operations page in Airflow's UI."""
+        from aggregator.web.operations.assets import react_apps
+
+        return react_apps()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import threading
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from fastapi.testclient import TestClient
 
 from aggregator.alerts import freshness
-from aggregator.alerts.freshness import TARGETS, Freshness, Lag, State
+from aggregator.alerts.freshness import TARGETS, Freshness, Lag, State, Target
 from aggregator.web.app import APPS
 
 NOW = datetime(2026, 11, 16, tzinfo=UTC)
@@ -35,8 +36,8 @@ def test_one_stale_or_unknown_table_makes_the_status_stale(
     client: TestClient, monkeypatch: pytest.MonkeyPatch, state: State, status: int, word: str
 ) -> None:
     first, second = (one for one in TARGETS if one.table in {"ohlcv.bars", "public.click_rollups"})
-    found = [Freshness(first, State.FRESH, NOW), Freshness(second, state, NOW, NOW)]
-    monkeypatch.setattr(freshness, "check", lambda _: [*found])
+    found = {first: Freshness(first, State.FRESH, NOW), second: Freshness(second, state, NOW, NOW)}
+    monkeypatch.setattr(freshness, "check_target", lambda target, _: found.get(target, Freshness(target, State.UNUSED)))
     assert client.head("/").status_code == status
     response = client.get("/")
     assert (response.status_code, response.json()["status"]) == (status, word)
@@ -58,8 +59,8 @@ def test_table_with_symbols_counts_those_behind_and_names_the_worst(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lag = Lag(behind=1234, symbols=5000, worst=("A 15m", "B 1h", "C 1d"))
-    monkeypatch.setattr(freshness, "check", lambda _: [Freshness(TARGETS[0], State.STALE, NOW, NOW, lag)])
-    (target,) = client.get("/").json()["targets"]
+    monkeypatch.setattr(freshness, "check_target", lambda target, _: Freshness(target, State.STALE, NOW, NOW, lag))
+    target = client.get("/").json()["targets"][0]
     assert target["lag"] == {"behind": 1234, "symbols": 5000, "worst": ["A 15m", "B 1h", "C 1d"]}
 
 
@@ -77,7 +78,29 @@ def test_unreachable_database_is_unknown_and_its_password_stays_secret(
 
 
 def test_refused_request_queries_no_database(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(freshness, "check", None)
+    monkeypatch.setattr(freshness, "check_target", None)
     assert client.get("/", headers={"Authorization": "Bearer wrong"}).status_code == 401
     monkeypatch.delenv("CRON_SECRET")
     assert client.get("/").status_code == 503
+
+
+def test_hanging_check_is_unknown_and_has_one_thread_however_many_requests(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs, started = threading.Event(), []
+
+    def check(target: Target, _: datetime) -> Freshness:
+        if target == TARGETS[0]:
+            started.append(target)
+            hangs.wait()
+        return Freshness(target, State.FRESH, NOW)
+
+    monkeypatch.setattr(freshness, "check_target", check)
+    monkeypatch.setattr(freshness, "TIME_LIMIT", timedelta(seconds=0.5))
+    try:
+        for _ in range(3):
+            states = {target["target"]: target["state"] for target in client.get("/").json()["targets"]}
+            assert states.pop(TARGETS[0].table) == "unknown"
+        assert started == [TARGETS[0]]
+    finally:
+        hangs.set()

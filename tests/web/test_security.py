@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PREFIXES = ("/api/jobs", "/api/kpi", "/api/health", "/api/freshness")
+PREFIXES = ("/api/jobs", "/api/kpi", "/api/health", "/api/freshness", "/api/operations")
 
 PUBLIC = {
     ("/api/health", "/"),

@@ -130,7 +130,7 @@ def check(now: datetime | None = None) -> list[Freshness]:
     """Check all tables in parallel, within :data:`TIME_LIMIT`."""
     time = now or datetime.now(UTC)
     threads = ThreadPoolExecutor(len(TARGETS), thread_name_prefix="freshness")
-    checks = {target: threads.submit(_check, target, time) for target in TARGETS}
+    checks = {target: threads.submit(check_target, target, time) for target in TARGETS}
     done, missing = wait(checks.values(), TIME_LIMIT.total_seconds())
     threads.shutdown(wait=False)
     if missing:
@@ -139,7 +139,13 @@ def check(now: datetime | None = None) -> list[Freshness]:
     return [check.result() if check in done else Freshness(target, State.UNKNOWN) for target, check in checks.items()]
 
 
-def _check(target: Target, now: datetime) -> Freshness:
+def check_target(target: Target, now: datetime) -> Freshness:
+    """Check one table.
+
+    Args:
+        target: The table.
+        now: Time of the check.
+    """
     try:
         if target.rule.conn_id == _ANALYTICS and not AnalyticsSettings.load().enable_analytics_cron:
             return Freshness(target, State.PAUSED)

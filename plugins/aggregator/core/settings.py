@@ -92,6 +92,18 @@ class DeadlineSettings(Settings):
     )
 
 
+class ObjectiveSettings(Settings):
+    """The objectives of scheduled runs.
+
+    Attributes:
+        aggregator_objectives: Objectives that differ from 99: a JSON object of percentages by DAG,
+            ``{"click_rollups": 99.9}``. An objective is the share of scheduled runs that end before their deadline. The
+            Operations page compares it with the last 30 days. Set it for the API server.
+    """
+
+    aggregator_objectives: dict[str, Annotated[float, Field(gt=0, le=100)]] = Field(default_factory=dict)
+
+
 class ApiSettings(Settings):
     """Secrets of clients of the API server.
 
@@ -189,6 +201,7 @@ class OhlcvSettings(Settings):
 ALL: tuple[type[Settings], ...] = (
     ScheduleSettings,
     DeadlineSettings,
+    ObjectiveSettings,
     ApiSettings,
     AnalyticsSettings,
     KpiSettings,

@@ -124,7 +124,11 @@ class PostgresTransactionHook(PostgresHook):
                 raise _translate(error, self.get_conn_id(), read_only=read_only) from None
             raise
         finally:
-            connection.close()
+            self.release(connection)
+
+    def release(self, connection: psycopg.Connection) -> None:
+        """Close a connection after its transaction; a subclass may keep it instead."""
+        connection.close()
 
     def connect(self) -> psycopg.Connection:
         """Open a connection, which the caller closes.

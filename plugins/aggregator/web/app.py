@@ -10,17 +10,18 @@ import logging
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
-from airflow.sdk.exceptions import AirflowException
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import SQLAlchemyError
 
-from aggregator.core.errors import AggregatorError
+from aggregator.core.errors import AggregatorError, PermanentError
 from aggregator.core.params import problems
 from aggregator.kpi import api as kpi
 from aggregator.telemetry import api as telemetry
 from aggregator.web import freshness, health
+from aggregator.web.operations import assets
+from aggregator.web.operations.app import app as operations
 from aggregator.web.security import require_cron_secret, require_scheduler_api_key
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_UNAVAILABLE = (AggregatorError, AirflowException, SQLAlchemyError, TimeoutError)
+_UNAVAILABLE = (AggregatorError, SQLAlchemyError, TimeoutError)
 
 
 async def _bad_request(_: Request, error: Exception) -> Response:
@@ -44,15 +45,26 @@ async def _unavailable(request: Request, error: Exception) -> Response:
     # The text of a foreign error may contain a password or a row.
     reason = error if isinstance(error, AggregatorError) else type(error).__name__
     log.error("%s %r failed with 503: %s", request.method, request.url.path, reason)
-    detail = "A database of this service is not available. Send the request again later."
+    cause = "a setting or a statement is wrong" if isinstance(error, PermanentError) else "a database is not available"
+    detail = f"The request failed: {cause}. The API server's log names the reason. Send the request again later."
     return JSONResponse({"detail": detail}, HTTPStatus.SERVICE_UNAVAILABLE, {"Retry-After": "30"})
+
+
+async def _broken(_: Request, error: Exception) -> Response:
+    # Starlette logs the exception after this.
+    detail = f"The request failed ({type(error).__name__}). The API server's log has the reason."
+    return JSONResponse({"detail": detail}, HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
 def _app(title: str, summary: str, router: APIRouter, *authorizations: Callable[..., None]) -> FastAPI:
     app = FastAPI(
         title=title,
         summary=summary,
-        exception_handlers={RequestValidationError: _bad_request, **dict.fromkeys(_UNAVAILABLE, _unavailable)},
+        exception_handlers={
+            RequestValidationError: _bad_request,
+            **dict.fromkeys(_UNAVAILABLE, _unavailable),
+            Exception: _broken,
+        },
     )
     app.include_router(router, dependencies=[Depends(authorize) for authorize in authorizations])
     return app
@@ -63,6 +75,7 @@ APPS: Final = {
     "/api/kpi": _app("KPI reports", "Receives KPI results from n8n.", kpi.router, require_scheduler_api_key),
     "/api/health": _app("Health", "Whether KPI dispatch works.", health.router),
     "/api/freshness": _app("Freshness", "Whether the data is fresh.", freshness.router, require_cron_secret),
+    assets.PREFIX: operations,
 }
 """Every app, by the prefix at which Airflow mounts it."""
 

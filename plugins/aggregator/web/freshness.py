@@ -5,22 +5,55 @@ The endpoint queries the products' databases. It works without the scheduler.
 
 from __future__ import annotations
 
+import asyncio
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 
 from fastapi import APIRouter, Response
 
 from aggregator.alerts import freshness
-from aggregator.alerts.freshness import Freshness, State
+from aggregator.alerts.freshness import TARGETS, Freshness, Lag, State, Target
 from aggregator.core.errors import PermanentError
-from aggregator.core.http import Camel, Threads
+from aggregator.core.http import Camel
 
 _BAD = {State.STALE, State.UNKNOWN}
 
-_RESPONSE_TIMEOUT = 20.0
-"""Seconds until the response is 503, because other requests have all threads."""
+KEEP = 10.0
+"""Seconds for which the result of a check is used by other requests."""
 
-_THREADS = Threads("freshness", 2)
+_threads = ThreadPoolExecutor(len(TARGETS), thread_name_prefix="freshness")
+_checks: dict[Target, tuple[float, Future[Freshness]]] = {}
+
+
+async def check_all(within: timedelta) -> list[Freshness]:
+    """Check all tables. Each has at most one check at a time, which concurrent requests share.
+
+    So a server that drops packets holds one thread for each of its tables, however many requests there are.
+
+    Args:
+        within: Time limit. A table whose check takes longer is unknown.
+
+    Returns:
+        One result for each table, in the order of ``TARGETS``.
+    """
+    checks = {target: asyncio.wrap_future(_start(target)) for target in TARGETS}
+    await asyncio.wait(checks.values(), timeout=within.total_seconds())
+    return [check.result() if check.done() else Freshness(target, State.UNKNOWN) for target, check in checks.items()]
+
+
+def _start(target: Target) -> Future[Freshness]:
+    started, check = _checks.get(target, (0.0, None))
+    if check is None or (check.done() and time.monotonic() - started > KEEP):
+        check = _threads.submit(freshness.check_target, target, datetime.now(UTC))
+        _checks[target] = (time.monotonic(), check)
+    return check
+
+
+def forget() -> None:
+    """Forget the results of earlier checks."""
+    _checks.clear()
 
 
 class TargetLag(Camel):
@@ -35,6 +68,11 @@ class TargetLag(Camel):
     behind: int
     symbols: int
     worst: list[str]
+
+    @classmethod
+    def of(cls, lag: Lag | None) -> TargetLag | None:
+        """Convert the lag that a check found."""
+        return cls(behind=lag.behind, symbols=lag.symbols, worst=list(lag.worst)) if lag else None
 
 
 class TargetFreshness(Camel):
@@ -65,20 +103,23 @@ class TargetFreshness(Camel):
         Args:
             found: The result.
         """
-        try:
-            max_age_seconds = found.target.max_age // timedelta(seconds=1)
-        except PermanentError:
-            max_age_seconds = None
-        lag = found.lag
         return cls(
             target=found.target.table,
             dag=found.target.dag_id,
             state=found.state,
             newest=found.newest,
             waiting_since=found.waiting_since,
-            max_age_seconds=max_age_seconds,
-            lag=TargetLag(behind=lag.behind, symbols=lag.symbols, worst=list(lag.worst)) if lag else None,
+            max_age_seconds=max_age_seconds(found.target),
+            lag=TargetLag.of(found.lag),
         )
+
+
+def max_age_seconds(target: Target) -> int | None:
+    """How long a window of a table may wait; None if the setting for it is invalid."""
+    try:
+        return target.max_age // timedelta(seconds=1)
+    except PermanentError:
+        return None
 
 
 class DataFreshness(Camel):
@@ -103,8 +144,7 @@ router = APIRouter()
 async def read_freshness(response: Response) -> DataFreshness:
     """Check all tables. Returns 200 if all are fresh, and 503 if a table is stale or could not be checked."""
     now = datetime.now(UTC)
-    results = await _THREADS.run(freshness.check, now, timeout=_RESPONSE_TIMEOUT)
-    results.sort(key=lambda result: result.state not in _BAD)
+    results = sorted(await check_all(freshness.TIME_LIMIT), key=lambda result: result.state not in _BAD)
     stale = any(result.state in _BAD for result in results)
     if stale:
         response.status_code = HTTPStatus.SERVICE_UNAVAILABLE

@@ -1,0 +1,195 @@
+"""The API of the Operations page on a real PostgreSQL, behind Airflow's own API server and login."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from aggregator.core.catalog import CATALOG
+from aggregator.web.operations import assets
+from aggregator.web.operations.app import app
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import psycopg
+
+    from tests.web.conftest import Operations
+
+pytestmark = pytest.mark.slow
+
+DATABASES = ("market", "clicks", "analytics", "telemetry", "kpi", "ops")
+TRACE = "trace_20261115_120000_abcdefgh"
+PATHS = {
+    path: path.format(dag_id="ohlcv_aggregation", traceId=TRACE)
+    for path in app.openapi()["paths"]
+    if not path.startswith("/static")
+}
+"""Path in the OpenAPI document → path to request."""
+REQUIRED: dict[str, Any] = {"symbol": "BTCUSD", "run_id": "a run"}
+
+OF_MARKET = {"/overview", "/alerts", "/dags/{dag_id}", "/dags/{dag_id}/run", *(p for p in PATHS if "/ohlcv" in p)}
+"""Paths that a user who may read only ``ohlcv_aggregation`` may request."""
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_login_is_required(operations: Operations, path: str) -> None:
+    response = operations.get(PATHS[path], user=None, **REQUIRED)
+    assert (response.status_code, response.json()["reason"]) == (401, "login")
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_user_without_a_role_is_refused(operations: Operations, path: str) -> None:
+    response = operations.get(PATHS[path], user="nobody", **REQUIRED)
+    assert (response.status_code, response.json()["reason"]) == (403, "forbidden")
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_user_sees_only_the_data_of_dags_that_they_may_read(
+    operations: Operations, migrated: Callable[..., psycopg.Connection], path: str
+) -> None:
+    migrated("market", "clicks", "ops")
+    response = operations.get(PATHS[path], user="market", **REQUIRED)
+    assert (response.status_code == 403) == (path not in OF_MARKET), response.text
+
+
+def test_lists_leave_out_dags_that_the_user_may_not_read(
+    operations: Operations, migrated: Callable[..., psycopg.Connection]
+) -> None:
+    connection = migrated("ops")
+    insert = "insert into ops.alerts (kind, subject, members, since, text) values (%s, %s, '{}', now(), 'secret')"
+    for kind, subject in [
+        ("failed", "click_rollups"),
+        ("stale", "public.click_rollups"),
+        ("dead_letters", "ops.dead_letters"),
+        ("stale", "ohlcv.bars"),
+        ("task_disabled", "ohlcv.tasks"),
+    ]:
+        connection.execute(insert, [kind, subject])
+
+    def seen(user: str) -> tuple[set[str], set[str], set[str]]:
+        overview = operations.get("/overview", user=user).json()
+        alerts = operations.get("/alerts", user=user).json()
+        assert alerts["total"] == len(alerts["items"])
+        assert overview["problems"] == []
+        in_overview = [*overview["otherAlerts"], *(each for dag in overview["dags"] for each in dag["openAlerts"])]
+        return (
+            {dag["dagId"] for dag in overview["dags"]},
+            {alert["subject"] for alert in alerts["items"]},
+            {alert["subject"] for alert in in_overview},
+        )
+
+    ours = {"ohlcv.bars", "ohlcv.tasks"}
+    everything = {*ours, "click_rollups", "public.click_rollups", "ops.dead_letters"}
+    assert seen("market") == ({"ohlcv_aggregation"}, ours, ours)
+    assert seen("admin") == ({*CATALOG}, everything, everything)
+    assert operations.get("/alerts", user="market", dag_id="click_rollups").json()["total"] == 0
+    assert operations.get("/alerts", dag_id="click_rollups").json()["total"] == 2
+    assert operations.get("/dags/click_rollups", user="market").status_code == 403
+    assert operations.get("/dags/click_rollups/run", user="market", run_id="x").status_code == 403
+
+
+def without_data(path: str) -> tuple[int, str | None]:
+    """Status and reason of a response without data, or without a connection."""
+    return {"/ohlcv/bars": (404, "not_found"), "/kpi/jobs/{traceId}": (404, "not_found")}.get(path, (200, None))
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_empty_database_has_no_items(
+    operations: Operations, migrated: Callable[..., psycopg.Connection], path: str
+) -> None:
+    migrated(*DATABASES)
+    response = operations.get(PATHS[path], **REQUIRED)
+    body = response.json()
+    assert (response.status_code, body.get("reason")) == without_data(path), response.text
+    assert body.get("items", []) == []
+    assert body.get("total", 0) == 0
+    assert body.get("problems", []) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "status", "reason"),
+    [
+        (None, 404, "not_connected"),
+        ("postgresql://u:secret-word@127.0.0.1:1/x?connect_timeout=2", 503, "unavailable"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/clicks/days", "/ohlcv/tasks", "/kpi/grid", "/telemetry/days", "/analytics/scores"])
+def test_database_that_fails_is_named_without_its_password(
+    operations: Operations,
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+    url: str | None,
+    status: int,
+    reason: str,
+) -> None:
+    for name in DATABASES if url else ():
+        monkeypatch.setenv(f"AIRFLOW_CONN_{name.upper()}_DB", url or "")
+    response = operations.get(path)
+    assert (response.status_code, response.json()["reason"]) == (status, reason)
+    assert "_db" in response.json()["detail"]
+    assert "secret-word" not in response.text
+    overview = operations.read("/overview")
+    assert {dag["dagId"] for dag in overview["dags"]} == {*CATALOG}
+    assert "alerts cannot be read" in overview["problems"][0]
+    assert "secret-word" not in str(overview)
+
+
+def test_database_without_tables_is_not_migrated(
+    operations: Operations, monkeypatch: pytest.MonkeyPatch, database_url: str
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_CLICKS_DB", database_url)
+    response = operations.get("/clicks/days")
+    assert (response.status_code, response.json()["reason"]) == (404, "not_migrated")
+    assert "aggregator.postgres.migrations" in response.json()["detail"]
+
+
+def test_files_are_immutable_and_no_other_file_can_be_read(
+    operations: Operations, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    script = tmp_path / "page.js"
+    script.write_text("export default 1")
+    monkeypatch.setitem(assets.FILES, "lib/page.js", script)
+    response = operations.get(f"/static/{assets.VERSION}/lib/page.js")
+    assert (response.status_code, response.text) == (200, "export default 1")
+    assert response.headers["content-type"] == "text/javascript; charset=utf-8"
+    assert response.headers["cache-control"] == "private, max-age=31536000, immutable"
+    assert response.headers["x-content-type-options"] == "nosniff"
+    outside = [
+        "../app.py",
+        "%2e%2e/app.py",
+        "..%2fapp.py",
+        "lib/../../app.py",
+        "/etc/passwd",
+        "//etc/passwd",
+        "lib",
+        "",
+    ]
+    for name in [*outside, "x%00.js"]:
+        response = operations.get(f"/static/{assets.VERSION}/{name}")
+        assert not response.is_success, name
+        assert response.headers.get("cache-control") != assets.FOREVER
+    assert operations.get("/static/0123456789abcdef/lib/page.js").headers["cache-control"] == "no-store"
+    assert operations.get(f"/static/{assets.VERSION}/lib/page.js", user=None).status_code == 401
+
+
+def test_etag_saves_the_second_response(operations: Operations, migrated: Callable[..., psycopg.Connection]) -> None:
+    connection = migrated("clicks")
+    first = operations.get("/clicks/days")
+    assert first.headers["cache-control"] == "private, max-age=5"
+    again = {"If-None-Match": first.headers["etag"]}
+    second = operations.get("/clicks/days", headers=again)
+    assert (second.status_code, second.content, second.headers["etag"]) == (304, b"", first.headers["etag"])
+    connection.execute("insert into public.hires values ('a')")
+    connection.execute("insert into public.click_rollups values (current_date, 'a', 1, 2)")
+    third = operations.get("/clicks/days", headers=again)
+    assert (third.status_code, third.json()["valid"][-1]) == (200, 1)
+    assert operations.get("/clicks/days", user=None, headers=again).status_code == 401
+
+
+def test_react_apps_name_the_file_that_exists() -> None:
+    apps = assets.react_apps()
+    assert [each["destination"] for each in apps] == ["nav", "dag", "dag_run", "dashboard"]
+    assert len({each["url_route"] for each in apps}) == len(apps)
+    assert {each["bundle_url"] for each in apps} == {f"api/operations/static/{assets.VERSION}/index.js"}
