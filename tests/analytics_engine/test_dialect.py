@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from aggregator.analytics_engine.dialect import FUNCTIONS, DialectError, bind, parse, placeholders
 from aggregator.analytics_engine.dialect.functions import _call
+from aggregator.analytics_engine.dialect.tokens import AnalyticsEngineSql
 from aggregator.analytics_engine.types import DATASET_COLUMNS
 from aggregator.core.errors import PermanentError
 from dev.analytics_engine.client import running
@@ -78,27 +79,27 @@ REFUSED = {
     # statements
     "SELECT 1 AS a FORMAT JSON; DROP TABLE clicks": "`;` in line 1: send one statement",
     "SELECT 1 AS a FORMAT JSON;": "`;` in line 1: send one statement",
-    "INSERT INTO t VALUES (1)": "`INSERT` in line 1: not in",
-    "DROP TABLE t": "`DROP` in line 1: not in",
-    "SHOW DATABASES FORMAT JSON": "SHOW",
-    "SHOW TABLES": "SHOW",
-    "SHOW TABLES FORMAT CSV": "FORMAT CSV: known are",
+    "INSERT INTO t VALUES (1)": "function VALUES",
+    "DROP TABLE t": "statement: only SELECT",
+    "SHOW DATABASES FORMAT JSON": "statement: only SELECT",
+    "SHOW TABLES": "statement: only SELECT",
+    "SHOW TABLES FORMAT CSV": "FORMAT: end the query with FORMAT and one of JSON",
     "FROM t": "statement: only SELECT",
     "": "statement: only SELECT",
     " -- nothing": "statement: only SELECT",
     "(SELECT 1 AS a) FORMAT JSON": "statement: only SELECT",
-    "EXPLAIN SELECT 1 AS a FORMAT JSON": "`EXPLAIN` in line 1",
+    "EXPLAIN SELECT 1 AS a FORMAT JSON": "statement: only SELECT",
     # clauses
-    "SELECT count() AS n FROM t": "FORMAT: end the query with FORMAT JSON",
-    "SELECT count() AS n FROM t FORMAT CSV": "FORMAT CSV: known are",
-    "SELECT count() AS n FROM t FORMAT JSON SETTINGS max_threads = 1": "SETTINGS",
-    "SELECT count() AS n FROM t FORMAT JSON FORMAT JSON": "FORMAT in line 1: the clause is repeated",
+    "SELECT count() AS n FROM t": "FORMAT: end the query with FORMAT and one of JSON",
+    "SELECT count() AS n FROM t FORMAT CSV": "FORMAT: end the query with FORMAT and one of JSON",
+    "SELECT count() AS n FROM t FORMAT JSON SETTINGS max_threads = 1": "FORMAT: end the query with FORMAT and one",
+    "SELECT count() AS n FROM t FORMAT JSON FORMAT JSON": "FROM in line 1: exactly one name",
     "SELECT count() AS n WHERE double1 = 1 FROM t FORMAT JSON": "FROM in line 1: the clause is repeated, or comes",
     "WITH x AS (SELECT 1 AS a) SELECT a FROM x FORMAT JSON": "neither for a CTE",
     "SELECT a FROM (SELECT blob1 AS a FROM t) AS u FORMAT JSON": "one sub-query without a name",
     "SELECT a FROM (SELECT blob1 AS a FROM t), u FORMAT JSON": "one sub-query without a name",
     "SELECT a FROM (SELECT blob1 AS a FROM t FORMAT JSON": "the parenthesis of the sub-query is not closed",
-    "SELECT a FROM (SELECT blob1 AS a FROM t FORMAT JSON) FORMAT JSON": "it ends the whole query",
+    "SELECT a FROM (SELECT blob1 AS a FROM t FORMAT JSON) FORMAT JSON": "FROM in line 1: exactly one name",
     "SELECT a FROM (SELECT blob1 AS a FROM t UNION ALL SELECT blob1 AS a FROM t) FORMAT JSON": "UNION does not exist",
     "SELECT a FROM ((SELECT blob1 AS a FROM t)) FORMAT JSON": "no sub-queries",
     "SELECT blob2 FROM (SELECT blob1 AS a FROM t) FORMAT JSON": "column blob2: neither",
@@ -111,31 +112,37 @@ REFUSED = {
     "SELECT blob1 FROM t AS u FORMAT JSON": "FROM in line 1: exactly one name",
     "SELECT blob1 FROM db.t FORMAT JSON": "names are not qualified",
     "SELECT t.blob1 FROM t FORMAT JSON": "names are not qualified",
-    "SELECT blob1 FROM t FINAL FORMAT JSON": "FINAL",
-    "SELECT blob1 FROM file('/etc/passwd') FORMAT JSON": "`file`",
+    "SELECT blob1 FROM t FINAL FORMAT JSON": "FROM in line 1: exactly one name",
+    "SELECT blob1 FROM file('/etc/passwd') FORMAT JSON": "function file",
     "SELECT blob1 FROM count() FORMAT JSON": "FROM in line 1: exactly one name",
     "SELECT blob1 FROM t ARRAY JOIN blob2 FORMAT JSON": "JOIN does not exist",
-    "SELECT blob1 FROM t PREWHERE blob1 = '' FORMAT JSON": "PREWHERE",
+    "SELECT blob1 FROM t PREWHERE blob1 = '' FORMAT JSON": "FROM in line 1: exactly one name",
     "SELECT blob1 FROM t UNION ALL SELECT blob1 FROM u FORMAT JSON": "UNION does not exist",
     "SELECT blob1 FROM t GROUP BY blob1 WITH TOTALS FORMAT JSON": "nor as a modifier",
-    "SELECT count() AS n FROM t GROUP BY ALL FORMAT JSON": "`ALL`",
-    "SELECT blob1 FROM t LIMIT ALL ALL FORMAT JSON": "`ALL` in line 1: it follows LIMIT only",
-    "SELECT ALL blob1 FROM t FORMAT JSON": "`ALL` in line 1: it follows LIMIT only",
-    "SELECT blob1 FROM t OFFSET ALL FORMAT JSON": "`ALL`|OFFSET",
+    "SELECT count() AS n FROM t GROUP BY ALL FORMAT JSON": "column ALL: neither",
+    "SELECT blob1 FROM t LIMIT ALL ALL FORMAT JSON": "LIMIT in line 1: exactly one",
+    "SELECT ALL blob1 FROM t FORMAT JSON": "alias: a selected expression gets one name",
+    "SELECT blob1 FROM t OFFSET ALL FORMAT JSON": "OFFSET in line 1: exactly one",
     "SELECT blob1 FROM t LIMIT 1, 2 FORMAT JSON": "LIMIT in line 1: exactly one",
     "SELECT blob1 FROM t LIMIT 1 BY blob1 FORMAT JSON": "LIMIT in line 1: exactly one",
     "SELECT blob1 FROM t ORDER BY blob1 FORMAT JSON": "ORDER BY: order by an alias",
     "SELECT count() AS n FROM t ORDER BY count() FORMAT JSON": "ORDER BY: order by an alias",
     "SELECT count() AS n FROM t ORDER BY 1 FORMAT JSON": "ORDER BY: order by an alias",
-    "SELECT count() AS n FROM t ORDER BY n NULLS FIRST FORMAT JSON": "`FIRST`",
-    "SELECT DISTINCT blob1 FROM t FORMAT JSON": "SELECT with distinct",
+    "SELECT count() AS n FROM t ORDER BY n NULLS FIRST FORMAT JSON": "not a complete SELECT",
+    "SELECT DISTINCT blob1 FROM t FORMAT JSON": "DISTINCT in line 1: it comes first in the arguments",
     "SELECT sum(double1 ORDER BY double2) AS a FROM t FORMAT JSON": "ORDER BY in line 1: no sub-queries",
-    "SELECT FROM t FORMAT JSON": "SELECT: nothing is selected",
-    "SELECT blob1, FROM t FORMAT JSON": "COMMA|comma",
-    "SELECT sum(double1,) AS a FROM t FORMAT JSON": "comma",
-    "SELECT blob1 FROM t WHERE FORMAT JSON": "not a complete SELECT",
-    "SELECT (blob1 FROM t FORMAT JSON": "no sub-queries, and no clauses|FORMAT",
-    "SELECT blob1) FROM t FORMAT JSON": "no clauses inside parentheses",
+    "SELECT FROM t FORMAT JSON": "`SELECT` in line 1: a value follows it",
+    "SELECT blob1, FROM t FORMAT JSON": "`,` in line 1: a value follows it",
+    "SELECT sum(double1,) AS a FROM t FORMAT JSON": "`,` in line 1: a value follows it",
+    "SELECT blob1 FROM t WHERE FORMAT JSON": "`WHERE` in line 1: a value follows it",
+    "SELECT (blob1 FROM t FORMAT JSON": "a parenthesis is not closed",
+    "SELECT blob1) FROM t FORMAT JSON": "a parenthesis is not closed",
+    "SELECT count() AS n FROM t GROUP BY LIMIT 9 FORMAT JSON": "`GROUP BY` in line 1: a value follows it",
+    "SELECT , blob1 FROM t FORMAT JSON": "`SELECT` in line 1: a value follows it",
+    "SELECT if(, 1, 2) AS x FROM t FORMAT JSON": "`(` in line 1: a value follows it",
+    "SELECT count(+) AS x FROM t FORMAT JSON": "`+` in line 1: a value follows it",
+    "SELECT blob1 FROM t WHERE blob1 IN FORMAT JSON": "`IN` in line 1: a value follows it",
+    "SELECT blob1 FROM t WHERE blob1 IN () FORMAT JSON": "IN of this",
     # names
     "SELECT * FROM t FORMAT JSON": "`*`: write count() without it, and name the columns",
     "SELECT count(*) AS n FROM t FORMAT JSON": "`*`: write count() without it",
@@ -146,16 +153,20 @@ REFUSED = {
     'SELECT "blob1" FROM t FORMAT JSON': "names are not quoted",
     "SELECT `blob1` FROM t FORMAT JSON": "names are not quoted",
     "SELECT blob1 x FROM t FORMAT JSON": "alias: a selected expression gets one name",
-    "SELECT sum(double1 AS x) FROM t FORMAT JSON": "not a complete SELECT",
+    "SELECT sum(double1 AS x) FROM t FORMAT JSON": "alias: a selected expression gets one name",
     "SELECT blob1 AS x, blob2 AS x FROM t FORMAT JSON": "alias: a selected expression gets one name",
     "SELECT blob1 FROM täble FORMAT JSON": "VAR in line 1: a name consists of ASCII",
     "SELECT {x:UInt8} AS x FORMAT JSON": "`{`",
     "SELECT @x AS x FORMAT JSON": "`@`",
     "SELECT ? AS x FORMAT JSON": "bind parameters do not exist",
-    "SELECT blob1 AS from FROM t FORMAT JSON": "alias from in line 1: the word is reserved",
-    "SELECT blob1 AS group FROM t FORMAT JSON": "alias group in line 1: the word is reserved",
-    "SELECT blob1 FROM t GROUP BY time FORMAT JSON": "`time`",
-    "SELECT any(blob1) AS any FROM t FORMAT JSON": "`any`|function any",
+    "SELECT blob1 AS from FROM t FORMAT JSON": "AS in line 1: a name follows",
+    "SELECT blob1 AS group FROM t FORMAT JSON": "AS in line 1: a name follows",
+    "SELECT blob1 AS '' FROM t FORMAT JSON": "AS in line 1: a name follows",
+    "SELECT blob1 AS 1 FROM t FORMAT JSON": "AS in line 1: a name follows",
+    "SELECT AS blob1 host FROM t FORMAT JSON": "`SELECT` in line 1: a value follows it",
+    "SELECT (blob1 x) AS y FROM t FORMAT JSON": "alias: a selected expression gets one name",
+    "SELECT blob1 FROM t GROUP BY time FORMAT JSON": "column time: neither",
+    "SELECT any(blob1) AS any FROM t FORMAT JSON": "function any",
     # types
     "SELECT max(blob1) AS x FROM t FORMAT JSON": "function max: it takes no String",
     "SELECT min(lower(blob1)) AS x FROM t FORMAT JSON": "function min: it takes no String",
@@ -168,7 +179,10 @@ REFUSED = {
     "SELECT if(double1 > 1, COUNT(), 'a') AS x FROM t FORMAT JSON": "different types, a String and a number",
     "SELECT sum(if(double1 > 1, double1, '')) AS x FROM t FORMAT JSON": "function if: its branches have different",
     # functions
-    "SELECT round(double1) AS x FROM t FORMAT JSON": "function round in line 1: not in .* or known to fail",
+    "SELECT max() AS x FROM t FORMAT JSON": "function max: it needs an argument",
+    "SELECT sumIf(double1, DISTINCT true) AS x FROM t FORMAT JSON": "DISTINCT in line 1: it comes first",
+    "SELECT AND(blob1 = 'a', true) AS x FROM t FORMAT JSON": "expression: ClickHouse reads a part of it differently",
+    "SELECT round(double1) AS x FROM t FORMAT JSON": "reference, or known to fail",
     "SELECT uniq(blob1) AS x FROM t FORMAT JSON": "function uniq",
     "SELECT toString(double1) AS x FROM t FORMAT JSON": "function toString",
     "SELECT url('x') AS x FORMAT JSON": "function url",
@@ -185,9 +199,9 @@ REFUSED = {
     "SELECT blob1 || blob2 AS x FROM t FORMAT JSON": "`||`",
     "SELECT double1::Int64 AS x FROM t FORMAT JSON": "`::`",
     "SELECT blob1 FROM t WHERE blob1 == 'a' FORMAT JSON": "EQ in line 1: write =",
-    "SELECT blob1 FROM t WHERE blob1 IS NOT NULL FORMAT JSON": "`IS`",
+    "SELECT blob1 FROM t WHERE blob1 IS NOT NULL FORMAT JSON": "NULL does not exist",
     "SELECT blob1 FROM t WHERE blob1 = NULL FORMAT JSON": "NULL does not exist",
-    "SELECT blob1 FROM t WHERE blob1 IN u FORMAT JSON": "IN with field|column u",
+    "SELECT blob1 FROM t WHERE blob1 IN u FORMAT JSON": "IN of field",
     "SELECT [1, 2] AS x FORMAT JSON": "`[`",
     "SELECT (1, 2) AS x FORMAT JSON": "TUPLE",
     "SELECT x -> 1 AS x FORMAT JSON": "`->`",
@@ -203,12 +217,14 @@ REFUSED = {
     "SELECT $$a$$ AS x FORMAT JSON": "`HEREDOC_STRING` in line 1: not in",
     "SELECT now() - INTERVAL 1 DAY AS x FORMAT JSON": "INTERVAL in line 1: write it as",
     "SELECT now() - INTERVAL '1' WEEK AS x FORMAT JSON": "unit WEEK",
+    "SELECT now() - INTERVAL '1' AS x FORMAT JSON": "INTERVAL of this",
+    "SELECT now() - INTERVAL '1' DAY '2' HOUR AS x FORMAT JSON": "expression: ClickHouse reads a part",
     "SELECT now() - INTERVAL '1 DAY' AS x FORMAT JSON": "INTERVAL in line 1: write it as",
     # text
     "SELECT 1 /* block */ AS x FORMAT JSON": "only spaces, line breaks and -- comments",
     "SELECT 1 # hash\n AS x FORMAT JSON": "only spaces, line breaks and -- comments",
     "SELECT 1\u00a0AS x FORMAT JSON": "only spaces, line breaks and -- comments",
-    "SELECT 1 /* open": "in line 1|a quote or a comment is not closed|only spaces",
+    "SELECT 1 /* open": "a quote or a comment is not closed",
     "SELECT '\0' AS x FORMAT JSON": "NUL",
     "SELECT '\ud800' AS x FORMAT JSON": "not valid Unicode",
     f"SELECT '{'x' * 5_000_000}' AS x FORMAT JSON": "bytes are more than",
@@ -232,13 +248,8 @@ def test_other_sql_is_refused_with_its_reason(sql: str, reason: str) -> None:
     with pytest.raises(DialectError) as refused:
         parse(sql)
     text = str(refused.value)
-    assert any(part in text or _matches(part, text) for part in reason.split("|"))
+    assert reason in text
     assert len(text) < 300
-
-
-def _matches(pattern: str, text: str) -> bool:
-    before, star, after = pattern.partition(".*")
-    return bool(star) and before in text and after in text
 
 
 @pytest.mark.parametrize("function", sorted(FUNCTIONS))
@@ -250,7 +261,7 @@ def test_function_of_the_reference_is_accepted(function: str) -> None:
 @pytest.mark.parametrize("function", sorted(FUNCTIONS))
 def test_function_keeps_its_name_in_the_tree(function: str) -> None:
     call = CALLS.get(function, f"{function}(blob1, double1)")
-    (node,) = (item.this for item in sqlglot.parse_one(f"SELECT {call} AS x FROM t", read="clickhouse").expressions)
+    (node,) = (item.this for item in sqlglot.parse_one(f"SELECT {call} AS x FROM t", AnalyticsEngineSql).expressions)
     assert _call(node)[0] == (function.lower() if function.isupper() else function)
 
 

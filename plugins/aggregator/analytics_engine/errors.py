@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from http import HTTPStatus
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 import requests
 
@@ -30,6 +30,10 @@ from aggregator.core.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from sqlglot.tokenizer_core import Token
+
+E = TypeVar("E", bound="AnalyticsEngineError")
 
 MAX_BODY = 500
 """Characters of a response's body that an error keeps."""
@@ -54,6 +58,18 @@ _ADVICE: dict[int, str] = {
 _NARROW = "The query exceeds a limit of Analytics Engine. Narrow its range."
 
 
+class DialectError(PermanentError):
+    """Analytics Engine's SQL API does not accept the query or a parameter."""
+
+
+def refusal(part: str, reason: str, token: Token | None = None) -> DialectError:
+    """The error for a part of a query, such as ``column blob21``. Neither ``part`` nor ``reason`` quotes a literal."""
+    line = f" in line {token.line}" if token else ""
+    return DialectError(
+        f"The query is not valid Analytics Engine SQL: {part}{line}: {reason}. Nothing was sent. Correct the query."
+    )
+
+
 class AnalyticsEngineError(AggregatorError):
     """Analytics Engine did not return a result.
 
@@ -61,32 +77,11 @@ class AnalyticsEngineError(AggregatorError):
         status: HTTP status; None without a response.
         body: The beginning of the response's body, without the token.
         request_id: Cloudflare's id of the request (``cf-ray``), which its support needs.
-        query_id: Id of the query, if the response has one in its headers or its text.
     """
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        status: int | None = None,
-        body: str = "",
-        request_id: str | None = None,
-        query_id: str | None = None,
-    ) -> None:
-        """Keep the details of the response.
-
-        Args:
-            message: What failed, the state it left, and what to do.
-            status: See the class.
-            body: See the class.
-            request_id: See the class.
-            query_id: See the class.
-        """
-        super().__init__(message)
-        self.status = status
-        self.body = body
-        self.request_id = request_id
-        self.query_id = query_id
+    status: int | None = None
+    body: str = ""
+    request_id: str | None = None
 
     @property
     def is_about_missing_types(self) -> bool:
@@ -103,12 +98,7 @@ class AnalyticsEngineUnavailableError(AnalyticsEngineError, TransientError):
 
 
 def connection_error(error: requests.RequestException, redact: Callable[[str], str]) -> AnalyticsEngineError:
-    """The error for a request without a response.
-
-    Args:
-        error: From the HTTP client.
-        redact: Removes the token from a text.
-    """
+    """The error for a request without a response."""
     reason = redact(f"{type(error).__name__}: {error}")[:MAX_BODY]
     if is_transient(error):
         return AnalyticsEngineUnavailableError(f"Analytics Engine did not respond ({reason}). Nothing was written.")
@@ -119,50 +109,39 @@ def connection_error(error: requests.RequestException, redact: Callable[[str], s
 
 
 def interrupted(error: requests.RequestException, response: requests.Response) -> AnalyticsEngineUnavailableError:
-    """The error for a response that ends before its last byte.
-
-    Args:
-        error: From the HTTP client. Its text can quote the body, so only its class is shown.
-        response: The response.
-    """
-    return AnalyticsEngineUnavailableError(
-        f"Analytics Engine's response broke off ({type(error).__name__}). Nothing was written.",
-        status=response.status_code,
-        request_id=response.headers.get("cf-ray"),
-    )
+    """The error for a response that ends before its last byte."""
+    # The error's own text can quote the body.
+    message = f"Analytics Engine's response broke off ({type(error).__name__}). Nothing was written."
+    return _with_details(AnalyticsEngineUnavailableError(message), response)
 
 
 def response_error(response: requests.Response, redact: Callable[[str], str]) -> AnalyticsEngineError:
-    """The error for a response with a status other than 200.
-
-    Args:
-        response: The response; its body is read, at most 16 KiB.
-        redact: Removes the token from a text.
-    """
-    status = response.status_code
-    text = redact(_beginning(response))
-    body, request_id, query_id = text[:MAX_BODY], response.headers.get("cf-ray"), _query_id(response, text)
-    details: dict[str, Any] = {"status": status, "body": body, "request_id": request_id, "query_id": query_id}
-    ids = f"request {request_id}" + (f", query {query_id}" if query_id else "")
+    """The error for a response with a status other than 200. At most 16 KiB of its body are read."""
+    status, text = response.status_code, redact(_beginning(response))
+    body, query_id = text[:MAX_BODY], _query_id(response, text)
+    ids = f"request {response.headers.get('cf-ray')}" + (f", query {query_id}" if query_id else "")
     message = f"Analytics Engine returned {status} ({ids}): {body or 'no body'}. Nothing was written."
+    error: AnalyticsEngineError
     if status == HTTPStatus.TOO_MANY_REQUESTS and _QUERY_LIMIT.search(body):
-        return AnalyticsEngineRefusedError(f"{message} {_NARROW}", **details)
-    if is_transient_http_status(status) and status not in _PERMANENT:
-        error = AnalyticsEngineUnavailableError(message, **details)
-        error.retry_after = parse_retry_after(response.headers.get("Retry-After"))
-        return error
-    return AnalyticsEngineRefusedError(f"{message} {_ADVICE.get(status, '')}".rstrip(), **details)
+        error = AnalyticsEngineRefusedError(f"{message} {_NARROW}")
+    elif is_transient_http_status(status) and status not in _PERMANENT:
+        retry_after = parse_retry_after(response.headers.get("Retry-After"))
+        error = AnalyticsEngineUnavailableError(message, retry_after=retry_after)
+    else:
+        error = AnalyticsEngineRefusedError(f"{message} {_ADVICE.get(status, '')}".rstrip())
+    return _with_details(error, response, body)
 
 
 def as_permanent(error: AnalyticsEngineError) -> AnalyticsEngineRefusedError:
     """The permanent error for a second gateway timeout of one query."""
-    return AnalyticsEngineRefusedError(
-        f"{error} This was the second time. {_NARROW}",
-        status=error.status,
-        body=error.body,
-        request_id=error.request_id,
-        query_id=error.query_id,
-    )
+    permanent = AnalyticsEngineRefusedError(f"{error} This was the second time. {_NARROW}")
+    permanent.status, permanent.body, permanent.request_id = error.status, error.body, error.request_id
+    return permanent
+
+
+def _with_details(error: E, response: requests.Response, body: str = "") -> E:
+    error.status, error.body, error.request_id = response.status_code, body, response.headers.get("cf-ray")
+    return error
 
 
 def _query_id(response: requests.Response, text: str) -> str | None:

@@ -18,26 +18,22 @@ Sources: https://developers.cloudflare.com/analytics/analytics-engine/sql-refere
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sqlglot import exp
-from sqlglot.dialects.clickhouse import ClickHouse
 from sqlglot.errors import ParseError
 from sqlglot.tokenizer_core import Token, TokenType
 
-from aggregator.analytics_engine.dialect.clauses import limit_all, only_statements, split_levels
-from aggregator.analytics_engine.dialect.errors import DialectError, refusal
+from aggregator.analytics_engine.dialect.clauses import split_levels
 from aggregator.analytics_engine.dialect.functions import FUNCTIONS
 from aggregator.analytics_engine.dialect.literals import Parameter, bind, check_characters, placeholders
-from aggregator.analytics_engine.dialect.tokens import tokenize
+from aggregator.analytics_engine.dialect.tokens import AnalyticsEngineSql, tokenize
 from aggregator.analytics_engine.dialect.tree import check_selects, dataset_columns, nested_selects, time_conditions
+from aggregator.analytics_engine.errors import DialectError, refusal
 from aggregator.analytics_engine.types import UNREADABLE, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from aggregator.analytics_engine.dialect.clauses import Level
 
 __all__ = [
@@ -64,7 +60,8 @@ FORMATS = frozenset({"JSON", "JSONEachRow", "TabSeparated"})
 SHOW_TABLES, SHOW_TIMEZONES, SHOW_TIMEZONE = "SHOW TABLES", "SHOW TIMEZONES", "SHOW TIMEZONE"
 """The statements besides SELECT, without their ``FORMAT``."""
 
-_SHOW = re.compile(r"\s*SHOW\s+(TABLES|TIMEZONES|TIMEZONE)\s+FORMAT\s+(\w+)\s*", re.IGNORECASE | re.ASCII)
+_SHOW = (SHOW_TABLES, SHOW_TIMEZONES, SHOW_TIMEZONE)
+_AFTER_LIMIT_ALL = frozenset({TokenType.OFFSET, TokenType.FORMAT, TokenType.R_PAREN})
 
 
 @dataclass(frozen=True)
@@ -101,43 +98,40 @@ def parse(sql: str) -> Query:
     Raises:
         DialectError: Analytics Engine's SQL API would not accept it. The text says what and why, and quotes no literal.
     """
-    _check_text(sql)
-    if show := _SHOW.fullmatch(sql):
-        return Query(text=f"SHOW {show[1].upper()}", format=_known_format(show[2]))
+    check_characters("text", sql)
+    if (size := len(sql.encode())) > MAX_QUERY_BYTES:
+        raise refusal("text", f"{size} bytes are more than {MAX_QUERY_BYTES}")
     try:
-        return _parse_select(sql)
+        return _parse(sql)
     except RecursionError:
         raise refusal("text", "nested too deeply") from None
 
 
-def _check_text(sql: str) -> None:
-    check_characters("text", sql)
-    size = len(sql.encode())
-    if size > MAX_QUERY_BYTES:
-        raise refusal("text", f"{size} bytes are more than {MAX_QUERY_BYTES}")
+def _parse(sql: str) -> Query:
+    tokens = tokenize(sql)
+    for limit, word, following in zip(tokens, tokens[1:], tokens[2:], strict=False):
+        is_limit_all = limit.token_type is TokenType.LIMIT and word.text.upper() == "ALL"
+        if is_limit_all and following.token_type in _AFTER_LIMIT_ALL:
+            return _parse(f"{sql[: limit.start]} {sql[word.end + 1 :]}")
+    statement, end = tokens[:-2], tokens[-2:]
+    show = " ".join(token.text.upper() for token in statement)
+    if show not in _SHOW and not (tokens and tokens[0].token_type is TokenType.SELECT):
+        raise refusal("statement", f"only SELECT, {', '.join(_SHOW)} exist, each with FORMAT")
+    formats = {format_.upper(): format_ for format_ in FORMATS}
+    if not statement or end[0].token_type is not TokenType.FORMAT or end[1].text.upper() not in formats:
+        raise refusal("FORMAT", f"end the query with FORMAT and one of {', '.join(sorted(FORMATS))}")
+    format_ = formats[end[1].text.upper()]
+    return Query(show, format_) if show in _SHOW else _parse_select(sql[: end[0].start], statement, format_)
 
 
-def _known_format(name: str) -> str:
-    known = {format_.lower(): format_ for format_ in FORMATS}
-    if name.lower() not in known:
-        raise refusal(f"FORMAT {name[:40]}", f"known are {', '.join(sorted(FORMATS))}")
-    return known[name.lower()]
-
-
-def _parse_select(sql: str) -> Query:
-    tokens, parsed = tokenize(sql)
+def _parse_select(sql: str, tokens: list[Token], format_: str) -> Query:
     levels = split_levels(tokens)
-    if TokenType.FORMAT not in levels[0]:
-        raise refusal("FORMAT", "end the query with FORMAT JSON, sources disagree on the default")
-    no_limits = {token.start for level in levels for token in limit_all(level)}
-    tree = _tree([token for token in parsed if token.start not in no_limits], sql)
-    selects = nested_selects(tree, len(levels))
+    selects = nested_selects(_tree(tokens, sql), len(levels))
     kinds = check_selects(selects, levels)
-    keyword, format_name = levels[0][TokenType.FORMAT]
     source = levels[-1].get(TokenType.FROM)
     return Query(
-        text=_without(sql[: keyword.start], [token for token in tokens if token.start in no_limits]),
-        format=_known_format(format_name.text),
+        text=sql,
+        format=format_,
         dataset=source[1].text if source else None,
         probes=_probes(sql, levels[-1], selects[-1]),
         columns=dataset_columns(selects[-1]),
@@ -156,16 +150,10 @@ def _probes(sql: str, innermost: Level, select: exp.Select) -> tuple[str, ...]:
 
 def _tree(tokens: list[Token], sql: str) -> exp.Select:
     try:
-        (tree,) = ClickHouse().parser().parse(tokens, sql)
+        (tree,) = AnalyticsEngineSql().parser().parse(tokens, sql)
     except ParseError:
         # Without the parser's own text: it quotes the query.
         raise refusal("text", "not a complete SELECT statement") from None
     if not isinstance(tree, exp.Select):
-        raise only_statements()
+        raise refusal("text", "not one SELECT statement")
     return tree
-
-
-def _without(sql: str, tokens: Sequence[Token]) -> str:
-    for token in reversed(tokens):
-        sql = sql[: token.start] + sql[token.end + 1 :]
-    return sql

@@ -66,32 +66,13 @@ _NO_STRINGS = {
 }
 """Functions that take no String, and the number of leading arguments to which this applies."""
 
+_WITHOUT_ARGUMENTS = frozenset({"count", "now", "today"})
 _ARGUMENTS_BEFORE_ZONE = {"toDateTime": 1, "toStartOfInterval": 2}
 _UTC = frozenset({"UTC", "Etc/UTC"})
 
-_NAMES: dict[type[exp.Expr], str] = {
-    exp.ArgMax: "argMax",
-    exp.ArgMin: "argMin",
-    exp.Ceil: "ceil",
-    exp.Extract: "extract",
-    exp.Floor: "floor",
-    exp.If: "if",
-    exp.StrPosition: "position",
-    exp.Substring: "substring",
-}
-"""Functions whose name sqlglot drops. It keeps the others as written."""
-
 
 def kind_of(node: exp.Expr, kinds: Kinds) -> Kind | None:
-    """The kind of an expression.
-
-    Args:
-        node: The expression.
-        kinds: Columns and aliases that it may name.
-
-    Returns:
-        Its kind, or None if it is not known.
-    """
+    """The kind of an expression that may name these columns and aliases; None if it is not known."""
     match node:
         case exp.Column():
             return kinds.get(node.name)
@@ -105,16 +86,10 @@ def kind_of(node: exp.Expr, kinds: Kinds) -> Kind | None:
 
 
 def problem_with_kinds(node: exp.Expr, kinds: Kinds) -> tuple[str, str] | None:
-    """The reason why Analytics Engine refuses the arguments of a function.
-
-    Args:
-        node: The call. Nested calls are not checked.
-        kinds: As for `kind_of`.
-
-    Returns:
-        The refused part and the reason, or None.
-    """
+    """The part of a call that Analytics Engine refuses, and the reason; None if it accepts its arguments."""
     name, arguments = _call(node)
+    if name and not arguments and name not in _WITHOUT_ARGUMENTS:
+        return f"function {name}", "it needs an argument"
     if Kind.STRING in {kind_of(argument, kinds) for argument in arguments[: _NO_STRINGS.get(name, 0)]}:
         return f"function {name}", "it takes no String. To select a String use argMin or argMax by a number or time"
     if name == "if":
@@ -146,13 +121,13 @@ def _kind_of_call(name: str, arguments: Sequence[exp.Expr], kinds: Kinds) -> Kin
 
 def _call(node: exp.Expr) -> tuple[str, list[exp.Expr]]:
     """Name and arguments of a function call; an empty name for any other expression."""
-    name = str(node.meta.get("clickhouse_name") or _NAMES.get(type(node), ""))
-    arguments = [node.this] if isinstance(node.this, exp.Expr) else []
     match node:
+        case exp.Extract():  # extract(YEAR FROM timestamp)
+            return "extract", [node.expression]
+        case exp.StrPosition():  # position(':' IN blob1)
+            return "position", [node.this]
         case exp.ParameterizedAgg():  # quantileExactWeighted(0.5)(double1, _sample_interval)
-            name, arguments = node.name, list(node.args["params"])
+            return node.name, list(node.args["params"])
         case exp.Anonymous() | exp.AnonymousAggFunc():
-            name, arguments = node.name, list(node.expressions)
-        case exp.If():
-            arguments = [part for part in (node.this, node.args.get("true"), node.args.get("false")) if part]
-    return name.lower() if name in _IN_CAPITALS else name, arguments
+            return node.name.lower() if node.name in _IN_CAPITALS else node.name, list(node.expressions)
+    return "", []

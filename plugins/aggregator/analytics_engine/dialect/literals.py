@@ -21,7 +21,7 @@ from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from aggregator.analytics_engine.dialect.errors import refusal
+from aggregator.analytics_engine.errors import refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -108,15 +108,7 @@ def _text_literal(part: str, value: str) -> str:
 
 
 def check_characters(part: str, text: str) -> None:
-    """Refuse text that is not valid Unicode or holds a NUL character.
-
-    Args:
-        part: What the text is, for the error.
-        text: The text.
-
-    Raises:
-        DialectError: It holds such a character.
-    """
+    """Raise DialectError for text that is not valid Unicode or holds a NUL character."""
     if "\0" in text:
         raise refusal(part, "it holds a NUL character")
     try:

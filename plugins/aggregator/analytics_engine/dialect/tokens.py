@@ -1,6 +1,7 @@
 r"""Tokens of the dialect: the words it has, and how they are written.
 
-sqlglot's tokenizer accepts all of ClickHouse. These checks accept less:
+sqlglot's ClickHouse has hundreds of keywords. `AnalyticsEngineSql` keeps those of the dialect and those that an error
+text explains. All others, such as ``time``, ``row`` and ``end``, are names. The checks of its tokens accept less:
 
 | Written | Check |
 |---|---|
@@ -8,54 +9,42 @@ sqlglot's tokenizer accepts all of ClickHouse. These checks accept less:
 | ``'it\'s'``, ``1e5``, ``blob1 == 'a'`` | refused: another spelling of a token that is in the dialect |
 | ``/* … */``, ``# …``, a no-break space | refused: only blanks and ``--`` comments separate tokens |
 | ``toString(double1)``, ``Count()`` | refused: not a function of the reference, or not its spelling |
-| ``SELECT blob1 AS end … GROUP BY end`` | accepted: a keyword of ClickHouse that is a name here |
+| ``SELECT blob1 AS 1``, ``INTERVAL 1 DAY``, ``GROUP BY LIMIT 9`` | refused: another token must follow |
 """
 
 from __future__ import annotations
 
 import re
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sqlglot.dialects.clickhouse import ClickHouse
 from sqlglot.errors import TokenError
+from sqlglot.parsers.clickhouse import ClickHouseParser
 from sqlglot.tokenizer_core import Token, TokenType
 
-from aggregator.analytics_engine.dialect.errors import refusal
 from aggregator.analytics_engine.dialect.functions import FUNCTIONS
+from aggregator.analytics_engine.errors import refusal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+CLAUSES = [TokenType[name] for name in ("SELECT", "FROM", "WHERE", "GROUP_BY", "HAVING", "ORDER_BY", "LIMIT", "OFFSET")]
+"""Keywords that begin a clause, in the order of the clauses."""
 
 
 def _kinds(names: str) -> frozenset[TokenType]:
     return frozenset(TokenType[name] for name in names.split())
 
 
-_CLAUSES = "SELECT FROM WHERE GROUP_BY HAVING ORDER_BY LIMIT OFFSET FORMAT"
-CLAUSES = [TokenType[name] for name in _CLAUSES.split()]
-"""Keywords that begin a clause, in the order of the clauses."""
-
-WORDS = _kinds("VAR TIMESTAMP DATE TEXT JSON")
-"""Names, and types of ClickHouse that are names here."""
-
-_OPERATORS = _kinds("ALIAS DISTINCT AND OR NOT IN BETWEEN LIKE ILIKE ASC DESC TRUE FALSE INTERVAL")
-_TOKENS = (
-    WORDS | _OPERATORS | {*CLAUSES}
-    | _kinds("STRING NUMBER ALL L_PAREN R_PAREN COMMA PLUS DASH STAR SLASH MOD EQ NEQ LT LTE GT GTE")
-)  # fmt: skip
-_QUOTED = _kinds("STRING IDENTIFIER")
-
-_RESERVED = (_OPERATORS | {*CLAUSES} | _kinds("CASE WITH OVER NULL JOIN UNION INTERSECT EXCEPT")) - _kinds("FORMAT")
-_RESERVED_WORDS = frozenset({"GROUP", "ORDER", "BY"})
-"""Words that cannot be aliases. ClickHouse has many more keywords, such as ``time``, ``row`` and ``end``, which can."""
-
-_NEVER_RENAMED = _RESERVED | WORDS | _QUOTED
-
+_BEFORE_A_VALUE = {*CLAUSES} | _kinds("""
+    ALIAS DISTINCT AND OR NOT IN BETWEEN LIKE ILIKE INTERVAL COMMA PLUS DASH SLASH MOD EQ NEQ LT LTE GT GTE""")
+_AFTER_A_VALUE = {*CLAUSES} | _kinds("ALIAS COMMA R_PAREN FORMAT")
+_TOKENS = _BEFORE_A_VALUE | _kinds("VAR STRING NUMBER TRUE FALSE L_PAREN R_PAREN STAR ASC DESC")
 _REASONS = {
     kind: reason
     for names, reason in {
-        "JOIN LEFT RIGHT INNER CROSS ARRAY": "a query reads one dataset, JOIN does not exist",
+        "JOIN": "a query reads one dataset, JOIN does not exist",
         "UNION INTERSECT EXCEPT": "a query reads one dataset, UNION does not exist",
         "CASE": "CASE does not exist, use if(condition, then, else)",
         "WITH": "WITH does not exist, neither for a CTE nor as a modifier",
@@ -68,9 +57,9 @@ _REASONS = {
     }.items()
     for kind in _kinds(names)
 }
+_KEYWORDS = _TOKENS | _REASONS.keys()
 _NOT_IN_REFERENCE = "not in Cloudflare's SQL reference"
-
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_RESERVED_WORDS = frozenset({"GROUP", "ORDER", "BY"})
 _SPELLINGS = {
     TokenType.STRING: (
         re.compile(r"'(?:[^'\\]|''|\\\\)*+'"),
@@ -78,77 +67,57 @@ _SPELLINGS = {
     ),
     TokenType.NUMBER: (re.compile(r"[0-9]+(?:\.[0-9]+)?"), "write digits, and a dot only between digits"),
     TokenType.EQ: (re.compile("="), "write ="),
-    **dict.fromkeys(WORDS, (_NAME, "a name consists of ASCII letters, digits and _")),
+    TokenType.VAR: (re.compile(r"[A-Za-z_][A-Za-z0-9_]*"), "a name consists of ASCII letters, digits and _"),
 }
 """The accepted spelling of tokens that ClickHouse spells in several ways."""
 
 _BETWEEN_TOKENS = re.compile(r"(?:[ \t\r\n]|--[^\n]*(?:\n|\Z))*+")
 
 
-def tokenize(sql: str) -> tuple[list[Token], list[Token]]:
-    """Split a statement into checked tokens.
+class AnalyticsEngineSql(ClickHouse):
+    """ClickHouse with fewer keywords."""
 
-    Args:
-        sql: The statement.
+    class Tokenizer(ClickHouse.Tokenizer):
+        """Reads all other keywords as names. The parser uses it as well."""
 
-    Returns:
-        The tokens, in which keywords of ClickHouse that are names here are ordinary words; and the same for sqlglot's
-        parser, which would take such a word for the keyword again: there they are quoted identifiers.
+        KEYWORDS: ClassVar[dict[str, TokenType]] = {
+            written: kind
+            for written, kind in ClickHouse.Tokenizer.KEYWORDS.items()
+            if not written[0].isalpha() or kind in _KEYWORDS
+        }
 
-    Raises:
-        DialectError: A token is not in the dialect, or is spelled differently.
+    class Parser(ClickHouseParser):
+        """Finds no keyword in the text of a name, and keeps every function as it is written."""
+
+        TEXT_MATCH_EXCLUDED_TOKENS = ClickHouseParser.TEXT_MATCH_EXCLUDED_TOKENS | {TokenType.VAR}
+        FUNCTIONS: ClassVar[dict[str, Any]] = {}
+        NO_PAREN_FUNCTION_PARSERS: ClassVar[dict[str, Any]] = {}
+        FUNCTION_PARSERS: ClassVar[dict[str, Any]] = {
+            name: ClickHouseParser.FUNCTION_PARSERS[name] for name in ("EXTRACT", "POSITION")
+        }
+
+
+def tokenize(sql: str) -> list[Token]:
+    """Split a statement into tokens, or raise DialectError if one is not in the dialect or is spelled differently.
+
+    ``FORMAT`` is a keyword before the last word only.
     """
     try:
-        written = ClickHouse().tokenize(sql)
+        tokens = AnalyticsEngineSql().tokenize(sql)
     except TokenError:
         raise refusal("text", "a quote or a comment is not closed") from None
-    aliases = _aliases(written)
-    names = {index for index in range(len(written)) if _is_name(index, written, aliases)}
-    tokens, parsed = (
-        [_changed(token, kind) if index in names else token for index, token in enumerate(written)]
-        for kind in (TokenType.VAR, TokenType.IDENTIFIER)
-    )
     _check_spelling(sql, tokens)
+    for index, token in enumerate(tokens[-2:-1], len(tokens) - 2):
+        if token.text.upper() == "FORMAT":
+            tokens[index] = Token(TokenType.FORMAT, token.text, token.line, token.col, token.start, token.end)
     for token, following in pairwise(tokens):
         _check_pair(token, following)
-    return tokens, parsed
+    return tokens
 
 
 def is_call(token: Token, following: Token) -> bool:
     """Whether the first token is the name of a function that is called."""
-    return token.token_type in WORDS | {TokenType.FORMAT} and following.token_type is TokenType.L_PAREN
-
-
-def _changed(token: Token, kind: TokenType) -> Token:
-    return Token(kind, token.text, token.line, token.col, token.start, token.end, token.comments)
-
-
-def _aliases(tokens: Sequence[Token]) -> set[str]:
-    """Names that the query introduces with AS."""
-    introduced = [
-        word
-        for before, word in pairwise(tokens)
-        if before.token_type is TokenType.ALIAS and word.token_type not in _QUOTED and _NAME.fullmatch(word.text)
-    ]
-    for word in introduced:
-        if word.token_type in _RESERVED or word.text.upper() in _RESERVED_WORDS:
-            raise refusal(f"alias {word.text[:40]}", "the word is reserved, choose another", word)
-    return {word.text for word in introduced}
-
-
-def _is_name(index: int, tokens: Sequence[Token], aliases: set[str]) -> bool:
-    """Whether a keyword of ClickHouse is the name of an alias or a dataset here."""
-    token, before = tokens[index], tokens[index - 1].token_type
-    if token.token_type in _NEVER_RENAMED:
-        return False
-    if before is TokenType.ALIAS:
-        return token.text in aliases
-    is_function = index + 1 < len(tokens) and tokens[index + 1].token_type is TokenType.L_PAREN
-    is_format_clause = token.token_type is TokenType.FORMAT and index == len(tokens) - 2
-    is_limit_all = token.token_type is TokenType.ALL and before is TokenType.LIMIT
-    if is_function or is_format_clause or is_limit_all:
-        return False
-    return token.text in aliases or (before is TokenType.FROM and _NAME.fullmatch(token.text) is not None)
+    return token.token_type is TokenType.VAR and following.token_type is TokenType.L_PAREN
 
 
 def _check_spelling(sql: str, tokens: Sequence[Token]) -> None:
@@ -181,9 +150,12 @@ def _check_pair(token: Token, following: Token) -> None:
         spelled = next((name for name in FUNCTIONS if name.lower() == token.text.lower()), None)
         reason = f"spell it {spelled}" if spelled else f"{_NOT_IN_REFERENCE}, or known to fail"
         raise refusal(f"function {token.text[:40]}", reason, token)
+    if kind is TokenType.ALIAS and (next_kind is not TokenType.VAR or following.text.upper() in _RESERVED_WORDS):
+        raise refusal("AS", "a name follows it that is not a word of the dialect", token)
+    if next_kind is TokenType.DISTINCT and kind is not TokenType.L_PAREN:
+        raise refusal("DISTINCT", "it comes first in the arguments of a function", following)
     if kind is TokenType.INTERVAL and not (next_kind is TokenType.STRING and following.text.isdecimal()):
         raise refusal("INTERVAL", "write it as INTERVAL '1' DAY", token)
-    if next_kind is TokenType.ALL and kind is not TokenType.LIMIT:
-        raise refusal("`ALL`", "it follows LIMIT only", following)
-    if kind is TokenType.COMMA and next_kind in {*CLAUSES, TokenType.R_PAREN}:
-        raise refusal("comma", "nothing follows it", token)
+    is_empty_argument = (kind, next_kind) == (TokenType.L_PAREN, TokenType.COMMA)
+    if (kind in _BEFORE_A_VALUE and next_kind in _AFTER_A_VALUE) or is_empty_argument:
+        raise refusal(f"`{token.text}`", f"a value follows it, not `{following.text}`", token)

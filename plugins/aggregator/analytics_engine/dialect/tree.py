@@ -6,22 +6,20 @@ sqlglot's ClickHouse parser accepts more than the dialect, and gives some text a
 |---|---|
 | ``SELECT *``, ``SELECT DISTINCT blob1``, ``(1, 2)`` | this form is not in the reference |
 | ``SELECT blob1 x``, two aliases of one name | an expression has one alias of its own, with AS |
-| ``'a' 'b'`` | the tree has a function that the text does not have: ClickHouse concatenates |
+| ``'a' 'b'``, ``ORDER BY n NULLS FIRST`` | the tree has a name more or fewer than the text has words |
 | ``blob21``, ``ORDER BY blob1``, ``WHERE alias = 1`` | the name is not known there |
 | ``max(blob1)`` | the kind of the argument (`functions`) |
 """
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from sqlglot import exp
 from sqlglot.tokenizer_core import Token, TokenType
 
-from aggregator.analytics_engine.dialect.errors import refusal
 from aggregator.analytics_engine.dialect.functions import DATASET_KINDS, Kinds, kind_of, problem_with_kinds
-from aggregator.analytics_engine.dialect.tokens import is_call
+from aggregator.analytics_engine.errors import refusal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,20 +49,16 @@ _FORMS: dict[type[exp.Expr], frozenset[str]] = {
     exp.Order: frozenset({"expressions"}),
     exp.Ordered: frozenset({"this", "desc", "nulls_first"}),
     exp.Subquery: frozenset({"this"}),
-    exp.Select: frozenset({"expressions", "from_", "where", "group", "having", "order", "limit", "offset", "format"}),
+    exp.Select: frozenset({"expressions", "from_", "where", "group", "having", "order", "limit", "offset"}),
 }
 """Nodes with more forms in ClickHouse, and the parts of the accepted form: ``x IN ('a')``, but not ``x IN y``."""
 
+_COMPLETE = frozenset({exp.In, exp.Interval})
+"""Nodes that have all these parts."""
+
 
 def check_selects(selects: Sequence[exp.Select], levels: Sequence[Level]) -> Kinds:
-    """Check a query, starting at its innermost sub-query.
-
-    Args:
-        selects: The query, the sub-query in its FROM, and so on.
-        levels: Their clauses, as tokens.
-
-    Returns:
-        The kind of each selected expression, by name.
+    """Check a query, its innermost sub-query first. Return the kind of each selected expression, by name.
 
     Raises:
         DialectError: A form, a name or a kind is not in the dialect.
@@ -77,15 +71,7 @@ def check_selects(selects: Sequence[exp.Select], levels: Sequence[Level]) -> Kin
 
 
 def nested_selects(select: exp.Select, depth: int) -> list[exp.Select]:
-    """The query, the sub-query in its FROM, and so on.
-
-    Args:
-        select: The query.
-        depth: How many there are.
-
-    Raises:
-        DialectError: There are more or fewer.
-    """
+    """The query, the sub-query in its FROM, and so on. There are ``depth``."""
     selects = [select]
     while (source := selects[-1].args.get("from_")) and isinstance(source.this, exp.Subquery):
         if not isinstance(source.this.this, exp.Select):
@@ -103,11 +89,7 @@ def dataset_columns(select: exp.Select) -> tuple[str, ...]:
 
 
 def time_conditions(select: exp.Select) -> str:
-    """The WHERE clause of an innermost query without its conditions on other columns than ``timestamp``.
-
-    Returns:
-        The clause as SQL; empty if nothing is left.
-    """
+    """The WHERE clause of an innermost query as SQL, without conditions on other columns than ``timestamp``."""
     where = select.args.get("where")
     if where is None:
         return ""
@@ -118,17 +100,15 @@ def time_conditions(select: exp.Select) -> str:
 
 def _check_level(select: exp.Select, tokens: Sequence[Token], kinds: Kinds) -> Kinds:
     """Check one SELECT without its sub-query; return the kinds of the columns and aliases that it may name."""
-    if not select.expressions:
-        raise refusal("SELECT", "nothing is selected")
-    aliased = [item for item in select.expressions if isinstance(item, exp.Alias)]
-    aliases = {item.alias for item in aliased}
+    nodes = [*select.walk(prune=lambda node: isinstance(node, exp.Subquery))]
+    aliased = [node for node in nodes if isinstance(node, exp.Alias)]
+    aliases = {node.alias for node in aliased if node.parent is select}
     if not len(aliases) == len(aliased) == sum(token.token_type is TokenType.ALIAS for token in tokens):
         raise refusal("alias", "a selected expression gets one name of its own, with AS")
-    nodes = [*select.walk(prune=lambda node: isinstance(node, exp.Subquery))]
     for node in nodes:
         _check_form(node)
         _check_names(node, aliases, kinds)
-    if sum(map(_is_function, nodes)) != sum(is_call(token, following) for token, following in pairwise(tokens)):
+    if sum(map(_is_word, nodes)) != sum(token.token_type in {TokenType.VAR, TokenType.INTERVAL} for token in tokens):
         raise refusal("expression", "ClickHouse reads a part of it differently than the reference describes")
     known = dict(kinds)
     for item in aliased:
@@ -139,6 +119,14 @@ def _check_level(select: exp.Select, tokens: Sequence[Token], kinds: Kinds) -> K
     return known
 
 
+def _is_word(node: exp.Expr) -> bool:
+    return _is_function(node) or isinstance(node, exp.Identifier | exp.Interval) or _is_unit(node)
+
+
+def _is_unit(node: exp.Expr) -> bool:
+    return isinstance(node, exp.Var) and isinstance(node.parent, exp.Interval | exp.Extract)
+
+
 def _is_function(node: exp.Expr) -> bool:
     return isinstance(node, exp.Func) and not isinstance(node, exp.Connector)
 
@@ -147,8 +135,9 @@ def _check_form(node: exp.Expr) -> None:
     if isinstance(node, exp.Star):
         raise refusal("`*`", "write count() without it, and name the columns")
     if form := _FORMS.get(type(node)):
-        if odd := {name for name, part in node.args.items() if part} - form:
-            raise refusal(f"{node.key.upper()} with {', '.join(sorted(odd))}", "not in Cloudflare's SQL reference")
+        parts = {name for name, part in node.args.items() if part}
+        if parts - form or (type(node) in _COMPLETE and parts != form):
+            raise refusal(f"{node.key.upper()} of {', '.join(sorted(parts))}", "not in Cloudflare's SQL reference")
     elif type(node) not in _PLAIN_NODES and not _is_function(node):
         raise refusal(node.key.upper(), "not in Cloudflare's SQL reference")
 
@@ -160,7 +149,7 @@ def _check_names(node: exp.Expr, aliases: set[str], kinds: Kinds) -> None:
                 raise refusal(f"column {node.name[:40]}", "neither a column of its source nor an alias of this query")
             if node.find_ancestor(exp.Where):
                 raise refusal(f"alias {node.name[:40]}", "WHERE is evaluated before aliases, name the column")
-        case exp.Var() if isinstance(node.parent, exp.Interval | exp.Extract):
+        case exp.Var() if _is_unit(node):
             if node.name.upper() not in _INTERVAL_UNITS:
                 raise refusal(f"unit {node.name[:40]}", f"known are {', '.join(sorted(_INTERVAL_UNITS))}")
         case exp.Ordered() if not (isinstance(node.this, exp.Column) and node.this.name in aliases):
