@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from airflow.sdk import DAG
 
-from aggregator.analytics_engine.transfer import AnalyticsEngineToPostgresOperator
+from aggregator.analytics_engine.operators import AnalyticsEngineToPostgresOperator
 from aggregator.wiring import dag_args
 
 with DAG(**dag_args("click_rollups"), doc_md=__doc__, max_active_runs=3):

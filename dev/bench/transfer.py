@@ -34,7 +34,7 @@ _TRANSFER = """
 import json, resource, sys, time
 from datetime import datetime, timedelta
 from airflow.sdk import DAG
-from aggregator.analytics_engine.transfer import AnalyticsEngineToPostgresOperator
+from aggregator.analytics_engine.operators import AnalyticsEngineToPostgresOperator
 from aggregator.core.timetable import OffsetCronTimetable
 from dev.bench.transfer import OPERATOR
 from tests.airflow_context import context

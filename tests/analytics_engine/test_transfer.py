@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from airflow.sdk import DAG
 
-from aggregator.analytics_engine.transfer import AnalyticsEngineToPostgresOperator
+from aggregator.analytics_engine.operators import AnalyticsEngineToPostgresOperator
 from aggregator.core.errors import PermanentError
 from aggregator.core.timetable import OffsetCronTimetable
 from aggregator.postgres.operators import SqlUpsertOperator

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from psycopg import sql
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import psycopg
     from psycopg.rows import TupleRow
 
     from aggregator.analytics_engine.result import AnalyticsEngineResult
     from aggregator.analytics_engine.types import Value
-
-_COUNT_AND_FIRST = """
-with given as (
-{query}
-)
-select (select count(*) from given), given.* from given limit {limit}
-"""
 
 _NUL = "\x00"
 
@@ -28,14 +19,10 @@ _TABLE = sql.Identifier("pg_temp", "analytics_engine_answer")
 
 
 def copy_result(cursor: psycopg.Cursor[TupleRow], result: AnalyticsEngineResult) -> int:
-    """Load a result into the temporary table ``pg_temp.analytics_engine_answer``, in constant memory.
-
-    Args:
-        cursor: In the transaction that has the table until its end.
-        result: With at least one column.
+    """Load a result with columns into the temporary table ``pg_temp.analytics_engine_answer``, in constant memory.
 
     Returns:
-        The number of rows.
+        The number of rows. The table lasts until the end of the cursor's transaction.
 
     Raises:
         AggregatorError: The result is incomplete, or a value does not have its column's type.
@@ -57,22 +44,6 @@ def copy_result(cursor: psycopg.Cursor[TupleRow], result: AnalyticsEngineResult)
             rows += 1
     cursor.execute(sql.SQL("analyze {}").format(_TABLE))
     return rows
-
-
-def count_and_first(
-    cursor: psycopg.Cursor[TupleRow], query: str, parameters: Mapping[str, Any], *, limit: int
-) -> tuple[int, list[Any]]:
-    """The number of rows of a query, and the first column of the first rows.
-
-    Args:
-        cursor: In the transaction that has the temporary table.
-        query: One SELECT.
-        parameters: Values for its placeholders.
-        limit: The number of rows whose first column is returned, at most.
-    """
-    statement = sql.SQL(_COUNT_AND_FIRST).format(query=sql.SQL(query), limit=sql.Literal(limit))
-    rows = cursor.execute(statement, parameters).fetchall()
-    return (rows[0][0] if rows else 0), [first for _, first, *_ in rows]
 
 
 def _storable(row: tuple[Value, ...]) -> list[Value]:

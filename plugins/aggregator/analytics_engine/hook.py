@@ -7,19 +7,22 @@ https://developers.cloudflare.com/analytics/sql-api/ describe another API with a
 
 from __future__ import annotations
 
+import re
 import time
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from http import HTTPStatus
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import requests
 from airflow.sdk import BaseHook
+from requests.auth import AuthBase
 from tenacity import wait_exponential_jitter
 
 from aggregator.analytics_engine import dialect
-from aggregator.analytics_engine.account import Account
 from aggregator.analytics_engine.errors import (
     AnalyticsEngineRefusedError,
     AnalyticsEngineUnavailableError,
@@ -29,12 +32,14 @@ from aggregator.analytics_engine.errors import (
     response_error,
 )
 from aggregator.analytics_engine.result import AnalyticsEngineResult
+from aggregator.core import connections
 from aggregator.core.errors import PermanentError
 from aggregator.core.retrying import LONGEST_WAIT, retrying
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from airflow.sdk import Connection
     from tenacity.wait import wait_base
 
     from aggregator.analytics_engine.dialect import Parameter, Query
@@ -48,6 +53,8 @@ TIMEOUTS = (10.0, 90.0)
 """Seconds to connect, and to wait for the next bytes. A query may run for 60 seconds."""
 
 _CHUNK = 64 * 1024
+_HOST = "https://api.cloudflare.com"
+_TOKEN = re.compile(r"[!-~]+")
 
 
 class AnalyticsEngineHook(BaseHook):
@@ -79,7 +86,7 @@ class AnalyticsEngineHook(BaseHook):
         sleep: Callable[[float], None] = time.sleep,
         timeouts: tuple[float, float] = TIMEOUTS,
     ) -> None:
-        """Set the options of requests. Nothing is read or sent yet.
+        """Set the options of requests.
 
         Args:
             conn_id: Airflow connection.
@@ -207,8 +214,50 @@ class AnalyticsEngineHook(BaseHook):
         return result
 
     @cached_property
-    def _account(self) -> Account:
-        return Account.of(self.conn_id)
+    def _account(self) -> _Account:
+        return _Account.of(self.conn_id)
+
+
+@dataclass(frozen=True)
+class _Account(AuthBase):
+    """URL and token of an account. It is an authentication of requests, so that no ``.netrc`` replaces the token."""
+
+    url: str
+    token: str = field(repr=False)
+
+    @classmethod
+    def of(cls, conn_id: str) -> _Account:
+        """Read the account from a connection, or raise PermanentError if it has no usable token or no account."""
+        connection = connections.get(conn_id)
+        token = connection.password or ""
+        if not _TOKEN.fullmatch(token):
+            msg = (
+                f"Connection {conn_id!r} has no valid API token as its password. Nothing was sent. Set it to a "
+                "Cloudflare API token (permission: Account Analytics Read)."
+            )
+            raise PermanentError(msg)
+        account_id = connection.extra_dejson.get("account_id")
+        if not isinstance(account_id, str) or not account_id:
+            msg = f'Connection {conn_id!r} has no account id. Nothing was sent. Set its extra to {{"account_id": "…"}}.'
+            raise PermanentError(msg)
+        path = f"/client/v4/accounts/{quote(account_id, safe='')}/analytics_engine/sql"
+        return cls(_base_url(connection) + path, token)
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        """Add the token to a request."""
+        request.headers["Authorization"] = f"Bearer {self.token}"
+        return request
+
+    def redact(self, text: str) -> str:
+        """Replace the token in a text by asterisks."""
+        return text.replace(self.token, "***")
+
+
+def _base_url(connection: Connection) -> str:
+    host = (connection.host or _HOST).rstrip("/")
+    if "://" not in host:
+        host = f"{connection.schema or 'https'}://{host}"
+    return f"{host}:{connection.port}" if connection.port else host
 
 
 def _body(response: requests.Response) -> Iterator[bytes]:

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import ijson  # type: ignore[import-untyped]
 
-from aggregator.analytics_engine.types import ColumnType, MismatchError, Value, column_type
+from aggregator.analytics_engine.types import ColumnType, Value, column_type
 from aggregator.core.errors import PermanentError, TransientError
 
 _LONGEST_TYPE = 200
@@ -36,11 +36,7 @@ class Column:
 
     @classmethod
     def of(cls, name: str, type_name: str) -> Column:
-        """The column with this name and ClickHouse type.
-
-        Raises:
-            PermanentError: The type is not one of those in `types`.
-        """
+        """The column with this name and ClickHouse type. Raise PermanentError if the type is not in `types`."""
         shown = type_name[:_LONGEST_TYPE]
         try:
             return cls(name, type_name, column_type(shown))
@@ -52,17 +48,10 @@ class Column:
             raise PermanentError(msg) from None
 
     def read(self, value: Any) -> Value:
-        """Convert a JSON value of this column.
-
-        Args:
-            value: A JSON scalar. Fractions are ``Decimal``, which keeps every digit.
-
-        Raises:
-            PermanentError: The value does not have the column's type. The text does not repeat it.
-        """
+        """Convert a JSON scalar, in which fractions are ``Decimal``. Raise PermanentError if it has another type."""
         try:
             return self.type.read(value)
-        except MismatchError:
+        except ValueError:
             found = "null" if value is None else f"a {type(value).__name__} of another type"
             msg = (
                 f"Analytics Engine returned column {self.name!r} as {self.type_name}, but a row holds {found}. "
@@ -113,7 +102,8 @@ class AnalyticsEngineResult(Iterator[tuple[Value, ...]]):
         stated = None
         try:
             self._expect("start_map")
-            while (key := self._key()) is not None:
+            while (event := self._event())[0] == "map_key":
+                key = event[1]
                 if key == "data":
                     for row in self._data():
                         seen += 1
@@ -149,19 +139,15 @@ class AnalyticsEngineResult(Iterator[tuple[Value, ...]]):
         self._expect("start_array")
         readers = [(column.name, column.read) for column in self.columns]
         names = {name for name, _ in readers}
-        while (row := self._row()) is not None:
+        while (event := self._event()[0]) != "end_array":
+            row = self._row() if event == "start_map" else {}
             if not names or row.keys() != names:
                 _refuse()
             yield tuple([read(row[name]) for name, read in readers])
 
-    def _row(self) -> dict[str, Any] | None:
-        """The next object of an array; None at its end."""
-        event, key = self._event()
-        if event == "end_array":
-            return None
-        if event != "start_map":
-            _refuse()
+    def _row(self) -> dict[str, Any]:
         row: dict[str, Any] = {}
+        key = ""
         for event, value in self._events:
             if event == "map_key":
                 key = value
@@ -173,18 +159,12 @@ class AnalyticsEngineResult(Iterator[tuple[Value, ...]]):
                 _refuse()
         return row
 
-    def _key(self) -> str | None:
-        """The next key of an object; None at its end."""
-        event, key = self._event()
-        return key if event == "map_key" else None
-
     def _value(self) -> Any:
         builder = ijson.ObjectBuilder()
         depth = 0
         for event, value in self._events:
             builder.event(event, value)
-            depth += event.startswith("start_")
-            depth -= event.startswith("end_")
+            depth += event.startswith("start_") - event.startswith("end_")
             if not depth:
                 break
         return builder.value
@@ -210,16 +190,11 @@ def _refuse() -> NoReturn:
 
 
 def _columns(meta: Any) -> tuple[Column, ...]:
-    match meta:
-        case [*columns]:
-            named = {column["name"]: column["type"] for column in columns if _is_column(column)}
-            if len(named) == len(columns):
-                return tuple(Column.of(name, type_) for name, type_ in named.items())
-    _refuse()
-
-
-def _is_column(column: Any) -> bool:
-    match column:
-        case {"name": str(), "type": str()}:
-            return True
-    return False
+    columns: dict[str, Column] = {}
+    for column in meta if isinstance(meta, list) else [meta]:
+        match column:
+            case {"name": str(name), "type": str(type_)} if name not in columns:
+                columns[name] = Column.of(name, type_)
+            case _:
+                _refuse()
+    return tuple(columns.values())

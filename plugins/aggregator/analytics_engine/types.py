@@ -24,10 +24,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+T = TypeVar("T", str, bool)
 
 Value = int | float | Decimal | str | bool | date | datetime | None
 """A value of a row. A ``datetime`` is aware and in UTC."""
@@ -56,16 +58,12 @@ UNREADABLE = (Kind.ARRAY, Kind.ZONED_TIME)
 """Kinds without a column type below. A local time can be ambiguous."""
 
 
-class MismatchError(ValueError):
-    """A value does not have its column's type."""
-
-
 @dataclass(frozen=True)
 class ColumnType:
     """A ClickHouse type.
 
     Attributes:
-        read: Converts a JSON value (fractions as ``Decimal``) and raises `MismatchError` if it has another type.
+        read: Converts a JSON value (fractions as ``Decimal``) and raises ValueError if it has another type.
         postgres: PostgreSQL type that holds every value. psycopg writes what ``read`` returns as this type.
         kind: What the dialect calls it; None if no column of a dataset has this type.
     """
@@ -102,68 +100,60 @@ def _integer_type(bits: int, *, signed: bool) -> ColumnType:
     lowest, highest = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
 
     def read(value: Any) -> int:
-        number = int(value) if isinstance(value, str) and _INTEGER.fullmatch(value) else value
+        number = value if type(value) in {int, Decimal} else int(_text(_INTEGER, value))
         # Limits first: the integer of 1e999999999 does not fit into memory.
-        if type(number) in {int, Decimal} and lowest <= number <= highest and number == int(number):
+        if lowest <= number <= highest and number == int(number):
             return int(number)
-        raise MismatchError
+        raise ValueError
 
     return ColumnType(read, "int8" if highest < 2**63 else "numeric", Kind.NUMBER)
+
+
+def _text(pattern: re.Pattern[str], value: Any) -> str:
+    if isinstance(value, str) and pattern.fullmatch(value):
+        return value
+    raise ValueError
+
+
+def _exactly(type_: type[T]) -> Callable[[Any], T]:
+    def read(value: Any) -> T:
+        if isinstance(value, type_):
+            return value
+        raise ValueError
+
+    return read
+
+
+def _read_decimal(value: Any) -> Decimal:
+    return Decimal(value if type(value) in {int, Decimal} else _text(_NUMBER, value))
 
 
 def _read_float(value: Any) -> float:
     number = float(_read_decimal(value))
     if math.isfinite(number):
         return number
-    raise MismatchError
-
-
-def _read_decimal(value: Any) -> Decimal:
-    if type(value) in {int, Decimal} or (isinstance(value, str) and _NUMBER.fullmatch(value)):
-        return Decimal(value)
-    raise MismatchError
-
-
-def _read_string(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    raise MismatchError
-
-
-def _read_bool(value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    raise MismatchError
+    raise ValueError
 
 
 def _read_date(value: Any) -> date:
-    return _read_datetime_text(_DATE, value).date()
+    return date.fromisoformat(_text(_DATE, value))
 
 
 def _read_datetime(value: Any) -> datetime:
-    return _read_datetime_text(_DATETIME, value).replace(tzinfo=UTC)
-
-
-def _read_datetime_text(pattern: re.Pattern[str], value: Any) -> datetime:
-    if isinstance(value, str) and pattern.fullmatch(value):
-        try:
-            return datetime.fromisoformat(value)
-        except ValueError:  # no such day
-            raise MismatchError from None
-    raise MismatchError
+    return datetime.fromisoformat(_text(_DATETIME, value)).replace(tzinfo=UTC)
 
 
 _FLOAT = ColumnType(_read_float, "float8", Kind.NUMBER)
 _UTC_TIME = ColumnType(_read_datetime, "timestamptz", Kind.TIME)
 _TYPES = {
-    "Bool": ColumnType(_read_bool, "bool"),
+    "Bool": ColumnType(_exactly(bool), "bool"),
     "Date": ColumnType(_read_date, "date"),
     "DateTime": _UTC_TIME,
     "DateTime('UTC')": _UTC_TIME,
     "DateTime('Etc/UTC')": _UTC_TIME,
     "Float32": _FLOAT,
     "Float64": _FLOAT,
-    "String": ColumnType(_read_string, "text", Kind.STRING),
+    "String": ColumnType(_exactly(str), "text", Kind.STRING),
 }
 
 DATASET_COLUMNS = {
