@@ -21,8 +21,6 @@ with per_source as (
 ),
 
 -- Each source is tested once. Testing the source of every event took most of the time.
-sources as materialized (select distinct event_source from per_source),
-
 campaigns as materialized (
     select
         event_source,
@@ -31,7 +29,7 @@ campaigns as materialized (
             when event_source ~* '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$'
                 then event_source::uuid
         end as campaign_id
-    from sources
+    from (select distinct event_source from per_source) as sources
 ),
 
 -- Grouping by contact is faster than count(distinct), which sorts all events. The second grouping merges one UUID in

@@ -1,24 +1,21 @@
 -- Called by aggregator.alerts.freshness. Returns the end of the last UTC day with metrics, and the first later day that
--- has jobs. It searches three days back. Rows dated before 1970 or after %(now)s are errors of the source and do not
--- count.
+-- has jobs, of the last three days. Rows dated before 1970 or after %(now)s are errors and do not count.
 with stored as (
-    select (max(date) + 1)::timestamp as newest
+    select
+        max(date) + 1 as next_day,
+        %(now)s::timestamptz at time zone 'UTC' as now
     from analytics.enrichment_metrics
     where date >= '1970-01-01' and date < (%(now)s::timestamptz at time zone 'UTC')::date
 )
 
 select
-    stored.newest at time zone 'UTC' as newest,
-    date_trunc('day', waiting.created_at) at time zone 'UTC' as waiting_since
+    stored.next_day::timestamp at time zone 'UTC' as newest,
+    (
+        select date_trunc('day', min(source.created_at)) at time zone 'UTC'
+        from lead_intelligence.enrichment_jobs as source
+        where
+            source.created_at >= greatest(stored.next_day, stored.now - interval '3 days')
+            and source.created_at <= stored.now
+            and source.organization_id is not null
+    ) as waiting_since
 from stored
-left join lateral (
-    select source.created_at
-    from lead_intelligence.enrichment_jobs as source
-    where
-        source.created_at
-        >= greatest(stored.newest, (%(now)s::timestamptz at time zone 'UTC') - interval '3 days')
-        and source.created_at <= %(now)s::timestamptz at time zone 'UTC'
-        and source.organization_id is not null
-    order by source.created_at
-    limit 1
-) as waiting on true

@@ -1,5 +1,5 @@
 -- Called by aggregator.warmup.counter_store. Deletes the counters of the given domains for days that end before a time.
--- Result: the number of deleted counters, and the number of these domains' counters of later days.
+-- Returns the number of deleted counters, and the number of these domains' counters of later days.
 with warming as (
     select
         organization_id,
@@ -16,18 +16,11 @@ removed as (
         and counter.domain = warming.domain
         and counter.day < warming.first_day_kept
     returning counter.day
-),
-
-kept as (
-    select counter.day
-    from delivery.warmup_counters as counter
-    inner join warming
-        on
-            counter.organization_id = warming.organization_id
-            and counter.domain = warming.domain
-            and counter.day >= warming.first_day_kept
 )
 
 select
     (select count(*) from removed) as reset,
-    (select count(*) from kept) as kept
+    count(*) as kept
+from delivery.warmup_counters as counter
+inner join warming on counter.organization_id = warming.organization_id and counter.domain = warming.domain
+where counter.day >= warming.first_day_kept
