@@ -13,6 +13,10 @@ builds their missing windows that ended at least 30 seconds before the run was d
 transactions, each with up to `MAX_WINDOWS_PER_TASK` windows of a task. The last one ends before the run's deadline and
 before the next run. `ohlcv.tasks` stores the progress of each task.
 
+Task `build_bars` does all of an ordinary run, and the other tasks are skipped. Its log and its XComs `plan` and
+`totals` show what was due and what was built. With more than two shards, `build_shards` builds the bars and `finish`
+closes the run. `finish` also runs after a failure.
+
 ### Re-run
 Safe at any time. Unchanged bars are not rewritten.
 
@@ -39,7 +43,12 @@ from typing import Any
 from airflow.sdk import DAG, Param
 
 from aggregator.core import metrics
-from aggregator.ohlcv.operators import OhlcvAggregateOperator, OhlcvFinishOperator, OhlcvPlanOperator
+from aggregator.ohlcv.operators import (
+    OhlcvBuildBarsOperator,
+    OhlcvBuildShardsOperator,
+    OhlcvFinishOperator,
+    report_totals,
+)
 from aggregator.wiring import dag_args
 
 DATE: dict[str, Any] = {"type": ["null", "string"], "format": "date"}
@@ -62,8 +71,13 @@ with DAG(
         "dryRun": Param(default=True, type="boolean", description="Report the changes of a rebuild, store nothing"),
     },
 ):
-    plan = OhlcvPlanOperator(task_id="plan", conn_id="market_db")
-    aggregate = OhlcvAggregateOperator.partial(
-        task_id="aggregate", conn_id="market_db", execution_timeout=timedelta(minutes=30)
-    ).expand(shards=plan.output)
-    aggregate >> OhlcvFinishOperator(task_id="finish", conn_id="market_db", post_execute=metrics.report_sums)
+    build_bars = OhlcvBuildBarsOperator(
+        task_id="build_bars",
+        conn_id="market_db",
+        execution_timeout=timedelta(minutes=30),
+        post_execute=report_totals,
+    )
+    build_shards = OhlcvBuildShardsOperator.partial(
+        task_id="build_shards", conn_id="market_db", execution_timeout=timedelta(minutes=30)
+    ).expand(shards=build_bars.output)
+    build_shards >> OhlcvFinishOperator(task_id="finish", conn_id="market_db", post_execute=metrics.report_sums)

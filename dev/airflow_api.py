@@ -206,9 +206,9 @@ class AirflowApi:
         """Clear a whole run, as the UI does."""
         self.post(f"dags/{dag_id}/dagRuns/{run_id}/clear", dry_run=False, only_failed=False)
 
-    def result(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> Any:
-        """Return the result of a task instance: its XCom ``return_value``."""
-        path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/return_value"
+    def result(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1, *, key: str = "return_value") -> Any:
+        """Return the result of a task instance, or another of its XComs."""
+        path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/{key}"
         return self.get(path, deserialize="true", map_index=map_index)["value"]
 
     def log(self, dag_id: str, run_id: str, task_id: str, try_number: int, map_index: int = -1) -> str:

@@ -31,6 +31,7 @@ def context(
         logical_date=start,
         data_interval_start=start,
         data_interval_end=end,
+        clear_number=0,
     )
     failed = [{"task_id": task_id, "map_index": -1, "state": "failed"} for task_id in failed_tasks]
     instance = SimpleNamespace(
@@ -39,7 +40,9 @@ def context(
         task_id=task.task_id,
         run_id=run.run_id,
         start_date=datetime.now(UTC),
+        try_number=1,
         xcom_pull=lambda task_ids, **_: results[task_ids],
+        xcom_push=results.__setitem__,
         get_task_breadcrumbs=lambda *_: failed,
     )
     return {"ti": instance, "task": task, "dag": task.dag, "dag_run": run}

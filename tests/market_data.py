@@ -122,7 +122,8 @@ def tick(connection: psycopg.Connection, run: Run) -> dict[str, Any]:
     for shard in shards:
         aggregate(partial(transaction, connection), run, **shard)
     with transaction(connection) as cursor:
-        return finish(cursor, run)
+        done = finish(cursor, run)
+    return {**done.totals, "complete": done.is_closed}
 
 
 def rebuild_all(connection: psycopg.Connection, as_of: datetime) -> dict[str, Any]:

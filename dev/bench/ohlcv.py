@@ -227,7 +227,7 @@ class World:
         shards = self._step(plan, run)
         with ThreadPoolExecutor(WORKERS) as workers:
             list(workers.map(lambda shard: aggregate(self._transaction, run, **shard), shards))
-        if not self._step(finish, run)["complete"]:
+        if not self._step(finish, run).is_closed:
             msg = "The run is not complete."
             raise RuntimeError(msg)
 

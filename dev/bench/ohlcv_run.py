@@ -82,4 +82,4 @@ def _run(stack: Stack) -> tuple[str, int]:
     if state != "success":
         msg = f"The run ended as {state}."
         raise RuntimeError(msg)
-    return run_id, stack.airflow.result(DAG_ID, run_id, "finish")["inserted"]
+    return run_id, stack.airflow.result(DAG_ID, run_id, "build_bars", key="totals")["inserted"]

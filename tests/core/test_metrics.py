@@ -11,6 +11,7 @@ import structlog
 from airflow.sdk.observability import stats
 
 from aggregator.core import metrics
+from aggregator.ohlcv.operators import report_totals
 
 if TYPE_CHECKING:
     from airflow.dag_processing.dagbag import DagBag
@@ -70,9 +71,15 @@ def test_dry_run_of_the_result_overrides_the_param(sent: Any) -> None:
     assert ("aggregator.rows.inserted", 2, TAGS) in sent
 
 
+def test_totals_of_a_run_that_one_task_built_become_metrics(sent: Any) -> None:
+    report_totals(context() | {"task": SimpleNamespace(totals=RESULT)}, [])
+    assert ("aggregator.rows.inserted", 2, TAGS) in sent
+
+
 def test_bars_are_counted_only_by_the_tasks_that_build_them(dag_bag: DagBag) -> None:
     dag: Any = dag_bag.dags["ohlcv_aggregation"]
-    assert dag.get_task("aggregate").partial_kwargs["post_execute"] is metrics.report
+    assert dag.get_task("build_bars")._post_execute_hook is report_totals
+    assert dag.get_task("build_shards").partial_kwargs["post_execute"] is metrics.report
     assert dag.get_task("finish")._post_execute_hook is metrics.report_sums
 
 

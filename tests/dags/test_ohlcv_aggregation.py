@@ -16,6 +16,7 @@ from airflow.sdk.exceptions import AirflowTaskTimeout
 
 from aggregator.core.errors import PermanentError, TransientError
 from aggregator.ohlcv import rebuild
+from aggregator.ohlcv.operators import OhlcvBuildBarsOperator
 from aggregator.postgres.migrations import migrate
 from tests.airflow_context import context
 from tests.market_data import DAY, MINUTE, candle, candles, expected, ingest, register, stored, tasks, versions
@@ -48,31 +49,57 @@ def market(monkeypatch: pytest.MonkeyPatch, migrated: Callable[..., psycopg.Conn
     return connection
 
 
-def run(dag: Any, end: datetime = END, *, failed: str | None = None, run_id: str | None = None, **params: Any) -> Any:
-    """Execute the run of the interval that ends at ``end``; return the results of ``finish`` and ``aggregate``."""
-    results: dict[str, Any] = {}
+def execute(
+    dag: Any,
+    task_id: str,
+    end: datetime = END,
+    *,
+    run_id: str | None = None,
+    clears: int = 0,
+    tries: int = 1,
+    failed: str | None = None,
+    shards: Any = None,
+    **params: Any,
+) -> tuple[Any, dict[str, Any]]:
+    """Execute a task of the run of the interval that ends at ``end``; return its result and its other XComs."""
+    task = dag.get_task(task_id)
+    if task.is_mapped:
+        task = task.unmap({"shards": shards})
+    given = context(task, end - 5 * MINUTE, end, failed_tasks=[failed] if failed else [])
+    xcoms: dict[str, Any] = {}
+    given["ti"].xcom_push = xcoms.__setitem__
+    given["ti"].try_number = tries
+    given["run_id"] = given["dag_run"].run_id = given["ti"].run_id = run_id or given["dag_run"].run_id
+    given["dag_run"].clear_number = clears
+    given["params"] = NO_PARAMS | params
+    given["dag"] = dag
+    return task.execute(given), xcoms
 
-    def execute(task_id: str, **fields: Any) -> Any:
-        task = dag.get_task(task_id)
-        if task.is_mapped:
-            task = task.unmap(fields)
-        given = context(task, end - 5 * MINUTE, end, failed_tasks=[failed] if failed else [])
-        given["run_id"] = given["dag_run"].run_id = given["ti"].run_id = run_id or given["dag_run"].run_id
-        given["params"] = NO_PARAMS | params
-        given["dag"] = dag
-        return task.execute(given)
 
-    instances = execute("plan") if failed != "plan" else []
-    if not failed:
-        results["aggregate"] = [execute("aggregate", shards=shards) for shards in instances]
-    return execute("finish"), results.get("aggregate")
+def run(dag: Any, *where: datetime, **how: Any) -> dict[str, Any]:
+    """Execute a run that one task instance builds; return its totals."""
+    shards, xcoms = execute(dag, "build_bars", *where, **how)
+    assert shards == [], "nothing is left for other tasks, which are skipped"
+    totals: dict[str, Any] = xcoms["totals"]
+    return totals
+
+
+def fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the build of every run fail."""
+
+    def build(*_: Any) -> Any:
+        raise TransientError("killed")
+
+    monkeypatch.setattr(OhlcvBuildBarsOperator, "_build", build)
 
 
 def test_run_builds_the_windows_that_ended_before_it_was_due(dag: Any, market: psycopg.Connection) -> None:
-    done, instances = run(dag)
+    _, xcoms = execute(dag, "build_bars")
+    done = xcoms["totals"]
     assert stored(market) == expected(market, END + MINUTE)
     assert done["inserted"] == len(stored(market)) == 2 * (96 + 24 + 6 + 1)
-    assert [(instance["tasks"], instance["dry_run"]) for instance in instances] == [(8, False)]
+    assert (done["tasks"], done["failed"], done["dry_run"]) == (8, 0, False)
+    assert xcoms["plan"].items() >= {"due": 8, "claimed": 8, "symbols": 2, "shards": 1}.items()
     status = "status, totals ->> 'inserted', run_id, finished_at is not null"
     assert market.execute(f"select {status} from ops.ops_runlog").fetchall() == [
         ("success", str(done["inserted"]), f"scheduled__{END.isoformat()}", True)
@@ -94,23 +121,48 @@ def test_plan_reports_tasks_that_the_limit_leaves_waiting(
     assert "5 of 8 due tasks wait for later runs. Raise MAX_TASKS_PER_RUN (3)" in caplog.text
 
 
-def test_task_instance_processes_two_shards(
+def test_one_task_instance_builds_two_shards(
+    dag: Any, market: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OHLCV_SYMBOLS_PER_SHARD", "1")
+    _, xcoms = execute(dag, "build_bars")
+    assert (xcoms["plan"]["shards"], xcoms["totals"]["inserted"]) == (2, 2 * (96 + 24 + 6 + 1))
+    assert stored(market) == expected(market, END + MINUTE)
+
+
+def test_more_shards_are_built_by_other_instances_and_closed_by_the_last_task(
     dag: Any, market: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OHLCV_SYMBOLS_PER_SHARD", "1")
     register(market, {"C": "5m"})
     ingest(market, candles("C", "5m", DAY, END))
-    done, instances = run(dag)
-    assert len(instances) == 2
-    assert sum(instance["inserted"] for instance in instances) == done["inserted"] == 3 * (96 + 24 + 6 + 1)
+    parts, xcoms = execute(dag, "build_bars")
+    assert ([len(shards) for shards in parts], xcoms, stored(market)) == ([2, 1], {}, {})
+    counts = [execute(dag, "build_shards", shards=shards)[0] for shards in parts]
+    done, _ = execute(dag, "finish")
+    assert sum(count["inserted"] for count in counts) == done["inserted"] == 3 * (96 + 24 + 6 + 1)
     assert stored(market) == expected(market, END + MINUTE)
+    assert market.execute("select status from ops.ops_runlog").fetchall() == [("success",)]
+
+
+@pytest.mark.slow
+def test_shard_that_was_not_built_fails_the_last_task(
+    dag: Any, market: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OHLCV_SYMBOLS_PER_SHARD", "1")
+    register(market, {"C": "5m"})
+    parts, _ = execute(dag, "build_bars")
+    execute(dag, "build_shards", shards=parts[0])
+    with pytest.raises(PermanentError, match="Not all shards of this run were done, although no task failed"):
+        execute(dag, "finish")
+    error = "3 shards planned, 2 done, 4 tasks released"
+    assert market.execute("select status, error from ops.ops_runlog").fetchall() == [("failed", error)]
 
 
 @pytest.mark.slow
 def test_run_without_due_tasks_closes_its_log(dag: Any, market: psycopg.Connection) -> None:
     run(dag)
-    done, instances = run(dag, END + 5 * MINUTE)
-    assert (done["bars"], instances) == (0, [])
+    assert run(dag, END + 5 * MINUTE)["bars"] == 0
     assert market.execute("select status from ops.ops_runlog").fetchall() == [("success",)] * 2
 
 
@@ -122,11 +174,11 @@ def test_cleared_run_rebuilds_the_windows_of_its_interval_and_counts_changes(
     noon = DAY + timedelta(hours=12)
     run(dag, noon)
     before = versions(market)
-    done, _ = run(dag, noon)
+    done = run(dag, noon, clears=1)
     assert (done["unchanged"], done["updated"], done["inserted"]) == (2 * 3, 0, 0)
     assert versions(market) == before
     market.execute("update ohlcv.bars set high = 0 where ts = %s and timeframe = '4h'", [noon - timedelta(hours=4)])
-    done, _ = run(dag, noon)
+    done = run(dag, noon, clears=2, tries=3)
     assert (done["unchanged"], done["updated"], done["inserted"]) == (2 * 2 + 2, 2, 0), (
         "and the day that contains the changed bars"
     )
@@ -139,17 +191,17 @@ def test_dry_run_stores_nothing_and_the_rebuild_stores_the_same_counts(dag: Any,
     market.execute("update ohlcv.bars set high = 0; delete from ohlcv.bars where timeframe = '1h' and symbol = 'B'")
     wrong = stored(market)
     rebuilding: dict[str, Any] = {"startDate": "2026-03-08", "symbols": ["A"]}
-    _, (dry,) = run(dag, END, run_id="manual__1", **rebuilding)
+    dry = run(dag, END, run_id="manual__1", **rebuilding)
     assert stored(market) == wrong
-    done, (kept,) = run(dag, END, run_id="manual__2", dryRun=False, **rebuilding)
-    assert (dry["dry_run"], kept) == (True, {**dry, "dry_run": False})
+    done = run(dag, END, run_id="manual__2", dryRun=False, **rebuilding)
+    assert (dry["dry_run"], done) == (True, {**dry, "dry_run": False})
     assert (done["updated"], done["unchanged"], done["inserted"]) == (96 + 24 + 6 + 1, 0, 0)
     right = {key: bar for key, bar in expected(market, END + MINUTE).items() if key[0] == "A"}
     assert {key: bar for key, bar in stored(market).items() if key[0] == "A"} == right
     run(dag, END, run_id="manual__3", dryRun=False, startDate="2026-03-08")
     assert stored(market) == expected(market, END + MINUTE)
     before = versions(market)
-    _, (again,) = run(dag, END, run_id="manual__4", dryRun=False, startDate="2026-03-08")
+    again = run(dag, END, run_id="manual__4", dryRun=False, startDate="2026-03-08")
     assert again["unchanged"] == again["bars"] == len(before)
     assert versions(market) == before
     assert set(tasks(market, "status, owner")) == {("idle", None)}
@@ -165,28 +217,36 @@ def test_interrupted_rebuild_continues_where_it_stopped(
     monkeypatch.setattr(rebuild, "SYMBOLS_PER_CHUNK", 1)
     rebuild_chunk = rebuild._rebuild_chunk
 
-    def fail(transaction: Any, run: Any, chunk: Any, *, dry_run: bool) -> Any:
-        if chunk.symbols == ["B"]:
+    built: list[list[str]] = []
+
+    def fail_at_b(transaction: Any, run: Any, chunk: Any, *, dry_run: bool) -> Any:
+        if chunk.symbols == ["B"] and len(built) == 1:
             raise TransientError("killed")
+        built.append(chunk.symbols)
         return rebuild_chunk(transaction, run, chunk, dry_run=dry_run)
 
-    monkeypatch.setattr(rebuild, "_rebuild_chunk", fail)
+    monkeypatch.setattr(rebuild, "_rebuild_chunk", fail_at_b)
+    monkeypatch.setattr(rebuild, "SHARDS_PER_INSTANCE", 1)
     rebuilding: dict[str, Any] = {"run_id": "manual__1", "dryRun": False, "startDate": "2026-03-08"}
     with pytest.raises(TransientError):
         run(dag, END, **rebuilding)
+    clears = 0
     if how == "cleared":
-        with pytest.raises(PermanentError, match="Clear this run to continue the rebuild where it stopped"):
-            run(dag, END, failed="aggregate", **rebuilding)
-    monkeypatch.setattr(rebuild, "_rebuild_chunk", rebuild_chunk)
+        with pytest.raises(
+            PermanentError, match=r"Clear this run to continue .* Stored so far: bars=127 updated=127\."
+        ):
+            execute(dag, "finish", END, failed="build_bars", **rebuilding)
+        clears = 1
     register(market, {"AA": "5m"})
+    built.append([])
 
-    done, (again,) = run(dag, END, **rebuilding)
+    done = run(dag, END, clears=clears, tries=2, **rebuilding)
 
-    assert again["bars"] == 96 + 24 + 6 + 1, "A was stored before"
+    assert built == [["A"], [], ["AA"], ["B"]], "A was stored before"
     assert done["updated"] == 2 * (96 + 24 + 6 + 1), "the totals of the run include A"
     assert stored(market) == expected(market, END + MINUTE)
     assert market.execute("select from ops.ops_runlog_progress").fetchall() == []
-    _, (once_more,) = run(dag, END, **rebuilding)
+    once_more = run(dag, END, clears=2, **rebuilding)
     assert once_more["unchanged"] == 2 * (96 + 24 + 6 + 1), "a clear of a finished rebuild repeats all of it"
 
 
@@ -215,8 +275,8 @@ def test_rebuild_interrupted_between_chunks_continues_with_the_next_chunk(
     with pytest.raises(TransientError):
         run(dag, END, **rebuilding)
     with pytest.raises(PermanentError):
-        run(dag, END, failed="aggregate", **rebuilding)
-    run(dag, END, **rebuilding)
+        execute(dag, "finish", END, failed="build_bars", **rebuilding)
+    run(dag, END, clears=1, **rebuilding)
     assert [start.day for start in starts] == [6, 7, 8, 8, 9]
 
 
@@ -233,7 +293,7 @@ def test_timeout_cancels_running_statements_and_prevents_commits(
         market.execute("update ohlcv.bars set high = 0")
     before = stored(market)
     blocked = """
-        select count(*) from pg_stat_activity where wait_event_type = 'Lock' and application_name like '%/aggregate/%'
+        select count(*) from pg_stat_activity where wait_event_type = 'Lock' and application_name like '%/build_bars/%'
     """
 
     def interrupt(*_: object) -> None:
@@ -304,7 +364,7 @@ def test_long_rebuild_starts_at_the_first_candle(
         return rebuild_chunk(transaction, run, chunk, dry_run=dry_run)
 
     monkeypatch.setattr(rebuild, "_rebuild_chunk", record)
-    done, _ = run(dag, run_id="manual", dryRun=False, startDate="0001-01-01", endDate="2026-03-20")
+    done = run(dag, run_id="manual", dryRun=False, startDate="0001-01-01", endDate="2026-03-20")
     assert chunks == [(DAY, datetime(2026, 3, 21, tzinfo=UTC))]
     assert done["unchanged"] == 2 * (96 + 24 + 6 + 1)
 
@@ -332,15 +392,21 @@ def test_wrong_params_fail_and_nothing_is_built(
 
 
 @pytest.mark.slow
-def test_failed_aggregation_fails_the_run_and_the_next_run_does_its_work(dag: Any, market: psycopg.Connection) -> None:
+def test_failed_build_fails_the_run_and_the_next_run_does_its_work(
+    dag: Any, market: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        fail(patch)
+        with pytest.raises(TransientError):
+            run(dag)
     with pytest.raises(
-        PermanentError, match=r"Task aggregate of this run failed: .* the next run builds what is missing"
+        PermanentError, match=r"Task build_bars of this run failed: .* the next run builds what is missing"
     ):
-        run(dag, failed="aggregate")
+        execute(dag, "finish", failed="build_bars")
     assert market.execute("select status, error from ops.ops_runlog").fetchall() == [
         (
             "failed",
-            "Task aggregate of this run failed: see its log. 1 shards planned, 0 done, 8 tasks released",
+            "Task build_bars of this run failed: see its log. 1 shards planned, 0 done, 8 tasks released",
         )
     ]
     run(dag, END + 5 * MINUTE)
@@ -349,28 +415,59 @@ def test_failed_aggregation_fails_the_run_and_the_next_run_does_its_work(dag: An
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("failed", "params", "text"),
+    ("planned", "params", "text"),
     [
-        ("plan", {}, "Nothing was claimed. The next run builds the windows that are due."),
-        ("plan", {"startDate": "2026-03-08"}, "Nothing was rebuilt. Fix the cause and clear this run"),
-        ("plan", {"symbols": ["A"]}, "Nothing was rebuilt"),
+        (False, {}, "Nothing was claimed. The next run builds the windows that are due."),
+        (False, {"startDate": "2026-03-08"}, "Nothing was rebuilt. Fix the cause and clear this run"),
+        (False, {"symbols": ["A"]}, "Nothing was rebuilt"),
         (
-            "aggregate",
+            True,
             {"startDate": "2026-03-08"},
-            "dry run, so nothing was stored. Clear this run to start the dry run again.",
+            "nothing was stored. Clear this run to start the dry run again.",
         ),
         (
-            "aggregate",
+            True,
             {"startDate": "2026-03-08", "dryRun": False},
-            "Clear this run to continue the rebuild where it stopped.",
+            "Clear this run to continue the rebuild where",
         ),
     ],
 )
 def test_failed_run_reports_what_it_stored_and_what_to_do(
-    dag: Any, failed: str, params: dict[str, Any], text: str
+    dag: Any,
+    market: psycopg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    planned: bool,
+    params: dict[str, Any],
+    text: str,
 ) -> None:
-    with pytest.raises(PermanentError, match=f"Task {failed} of this run failed: see its log. .*{text}"):
-        run(dag, failed=failed, **params)
+    market.execute("select ohlcv.sync_tasks()")
+    fail(monkeypatch)
+    if planned:
+        with pytest.raises(TransientError):
+            run(dag, **params)
+    with pytest.raises(PermanentError, match=f"Task build_bars of this run failed: see its log. .*{text}"):
+        execute(dag, "finish", failed="build_bars", **params)
+
+
+@pytest.mark.slow
+def test_cleared_run_without_a_plan_claims_nothing_and_says_so(dag: Any) -> None:
+    run(dag)
+    with pytest.raises(PermanentError, match="Nothing was claimed"):
+        execute(dag, "finish", clears=1, failed="build_bars")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("params", [{}, {"startDate": "2026-03-08", "dryRun": False}])
+def test_retry_of_a_closed_run_reports_its_totals_and_changes_nothing(
+    dag: Any, market: psycopg.Connection, params: dict[str, Any]
+) -> None:
+    market.execute("select ohlcv.sync_tasks()")
+    done = run(dag, **params)
+    log = market.execute("select * from ops.ops_runlog").fetchall()
+    again = run(dag, tries=2, **params)
+    assert done.items() >= again.items()
+    assert again["inserted"] == done["inserted"]
+    assert market.execute("select * from ops.ops_runlog").fetchall() == log
 
 
 @pytest.mark.slow
@@ -434,6 +531,6 @@ def test_rebuild_in_a_sql_ascii_database_finds_its_tasks(
         register(connection, {"Größe": "5m"})
         ingest(connection, candles("Größe", "5m", DAY, END))
         run(dag)
-        done, _ = run(dag, run_id="manual__1", dryRun=False, startDate="2026-03-08", symbols=["Größe"])
+        done = run(dag, run_id="manual__1", dryRun=False, startDate="2026-03-08", symbols=["Größe"])
         assert done["unchanged"] == 96 + 24 + 6 + 1
         assert stored(connection) == expected(connection, END + MINUTE)

@@ -57,7 +57,7 @@ def run(
     return run
 
 
-def test_cleared_ohlcv_run_whose_plan_fails_is_a_failed_run(
+def test_cleared_ohlcv_run_whose_build_fails_is_a_failed_run(
     run: Any, migrated: Callable[..., psycopg.Connection]
 ) -> None:
     market: psycopg.Connection = migrated("market", "ops")
@@ -65,16 +65,19 @@ def test_cleared_ohlcv_run_whose_plan_fails_is_a_failed_run(
     register(market, {"A": "5m"})
     ingest(market, candles("A", "5m", DAY - timedelta(hours=1), DAY + timedelta(hours=1)))
 
-    assert run("ohlcv_aggregation", DAY)[0] == DagRunState.SUCCESS
+    assert run("ohlcv_aggregation", DAY) == (
+        DagRunState.SUCCESS,
+        {"build_bars": "success", "build_shards": "skipped", "finish": "skipped"},
+    )
     assert stored(market)
     market.execute("alter table ohlcv.assets rename to gone")
     state, tasks = run("ohlcv_aggregation", DAY)
 
     assert state == DagRunState.FAILED
-    assert (tasks["plan"], tasks["finish"]) == ("failed", "failed")
+    assert tasks == {"build_bars": "failed", "build_shards": "upstream_failed", "finish": "failed"}
     runs = market.execute("select status, error from ops.ops_runlog").fetchall()
     assert [status for status, _ in runs] == ["failed"], "one run, cleared"
-    assert "Task plan of this run failed" in runs[0][1]
+    assert "Task build_bars of this run failed" in runs[0][1]
     market.execute("alter table ohlcv.gone rename to assets")
     assert run("ohlcv_aggregation", DAY)[0] == DagRunState.SUCCESS
     assert market.execute("select status, error from ops.ops_runlog").fetchall() == [("success", None)]

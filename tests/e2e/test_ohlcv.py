@@ -30,7 +30,9 @@ def scheduled(stack: Stack) -> dict[str, Any]:
 
     def found_the_backlog() -> dict[str, Any]:
         for run in reversed(stack.airflow.runs(DAG)):
-            if (run["state"], run["run_type"]) == ("success", "scheduled") and inserted(stack, run["dag_run_id"]):
+            if (run["state"], run["run_type"]) == ("success", "scheduled") and totals(stack, run["dag_run_id"])[
+                "inserted"
+            ]:
                 return dict(run)
         msg = "no scheduled run has built bars"
         raise NotYetError(msg)
@@ -39,8 +41,16 @@ def scheduled(stack: Stack) -> dict[str, Any]:
     return run
 
 
-def inserted(stack: Stack, run_id: str) -> int:
-    return int(stack.airflow.result(DAG, run_id, "finish")["inserted"])
+def totals(stack: Stack, run_id: str) -> dict[str, Any]:
+    """The counts of a run: the result of its last task, or an XCom of the first one if that did all of it."""
+    states = {task["task_id"]: task["state"] for task in instances(stack, run_id)}
+    if states["finish"] == "skipped":
+        return dict(stack.airflow.result(DAG, run_id, "build_bars", key="totals"))
+    return dict(stack.airflow.result(DAG, run_id, "finish"))
+
+
+def instances(stack: Stack, run_id: str) -> list[dict[str, Any]]:
+    return list(stack.airflow.get(f"dags/{DAG}/dagRuns/{run_id}/taskInstances")["task_instances"])
 
 
 def wait_until_whole(stack: Stack, products: psycopg.Connection) -> None:
@@ -74,9 +84,9 @@ def test_scheduled_run_builds_every_complete_window(
     stack: Stack, products: psycopg.Connection, scheduled: dict[str, Any]
 ) -> None:
     wait_until_whole(stack, products)
-    tasks = stack.airflow.get(f"dags/{DAG}/dagRuns/{scheduled['dag_run_id']}/taskInstances")["task_instances"]
-    instances = sorted(task["map_index"] for task in tasks if task["task_id"] == "aggregate")
-    assert instances == [0, 1], "of two shards and of one, of two symbols each"
+    tasks = instances(stack, scheduled["dag_run_id"])
+    shards = sorted(task["map_index"] for task in tasks if task["task_id"] == "build_shards")
+    assert shards == [0, 1], "of two shards and of one, of two symbols each"
     assert {frame for _, frame, _ in stored(products)} == {"15m", "1h", "4h", "1d"}
 
 
@@ -87,10 +97,16 @@ def test_cleared_run_rewrites_no_bar(stack: Stack, products: psycopg.Connection,
     before = [row for row in versions(products) if row[2] < DAY]
     stack.airflow.clear(DAG, midnight)
     assert stack.airflow.wait_for_run(DAG, midnight)["state"] == "success"
-    result = stack.airflow.result(DAG, midnight, "finish")
+    result = totals(stack, midnight)
     assert (result["inserted"], result["updated"], result["deleted"]) == (0, 0, 0)
     assert result["unchanged"] >= 4, "each timeframe has a window that ended at midnight"
     assert [row for row in versions(products) if row[2] < DAY] == before
+
+
+def test_run_that_fits_one_task_instance_has_one(stack: Stack, scheduled: dict[str, Any]) -> None:
+    last = [run for run in stack.airflow.runs(DAG) if run["state"] == "success"]
+    states = [{task["task_id"]: task["state"] for task in instances(stack, run["dag_run_id"])} for run in last]
+    assert {"build_bars": "success", "build_shards": "skipped", "finish": "skipped"} in states
 
 
 def test_next_run_adds_a_late_candle_to_every_timeframe(
@@ -112,7 +128,7 @@ def test_task_killed_before_its_commit_is_retried_without_loss(
         run_id = stack.airflow.start(DAG)
         task = wait(lambda: the_one_that_waits(stack, products, run_id), seconds=60)
         psutil.Process(task["pid"]).kill()
-        wait(lambda: is_up_for_retry(stack, run_id), seconds=60)
+        wait(lambda: building(stack, run_id, "up_for_retry"), seconds=60)
         assert bars_with_high(products, 99_999_992) == []
     # A clear starts the next try, because the backoff takes too long.
     stack.airflow.clear(DAG, run_id)
@@ -124,24 +140,22 @@ def test_task_killed_before_its_commit_is_retried_without_loss(
     assert products.execute(claims, [run_id]).fetchall() == []
 
 
-def aggregate(stack: Stack, run_id: str) -> dict[str, Any]:
-    tasks = stack.airflow.get(f"dags/{DAG}/dagRuns/{run_id}/taskInstances")["task_instances"]
-    return next(task for task in tasks if task["task_id"] == "aggregate")
+def building(stack: Stack, run_id: str, state: str) -> dict[str, Any]:
+    """The task instance of a run that builds bars and is in a state."""
+    tasks = instances(stack, run_id)
+    for task in tasks:
+        if task["task_id"].startswith("build_") and task["state"] == state:
+            return task
+    msg = f"no task is {state}: {[(task['task_id'], task['state']) for task in tasks]}"
+    raise NotYetError(msg)
 
 
 def the_one_that_waits(stack: Stack, products: psycopg.Connection, run_id: str) -> dict[str, Any]:
-    query = f"""
-        select count(*) from pg_stat_activity
-        where application_name like '{DAG}/aggregate/%' and wait_event_type = 'Lock'
+    task = building(stack, run_id, "running")
+    query = """
+        select count(*) from pg_stat_activity where application_name like %s and wait_event_type = 'Lock'
     """
-    task = aggregate(stack, run_id)
-    if products.execute(query).fetchone() == (0,) or task["state"] != "running":
+    if products.execute(query, [f"{DAG}/{task['task_id']}/%"]).fetchone() == (0,):
         msg = "the task does not wait for the lock"
         raise NotYetError(msg)
     return task
-
-
-def is_up_for_retry(stack: Stack, run_id: str) -> None:
-    if (state := aggregate(stack, run_id)["state"]) != "up_for_retry":
-        msg = f"the task is {state}"
-        raise NotYetError(msg)

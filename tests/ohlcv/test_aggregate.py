@@ -142,7 +142,7 @@ class World:
             self.ingest()
         for run in runs:
             with transaction(self.first) as cursor:
-                assert finish(cursor, run)["complete"]
+                assert finish(cursor, run).is_closed
 
     def _next_run(self) -> Run:
         self.as_of += self.draw(st.sampled_from([5, 15, 240, 1440])) * MINUTE

@@ -95,7 +95,7 @@ class TestTimeOfARun:
                 (shard,) = plan(cursor, run)
             aggregate(slow, run, **shard)
             with transaction(market) as cursor:
-                assert finish(cursor, run)["complete"]
+                assert finish(cursor, run).is_closed
         details = self.details(market)
         assert (details["transactions"], details["has_more"]) == (4, True)
         assert set(tasks(market, "status, owner")) == {("idle", None)}
@@ -151,7 +151,7 @@ class TestTimeOfARun:
             aggregate(partial(transaction, market), run, **shard)
         elif then == "next run":
             with transaction(market) as cursor:
-                assert not finish(cursor, run)["complete"]
+                assert not finish(cursor, run).is_closed
         else:
             market.execute("update ohlcv.tasks set claimed_at = claimed_at - interval '901 seconds'")
         as_of = self.AS_OF + 5 * MINUTE

@@ -32,7 +32,6 @@ from tests.market_data import (
     tasks,
     tick,
 )
-from tests.ohlcv.worker import DIE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,13 +41,17 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-SYMBOLS = {"A": "1m", "B": "5m"}
+SYMBOLS = {"A": "1m", "B": "5m", "C": "5m"}
 END = DAY + 26 * HOUR
 STALE_SECONDS = 900
-WRITTEN_BY = {"plan": "ohlcv.tasks", "aggregate": "ohlcv.bars", "finish": "ops.ops_runlog"}
-STEPS = list(WRITTEN_BY)
-TRANSACTIONS = {"plan": 1, "aggregate": 2, "finish": 1}
+WRITTEN_BY = {"plan": "ohlcv.tasks", "build": "ohlcv.bars", "finish": "ops.ops_runlog_progress"}
+"""Step of a run → a table that this step writes and no earlier one."""
+
+TRANSACTIONS = {"plan": 1, "build": 2, "finish": 1}
 """Number of transactions that a step has open in parallel."""
+
+SYMBOLS_PER_SHARD = {"one task instance": 2, "mapped task instances": 1}
+"""Two shards fit one task instance, three do not."""
 
 
 def prepared(url: str, connection: psycopg.Connection) -> psycopg.Connection:
@@ -67,8 +70,10 @@ def market(database_url: str, connection: psycopg.Connection) -> psycopg.Connect
 
 
 @contextmanager
-def worker(url: str, name: str, steps: str, *ends: datetime) -> Iterator[subprocess.Popen[str]]:
-    """Start a process that executes some steps; kill it at the end if it is still running."""
+def worker(
+    url: str, name: str, *ends: datetime, dies_after: str = "", symbols_per_shard: int = 2
+) -> Iterator[subprocess.Popen[str]]:
+    """Start a process that executes some runs; kill it at the end if it is still running."""
     with tempfile.TemporaryDirectory(prefix="aggregator-worker-") as folder:
         environment = {
             **os.environ,
@@ -77,11 +82,11 @@ def worker(url: str, name: str, steps: str, *ends: datetime) -> Iterator[subproc
             "MAX_TASKS_PER_RUN": "1000",
             "MAX_WINDOWS_PER_TASK": "1000",
             "RUNNING_STALE_SECONDS": str(STALE_SECONDS),
-            "OHLCV_SYMBOLS_PER_SHARD": "1",
+            "OHLCV_SYMBOLS_PER_SHARD": str(symbols_per_shard),
             "PYTHONPATH": os.pathsep.join([str(REPOSITORY / "plugins"), str(REPOSITORY)]),
         }
         with subprocess.Popen(
-            [sys.executable, "-m", "tests.ohlcv.worker", name, steps, *(end.isoformat() for end in ends)],
+            [sys.executable, "-m", "tests.ohlcv.worker", name, dies_after, *(end.isoformat() for end in ends)],
             env=environment,
             cwd=REPOSITORY,
             stderr=subprocess.PIPE,
@@ -141,38 +146,40 @@ def assert_next_runs_complete_it(connection: psycopg.Connection) -> None:
     assert_all_is_built_once(connection)
 
 
-def kill_before_commit(connection: psycopg.Connection, url: str, step: str) -> None:
-    """Execute the steps before ``step``, and kill that step while it waits with an open transaction."""
-    if before := STEPS[: STEPS.index(step)]:
-        with worker(url, "dies", ",".join(before), END) as process:
-            assert process.wait(timeout=120) == 0, errors_of(process)
+def kill_before_commit(connection: psycopg.Connection, url: str, step: str, symbols_per_shard: int) -> None:
+    """Execute a run, and kill it while a step waits with an open transaction."""
     with psycopg.connect(url) as holder:
         holder.execute(f"lock table {WRITTEN_BY[step]} in share mode")
-        with worker(url, "dies", step, END) as process:
+        with worker(url, "dies", END, symbols_per_shard=symbols_per_shard) as process:
             wait_for_backends(connection, "and wait_event_type = 'Lock'", TRANSACTIONS[step])
             process.kill()
         wait_for_backends(connection, "", 0)
 
 
-@pytest.mark.parametrize("step", STEPS)
+def finish_run(url: str, name: str = "dies") -> None:
+    """Execute the run again, as a retry does."""
+    with worker(url, name, END) as process:
+        assert process.wait(timeout=120) == 0, errors_of(process)
+
+
+@pytest.mark.parametrize("symbols_per_shard", SYMBOLS_PER_SHARD.values(), ids=SYMBOLS_PER_SHARD)
+@pytest.mark.parametrize("step", WRITTEN_BY)
 @pytest.mark.parametrize("committed", [False, True], ids=["before its commit", "after its commit"])
 def test_killed_step_loses_no_window_and_builds_none_twice(
-    market: psycopg.Connection, database_url: str, step: str, committed: bool
+    market: psycopg.Connection, database_url: str, step: str, committed: bool, symbols_per_shard: int
 ) -> None:
     if committed:
-        steps = STEPS[: STEPS.index(step) + 1]
-        with worker(database_url, "dies", ",".join([*steps, DIE]), END) as process:
+        with worker(database_url, "dies", END, dies_after=step, symbols_per_shard=symbols_per_shard) as process:
             assert process.wait(timeout=120) == -signal.SIGKILL, errors_of(process)
     else:
-        kill_before_commit(market, database_url, step)
+        kill_before_commit(market, database_url, step, symbols_per_shard)
     assert_next_runs_complete_it(market)
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", WRITTEN_BY)
 def test_retry_of_a_killed_step_does_all_of_it(market: psycopg.Connection, database_url: str, step: str) -> None:
-    kill_before_commit(market, database_url, step)
-    with worker(database_url, "dies", ",".join(STEPS[STEPS.index(step) :]), END) as process:
-        assert process.wait(timeout=120) == 0, errors_of(process)
+    kill_before_commit(market, database_url, step, symbols_per_shard=2)
+    finish_run(database_url)
     assert stored(market) == expected(market, END + MINUTE)
     totals = market.execute("select status, (totals ->> 'bars')::int from ops.ops_runlog").fetchall()
     assert totals == [("success", len(stored(market)))]
@@ -184,13 +191,12 @@ def test_restart_of_postgres_is_transient_and_the_retry_succeeds(own_postgres: P
     with closing(psycopg.connect(url, autocommit=True)) as connection, closing(psycopg.connect(url)) as holder:
         prepared(url, connection)
         holder.execute("lock table ohlcv.bars in share mode")
-        with worker(url, "restarted", "plan,aggregate", END) as process:
-            wait_for_backends(connection, "and wait_event_type = 'Lock'", TRANSACTIONS["aggregate"])
+        with worker(url, "restarted", END) as process:
+            wait_for_backends(connection, "and wait_event_type = 'Lock'", TRANSACTIONS["build"])
             own_postgres.restart("immediate")
             _, errors = process.communicate(timeout=60)
     assert "TransientError" in errors
-    with worker(url, "restarted", "aggregate,finish", END) as process:
-        assert process.wait(timeout=120) == 0, errors_of(process)
+    finish_run(url, "restarted")
     with psycopg.connect(url, autocommit=True) as connection:
         assert stored(connection) == expected(connection, END + MINUTE)
         assert_all_is_built_once(connection)
@@ -198,8 +204,10 @@ def test_restart_of_postgres_is_transient_and_the_retry_succeeds(own_postgres: P
 
 def test_concurrent_runs_during_ingest_build_all_windows(market: psycopg.Connection, database_url: str) -> None:
     ends = [END + number * 15 * MINUTE for number in range(16)]
-    steps = "plan,aggregate,finish"
-    with worker(database_url, "one", steps, *ends) as one, worker(database_url, "two", steps, *ends) as two:
+    with (
+        worker(database_url, "one", *ends) as one,
+        worker(database_url, "two", *ends, symbols_per_shard=1) as two,
+    ):
         late = 0
         while one.poll() is None or two.poll() is None:
             late += 1

@@ -11,7 +11,7 @@ import pytest
 
 from aggregator.ohlcv.aggregate import aggregate
 from aggregator.ohlcv.plan import plan
-from aggregator.ohlcv.run import Run, Totals, finish
+from aggregator.ohlcv.run import Outcome, Run, Totals, finish
 from tests.market_data import (
     DAY,
     HOUR,
@@ -121,7 +121,7 @@ class TestLocks:
         run = run_of(self.AS_OF, "failed")
         self.plan(market, run)
         with transaction(market) as cursor:
-            assert not finish(cursor, run)["complete"]
+            assert not finish(cursor, run).is_closed
         assert set(tasks(market, "status, hard_fails, owner")) == {("idle", 0, None)}
         assert market.execute("select status, error from ops.ops_runlog").fetchone() == (
             "failed",
@@ -130,7 +130,7 @@ class TestLocks:
 
     def test_run_without_a_plan_is_incomplete(self, market: psycopg.Connection) -> None:
         with transaction(market) as cursor:
-            assert finish(cursor, run_of(self.AS_OF)) == {"complete": False}
+            assert finish(cursor, run_of(self.AS_OF)) == Outcome(None, 0, is_closed=False, totals={})
 
     def test_backlog_of_few_symbols_is_divided_by_windows(
         self, market: psycopg.Connection, monkeypatch: pytest.MonkeyPatch

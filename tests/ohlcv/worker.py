@@ -1,4 +1,4 @@
-"""Executes steps of OHLCV runs in a process that can be killed: ``python -m tests.ohlcv.worker NAME STEPS END …``."""
+"""Executes OHLCV runs in a process that can be killed: ``python -m tests.ohlcv.worker NAME DIES_AFTER END …``."""
 
 from __future__ import annotations
 
@@ -10,36 +10,44 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from aggregator.ohlcv import operators
 from tests.airflow_context import context
-
-DIE = "die"
-"""A step that kills the process with SIGKILL."""
 
 _FILE = Path(__file__).parents[2] / "dags" / "ohlcv_aggregation.py"
 
 
-def main(name: str, steps: str, *ends: str) -> None:
-    """Execute some steps of the runs of some intervals, by the operators of the DAG.
+def main(name: str, dies_after: str, *ends: str) -> None:
+    """Execute the tasks of the runs of some intervals, by the operators of the DAG.
 
     Args:
         name: Prefix of the run ids; the end of the interval follows.
-        steps: ``plan``, ``aggregate``, ``finish`` and `DIE`, separated by commas.
+        dies_after: ``plan``, ``build`` or ``finish``: the process kills itself with SIGKILL after the last transaction
+            of this step; empty: it does not.
         ends: Ends of the intervals.
     """
-    dag = runpy.run_path(str(_FILE))["plan"].dag
+    build = operators._BuildOperator._build
+
+    def build_and_die(*arguments: Any) -> Any:
+        if dies_after == "plan":
+            _die()
+        counts = build(*arguments)
+        if dies_after == "build":
+            _die()
+        return counts
+
+    setattr(operators._BuildOperator, build.__name__, build_and_die)
+    dag = runpy.run_path(str(_FILE))["build_bars"].dag
     for end in map(datetime.fromisoformat, ends):
-        # The plan of another process: two symbols, with one shard each.
-        instances: Any = [[{"shard": n, "of": 2, "first": symbol, "last": symbol} for n, symbol in enumerate("AB")]]
-        for step in steps.split(","):
-            if step == DIE:
-                os.kill(os.getpid(), signal.SIGKILL)
-            elif step == "plan":
-                instances = _execute(dag.get_task(step), dag, name, end)
-            elif step == "aggregate":
-                for shards in instances:
-                    _execute(dag.get_task(step).unmap({"shards": shards}), dag, name, end)
-            else:
-                _execute(dag.get_task(step), dag, name, end)
+        if parts := _execute(dag.get_task("build_bars"), dag, name, end):
+            for shards in parts:
+                _execute(dag.get_task("build_shards").unmap({"shards": shards}), dag, name, end)
+            _execute(dag.get_task("finish"), dag, name, end)
+        if dies_after == "finish":
+            _die()
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _execute(task: Any, dag: Any, name: str, end: datetime) -> Any:

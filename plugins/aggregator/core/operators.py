@@ -19,11 +19,12 @@ class ClosingOperator(BaseOperator):
     be a success, and no alert would be sent.
 
     Args:
-        **kwargs: Arguments of `BaseOperator` except ``trigger_rule``.
+        trigger_rule: Airflow's trigger rule, which must let the task run after failures.
+        **kwargs: Arguments of `BaseOperator`.
     """
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(trigger_rule=TriggerRule.ALL_DONE, **kwargs)
+    def __init__(self, *, trigger_rule: TriggerRule = TriggerRule.ALL_DONE, **kwargs: Any) -> None:
+        super().__init__(trigger_rule=trigger_rule, **kwargs)
 
     def post_execute(self, context: Context, result: Any = None) -> None:
         """Fail if another task of the run failed. Airflow calls this after ``execute``, also after a deferral.

@@ -1,4 +1,4 @@
-"""The three steps of an OHLCV run: plan, aggregate, finish."""
+"""The tasks of an OHLCV run: build the bars, in shards if there are many symbols, and finish."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from dataclasses import asdict
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseOperator
+from airflow.sdk import BaseOperator, TriggerRule
 from more_itertools import chunked
 
+from aggregator.core import metrics
 from aggregator.core.data_interval import data_interval
 from aggregator.core.errors import PermanentError
 from aggregator.core.operators import ClosingOperator, describe_failed, failed_tasks
@@ -21,24 +22,20 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
-    from aggregator.ohlcv.run import Run, Totals
+    from aggregator.ohlcv.rebuild import RebuildParams
+    from aggregator.ohlcv.run import Outcome, Run, Totals
     from aggregator.postgres.transaction_group import TransactionGroup
 
 
 FINISH_RESERVE = timedelta(seconds=30)
-"""Part of a run's time that is kept for the task ``finish``."""
+"""Part of a run's time that is kept for closing the run log."""
 
 
-class OhlcvPlanOperator(BaseOperator):
-    """Find the due tasks, claim them, and divide their symbols into shards.
+class _BuildOperator(BaseOperator):
+    """Base of the tasks that build bars.
 
-    Before that, the operator synchronizes the tasks with ``ohlcv.assets``, recovers stale locks, and marks the windows
-    of changed candles. A run with days in its params is a rebuild and claims nothing in this step. A cleared run builds
-    the windows that ended in its interval again.
-
-    Args:
-        conn_id: Airflow connection of the database.
-        **kwargs: Arguments of ``BaseOperator``.
+    A symbol with invalid candles, or one whose rows PostgreSQL refuses, fails neither the other symbols nor the task
+    instance. It is recorded in ``ohlcv.tasks``, in ``ops.ops_issues`` and in the log. Repeated failures disable it.
     """
 
     ui_color = "#e2ecf7"
@@ -46,55 +43,130 @@ class OhlcvPlanOperator(BaseOperator):
     def __init__(self, *, conn_id: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.conn_id = conn_id
+        self._group: TransactionGroup | None = None
 
-    def execute(self, context: Context) -> list[list[dict[str, Any]]]:
-        """Plan the run.
-
-        Returns:
-            The shards of each mapped task instance, as :func:`aggregator.ohlcv.plan.plan` returns them.
-
-        Raises:
-            PermanentError: The params are wrong, or PostgreSQL refused a statement.
-            TransientError: The database was unreachable or busy; nothing was claimed.
-        """
-        from aggregator.ohlcv.plan import plan, prepare_partitions
-        from aggregator.ohlcv.rebuild import RebuildParams, plan_rebuild
-        from aggregator.ohlcv.run import SHARDS_PER_INSTANCE
+    def _open(self, context: Context) -> TransactionGroup:
         from aggregator.postgres.hook import PostgresTransactionHook
+        from aggregator.postgres.transaction_group import TransactionGroup
 
-        params = RebuildParams.read(context["params"])
-        run = _run(context)
-        hook = PostgresTransactionHook(self.conn_id)
-        with hook.task_transaction(context) as cursor:
-            prepare_partitions(cursor, run)
-        with hook.task_transaction(context) as cursor:
-            shards = plan_rebuild(cursor, run, params) if params.is_rebuild else plan(cursor, run)
-        return list(chunked(shards, SHARDS_PER_INSTANCE))
+        # A hook keeps the connection that it opened last, so each transaction needs its own hook.
+        self._group = TransactionGroup(lambda: PostgresTransactionHook(self.conn_id).task_transaction(context))
+        return self._group
+
+    def _build(
+        self, group: TransactionGroup, run: Run, params: RebuildParams, shards: Sequence[Mapping[str, Any]]
+    ) -> dict[str, Any]:
+        """Build the bars of some shards in parallel; return the counts, and whether this was a ``dry_run``."""
+        from aggregator.ohlcv.aggregate import aggregate
+        from aggregator.ohlcv.rebuild import rebuild
+        from aggregator.ohlcv.run import Totals
+
+        def build(shard: Mapping[str, Any]) -> Totals:
+            if params.is_rebuild:
+                return rebuild(group.transaction, run, params, **shard)
+            return aggregate(group.transaction, run, **shard)
+
+        # The param dryRun is true by default and applies to rebuilds only. Metrics use this field instead.
+        totals = sum(group.run(build, shards) if shards else [], Totals())
+        return {**asdict(totals), "dry_run": params.is_dry_run}
+
+    def on_kill(self) -> None:
+        """Cancel running statements and prevent further commits. Airflow calls this on SIGTERM."""
+        if self._group:
+            self._group.end()
 
 
-class OhlcvAggregateOperator(BaseOperator):
-    """Build the bars of a few shards in parallel and release their tasks.
+class OhlcvBuildBarsOperator(_BuildOperator):
+    """Plan a run. If its work fits one task instance, also build the bars and close the run.
 
-    A symbol with invalid candles, or one whose rows PostgreSQL refuses, fails neither the other symbols nor this task
-    instance. It is recorded in ``ohlcv.tasks``, in ``ops.ops_issues`` and in the log. Repeated failures disable it.
+    The plan synchronizes the tasks with ``ohlcv.assets``, recovers stale locks, marks the windows of changed candles,
+    claims the due tasks and divides their symbols into shards. A run with days in its params is a rebuild and claims
+    nothing in this step. A cleared run builds the windows that ended in its interval again.
+
+    XCom ``plan`` has the counts of the plan, and XCom ``totals`` those of the bars if they were built here.
 
     Args:
         conn_id: Airflow connection of the database.
-        shards: Shards of this task instance, as :class:`OhlcvPlanOperator` returns them.
+        **kwargs: Arguments of ``BaseOperator``.
+    """
+
+    totals: dict[str, Any] | None = None
+
+    def execute(self, context: Context) -> list[list[dict[str, Any]]]:
+        """Execute the run, or divide it.
+
+        Returns:
+            The shards of each instance of :class:`OhlcvBuildShardsOperator`; empty if the run is done.
+
+        Raises:
+            PermanentError: The params are wrong, or PostgreSQL refused a statement. The transactions before it are
+                stored.
+            TransientError: The database was unreachable or busy. The transactions before it are stored.
+        """
+        from aggregator.ohlcv.plan import plan, prepare_partitions
+        from aggregator.ohlcv.rebuild import RebuildParams, plan_rebuild
+        from aggregator.ohlcv.run import SHARDS_PER_INSTANCE, finish, outcome
+
+        params, run, group = RebuildParams.read(context["params"]), _run(context), self._open(context)
+        if context["ti"].try_number > 1 and not params.is_dry_run:
+            with group.transaction() as cursor:
+                done = outcome(cursor, run)
+            if done.is_closed:
+                # The earlier try was killed after its last commit.
+                self._report(context, done, {})
+                return []
+        with group.transaction() as cursor:
+            prepare_partitions(cursor, run)
+        with group.transaction() as cursor:
+            shards = plan_rebuild(cursor, run, params) if params.is_rebuild else plan(cursor, run)
+        if len(shards) > SHARDS_PER_INSTANCE:
+            return list(chunked(shards, SHARDS_PER_INSTANCE))
+        counts = self._build(group, run, params, shards)
+        with group.transaction() as cursor:
+            done = finish(cursor, run)
+            done = finish(cursor, run)
+        _require_closed(context, done, None)
+        self._report(context, done, counts)
+        return []
+
+    def _report(self, context: Context, done: Outcome, counts: Mapping[str, Any]) -> None:
+        from aggregator.ohlcv.run import key_values
+
+        # The run log also has the bars of earlier tries, which sent no metrics. Of a dry run, it has none.
+        self.totals = {**counts, **({} if counts.get("dry_run") else done.totals)}
+        context["ti"].xcom_push("plan", done.plan)
+        context["ti"].xcom_push("totals", self.totals)
+        self.log.info("Finished %s", key_values(self.totals))
+
+
+def report_totals(context: Context, result: Any) -> None:  # noqa: ARG001 - the shards that are left
+    """Report the counts of a run that `OhlcvBuildBarsOperator` did alone; the ``post_execute`` of its task.
+
+    Args:
+        context: Airflow's task context.
+        result: Not used.
+    """
+    task: Any = context["task"]
+    metrics.report(context, task.totals)
+
+
+class OhlcvBuildShardsOperator(_BuildOperator):
+    """Build the bars of a few shards in parallel and release their tasks.
+
+    Args:
+        conn_id: Airflow connection of the database.
+        shards: Shards of this task instance, as :class:`OhlcvBuildBarsOperator` returns them.
         **kwargs: Arguments of ``BaseOperator``.
     """
 
     template_fields: Sequence[str] = ("shards",)
-    ui_color = "#e2ecf7"
 
-    def __init__(self, *, conn_id: str, shards: Sequence[Mapping[str, Any]], **kwargs: Any) -> None:
+    def __init__(self, *, shards: Sequence[Mapping[str, Any]], **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.conn_id = conn_id
         self.shards = shards
-        self._group: TransactionGroup | None = None
 
-    def execute(self, context: Context) -> dict[str, int]:
-        """Build the bars of the claimed tasks, or rebuild the days in the params.
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Build the bars of the claimed tasks.
 
         Returns:
             The counts, and whether this was a ``dry_run``.
@@ -103,34 +175,15 @@ class OhlcvAggregateOperator(BaseOperator):
             PermanentError: PostgreSQL refused a statement. The transactions before it are stored.
             TransientError: The connection failed or the database was busy. The transactions before it are stored.
         """
-        from aggregator.ohlcv.aggregate import aggregate
-        from aggregator.ohlcv.rebuild import RebuildParams, rebuild
-        from aggregator.ohlcv.run import Totals
-        from aggregator.postgres.hook import PostgresTransactionHook
-        from aggregator.postgres.transaction_group import TransactionGroup
+        from aggregator.ohlcv.rebuild import RebuildParams
 
-        params = RebuildParams.read(context["params"])
-        run = _run(context)
-        # A hook keeps the connection that it opened last, so each transaction needs its own hook.
-        group = self._group = TransactionGroup(lambda: PostgresTransactionHook(self.conn_id).task_transaction(context))
-
-        def build(shard: Mapping[str, Any]) -> Totals:
-            if params.is_rebuild:
-                return rebuild(group.transaction, run, params, **shard)
-            return aggregate(group.transaction, run, **shard)
-
-        totals = sum(group.run(build, self.shards), Totals())
-        # The param dryRun is true by default and applies to rebuilds only. Metrics use this field instead.
-        return {**asdict(totals), "dry_run": params.is_rebuild and params.dry_run}
-
-    def on_kill(self) -> None:
-        """Cancel running statements and prevent further commits. Airflow calls this on SIGTERM."""
-        if self._group:
-            self._group.end()
+        return self._build(self._open(context), _run(context), RebuildParams.read(context["params"]), self.shards)
 
 
 class OhlcvFinishOperator(ClosingOperator):
     """Close the run log, release claims that are left, and fail if a task of the run failed.
+
+    The task is skipped if the shards before it were skipped, because the run is closed then.
 
     Args:
         conn_id: Airflow connection of the database.
@@ -140,7 +193,7 @@ class OhlcvFinishOperator(ClosingOperator):
     ui_color = "#e2ecf7"
 
     def __init__(self, *, conn_id: str, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(trigger_rule=TriggerRule.NONE_SKIPPED, **kwargs)
         self.conn_id = conn_id
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -159,34 +212,36 @@ class OhlcvFinishOperator(ClosingOperator):
         failed = failed_tasks(context)
         failure = describe_failed(failed) if failed else None
         with PostgresTransactionHook(self.conn_id).task_transaction(context) as cursor:
-            totals = finish(cursor, _run(context), failure)
-        if not totals.pop("complete"):
-            reason = failure or "Not all shards of this run were done, although no task failed."
-            msg = f"{reason} {_consequence(context, failed, totals)}"
-            raise PermanentError(msg)
-        self.log.info("Finished %s", key_values(totals))
-        return totals
+            done = finish(cursor, _run(context), failure)
+        _require_closed(context, done, failure)
+        self.log.info("Finished %s", key_values(done.totals))
+        return done.totals
 
 
-def _consequence(context: Context, failed: Sequence[str], totals: Mapping[str, Any]) -> str:
-    """Sentences that say what a failed run has stored and what to do next."""
+def _require_closed(context: Context, done: Outcome, failure: str | None) -> None:
+    """Fail with a text that says what the run has stored and what to do next, unless it is complete."""
+    if done.is_closed:
+        return
     from aggregator.ohlcv.run import key_values
 
     params = context["params"]
     is_rebuild = any(params[name] for name in ("startDate", "endDate", "symbols", "timeframes"))
-    stored = key_values({name: count for name, count in totals.items() if count}) or "nothing"
-    if "plan" in failed and is_rebuild:
-        return "Nothing was rebuilt. Fix the cause and clear this run, or start a run with other params."
-    if "plan" in failed:
-        return (
+    stored = key_values({name: count for name, count in done.totals.items() if count}) or "nothing"
+    if not done.plan and is_rebuild:
+        consequence = "Nothing was rebuilt. Fix the cause and clear this run, or start a run with other params."
+    elif not done.plan:
+        consequence = (
             "Nothing was claimed. The next run builds the windows that are due. If you cleared this run to build its "
             "windows again, fix the cause and clear it again."
         )
-    if is_rebuild and params["dryRun"]:
-        return "This was a dry run, so nothing was stored. Clear this run to start the dry run again."
-    if is_rebuild:
-        return f"Clear this run to continue the rebuild where it stopped. Stored so far: {stored}."
-    return f"Its claims were released, and the next run builds what is missing. Stored: {stored}."
+    elif is_rebuild and params["dryRun"]:
+        consequence = "This was a dry run, so nothing was stored. Clear this run to start the dry run again."
+    elif is_rebuild:
+        consequence = f"Clear this run to continue the rebuild where it stopped. Stored so far: {stored}."
+    else:
+        consequence = f"Its claims were released, and the next run builds what is missing. Stored: {stored}."
+    msg = f"{failure or 'Not all shards of this run were done, although no task failed.'} {consequence}"
+    raise PermanentError(msg)
 
 
 def _run(context: Context) -> Run:
@@ -196,10 +251,19 @@ def _run(context: Context) -> Run:
     logging.getLogger("aggregator.ohlcv").setLevel(settings.log_level)
     interval = data_interval(context)
     dag: Any = context["dag"]
+    dag_run: Any = context["dag_run"]
     if not isinstance(dag.timetable, OffsetCronTimetable):
         msg = f"DAG {dag.dag_id} has no OffsetCronTimetable. Nothing was done. Use OffsetCronTimetable as its schedule."
         raise PermanentError(msg)
     due = interval.end + dag.timetable.offset
     # The next run is due one interval later. The deadline may be earlier.
     available = min([interval.end - interval.start, *(alert.interval for alert in dag.deadline or ())])
-    return Run(context["run_id"], interval.start, interval.end, due, settings, due + available - FINISH_RESERVE)
+    return Run(
+        run_id=context["run_id"],
+        data_interval_start=interval.start,
+        data_interval_end=interval.end,
+        as_of=due,
+        settings=settings,
+        repeat_until=due + available - FINISH_RESERVE,
+        clears=dag_run.clear_number or 0,
+    )

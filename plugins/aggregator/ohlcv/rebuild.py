@@ -109,6 +109,11 @@ class RebuildParams(BaseModel):
         return self._days != (None, None)
 
     @property
+    def is_dry_run(self) -> bool:
+        """Whether the run is a rebuild that stores nothing."""
+        return self.is_rebuild and self.dry_run
+
+    @property
     def interval(self) -> tuple[datetime, datetime]:
         """The days of a rebuild as a half-open interval ``[start, end)``."""
         first, last = self._days

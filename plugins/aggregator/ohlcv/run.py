@@ -6,7 +6,7 @@ The functions in ``include/sql/ohlcv/functions`` process candles and bars. Pytho
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from psycopg.types.json import Jsonb
@@ -51,6 +51,7 @@ class Run:
         settings: Limits and names.
         repeat_until: Clock time until which the run starts further transactions for its backlog; None: it starts none.
             This bounds how many windows the run builds. It does not decide which windows have ended.
+        clears: How often the run was cleared. Distinguishes a retry from a clear.
     """
 
     run_id: str
@@ -59,6 +60,7 @@ class Run:
     as_of: datetime
     settings: OhlcvSettings
     repeat_until: datetime | None = None
+    clears: int = 0
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -66,6 +68,7 @@ class Run:
         settings = self.settings
         return {
             "run_id": self.run_id,
+            "clears": self.clears,
             "data_interval_start": self.data_interval_start,
             "data_interval_end": self.data_interval_end,
             "as_of": self.as_of,
@@ -108,6 +111,23 @@ class Totals:
     def __add__(self, other: Totals) -> Totals:
         """Add the counts of two steps."""
         return Totals(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run has done since it was last cleared, as the run log has it.
+
+    Attributes:
+        plan: Counts of its plan; None: no plan was completed.
+        shards_done: Planned shards that were built.
+        is_closed: Whether the run was closed as a success.
+        totals: Its counts, named as in `Totals`, without ``tasks``.
+    """
+
+    plan: dict[str, Any] | None
+    shards_done: int
+    is_closed: bool
+    totals: dict[str, int]
 
 
 def execute(cursor: Cursor, file: str, parameters: Mapping[str, Any]) -> Cursor:
@@ -160,11 +180,22 @@ def checkpoint(cursor: Cursor, run: Run, name: str, **details: Any) -> None:
         p_job_name=run.settings.job_name,
         p_run_id=run.run_id,
         p_name=name,
-        p_details=Jsonb(details),
+        p_details=Jsonb({"clears": run.clears, **details}),
     )
 
 
-def finish(cursor: Cursor, run: Run, failure: str | None = None) -> dict[str, Any]:
+def outcome(cursor: Cursor, run: Run) -> Outcome:
+    """Read what the run has done since it was last cleared.
+
+    Args:
+        cursor: Cursor in a transaction.
+        run: The run.
+    """
+    row = execute(cursor, "ohlcv/queries/run_outcome.sql", run.parameters).fetchone()
+    return Outcome(*row) if row else Outcome(None, 0, is_closed=False, totals={})
+
+
+def finish(cursor: Cursor, run: Run, failure: str | None = None) -> Outcome:
     """Close the run's entry in the run log, release the tasks that the run still holds, and prune the run log.
 
     Args:
@@ -173,27 +204,24 @@ def finish(cursor: Cursor, run: Run, failure: str | None = None) -> dict[str, An
         failure: Sentence that names the failed task of the run; None if no task failed.
 
     Returns:
-        The run's totals without ``tasks``, and ``complete``: whether every planned step was done.
+        The outcome. It is closed if every planned step was done.
     """
     ((released,),) = execute(cursor, "ohlcv/queries/release_tasks.sql", run.parameters)
-    outcome = execute(cursor, "ohlcv/queries/run_outcome.sql", run.parameters).fetchone()
-    if outcome is None:
-        return {"complete": False}
-    planned, done, *counts = outcome
-    totals = dict(zip([field.name for field in fields(Totals) if field.name != "tasks"], counts, strict=True))
-    complete = not failure and planned is not None and done >= planned and not released
-    steps = f"{planned or 0} shards planned, {done} done, {released} tasks released"
+    done = outcome(cursor, run)
+    planned = done.plan["shards"] if done.plan else 0
+    is_complete = not failure and done.plan is not None and done.shards_done >= planned and not released
+    steps = f"{planned} shards planned, {done.shards_done} done, {released} tasks released"
     call(
         cursor,
         "ops.ops_runlog_finish",
         p_job_name=run.settings.job_name,
         p_run_id=run.run_id,
-        p_status="success" if complete else "failed",
-        p_totals=Jsonb(totals),
-        p_error=None if complete else " ".join(filter(None, [failure, steps])),
+        p_status="success" if is_complete else "failed",
+        p_totals=Jsonb(done.totals),
+        p_error=None if is_complete else " ".join(filter(None, [failure, steps])),
     )
     call(cursor, "ops.ops_runlog_prune", p_job_name=run.settings.job_name, p_keep=run.settings.ops_runlog_keep)
-    return {**totals, "complete": complete}
+    return replace(done, is_closed=is_complete)
 
 
 def key_values(counts: Mapping[str, object]) -> str:
