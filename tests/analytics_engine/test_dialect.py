@@ -11,7 +11,7 @@ import sqlglot
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aggregator.analytics_engine.dialect import FUNCTIONS, DialectError, bind, parse, placeholders
+from aggregator.analytics_engine.dialect import FUNCTIONS, DialectError, bind, parse
 from aggregator.analytics_engine.dialect.functions import _call
 from aggregator.analytics_engine.dialect.tokens import AnalyticsEngineSql
 from aggregator.analytics_engine.types import DATASET_COLUMNS
@@ -463,8 +463,11 @@ def test_double_percent_is_bound_as_one_and_comments_are_unchanged() -> None:
     parse(bound)
 
 
-def test_placeholders_in_comments_and_strings_are_not_listed() -> None:
-    assert placeholders("%(a)s -- %(b)s\n 'x%%(c)s' %%(d)s %(e)s %(a)s") == {"a", "e"}
+def test_bounds_of_the_window_may_be_unused() -> None:
+    bounds = {"data_interval_start": datetime(2026, 11, 15, tzinfo=UTC), "data_interval_end": date(2026, 11, 16)}
+    assert bind("%(data_interval_end)s -- %(data_interval_start)s", bounds) == (
+        "toDateTime('2026-11-16 00:00:00') -- %(data_interval_start)s"
+    )
 
 
 def test_negative_number_after_a_minus_is_no_comment() -> None:

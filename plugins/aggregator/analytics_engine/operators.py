@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     import psycopg
     from airflow.sdk import Context
-    from airflow.timetables.base import DataInterval
     from psycopg.rows import TupleRow
 
     from aggregator.analytics_engine.dialect import Parameter
@@ -79,8 +78,8 @@ class AnalyticsEngineOperator(BaseOperator):
         window = data_interval(context)
         hook = AnalyticsEngineHook(self.conn_id)
         hook.require_retained(window.start)
-        parameters = {**_window_parameters(self.sql, window), **(self.parameters or {})}
-        with hook.stream(self.sql, parameters) as result:
+        bounds = {"data_interval_start": window.start, "data_interval_end": window.end}
+        with hook.stream(self.sql, {**bounds, **(self.parameters or {})}) as result:
             rows = list(islice(result, MAX_ROWS + 1))
             names = [column.name for column in result.columns]
         if len(rows) > MAX_ROWS:
@@ -171,31 +170,30 @@ class AnalyticsEngineToPostgresOperator(BaseOperator):
         Raises:
             AggregatorError: No row was stored. With ``isolate_by`` all groups but those in the text may be stored.
         """
-        from aggregator.analytics_engine.copy import copy_result
         from aggregator.analytics_engine.hook import AnalyticsEngineHook
         from aggregator.postgres.empty_source import is_suspicious
         from aggregator.postgres.hook import PostgresTransactionHook
         from aggregator.postgres.upsert import Query, UpsertSpec, upsert
 
         window = data_interval(context)
-        parameters = {"data_interval_start": window.start, "data_interval_end": window.end}
+        bounds = {"data_interval_start": window.start, "data_interval_end": window.end}
         analytics_engine = AnalyticsEngineHook(self.analytics_engine_conn_id)
         analytics_engine.require_retained(window.start)
         postgres = PostgresTransactionHook(self.postgres_conn_id)
         # The query first: no transaction is open while Analytics Engine computes it.
         with (
-            analytics_engine.stream(self.sql, _window_parameters(self.sql, window)) as result,
+            analytics_engine.stream(self.sql, bounds) as result,
             postgres.task_transaction(context) as cursor,
         ):
-            read = copy_result(cursor, result) if result.columns else 0
+            read = result.copy_to(cursor)
             if read == 0:
                 suspicious = is_suspicious(
-                    cursor, self.stored, parameters, source="Analytics Engine", table=self.table, log=self.log
+                    cursor, self.stored, bounds, source="Analytics Engine", table=self.table, log=self.log
                 )
                 return {"requests": analytics_engine.requests_sent, "read": 0, "suspicious": suspicious}
-            skipped = self._log_skipped(cursor, parameters)
+            skipped = self._log_skipped(cursor, bounds)
             spec = UpsertSpec(self.table, self.key, self.touch)
-            outcome = upsert(cursor, spec, Query(self.select, parameters, self.isolate_by))
+            outcome = upsert(cursor, spec, Query(self.select, bounds, self.isolate_by))
         written = {"skipped": skipped, **asdict(outcome.counts), "suspicious": False}
         counts = {"requests": analytics_engine.requests_sent, "read": read, **written}
         shown = " ".join(f"{name}={count}" for name, count in counts.items())
@@ -221,11 +219,3 @@ class AnalyticsEngineToPostgresOperator(BaseOperator):
         names = (repr(str(name)[:LONGEST_NAME]) for _, name, *_ in rows)
         self.log.warning("Skipped %d rows of the result: %s", skipped, listed(names, NAMED_AT_MOST, of=skipped))
         return skipped
-
-
-def _window_parameters(sql: str, window: DataInterval) -> dict[str, Parameter]:
-    """The bounds of the window for which ``sql`` has placeholders."""
-    from aggregator.analytics_engine.dialect import placeholders
-
-    bounds: dict[str, Parameter] = {"data_interval_start": window.start, "data_interval_end": window.end}
-    return {name: bounds[name] for name in bounds.keys() & placeholders(sql)}

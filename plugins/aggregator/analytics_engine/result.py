@@ -9,14 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import ijson  # type: ignore[import-untyped]
+from psycopg import sql
 
 from aggregator.analytics_engine.types import ColumnType, Value, column_type
 from aggregator.core.errors import PermanentError, TransientError
 
+if TYPE_CHECKING:
+    import psycopg
+    from psycopg.rows import TupleRow
+
 _LONGEST_TYPE = 200
+_NUL = "\x00"
 _SCALAR_EVENTS = frozenset({"null", "boolean", "number", "string"})
 
 
@@ -96,6 +102,38 @@ class AnalyticsEngineResult(Iterator[tuple[Value, ...]]):
             PermanentError: As for the first row.
         """
         return next(self._remaining)
+
+    def copy_to(self, cursor: psycopg.Cursor[TupleRow]) -> int:
+        """Load the rows into the temporary table ``pg_temp.analytics_engine_answer``, in constant memory.
+
+        Args:
+            cursor: In the transaction that has the table until its end. A result without columns makes no table.
+
+        Returns:
+            The number of rows.
+
+        Raises:
+            AggregatorError: As for the next row.
+            psycopg.Error: PostgreSQL refused the table or the rows.
+        """
+        if not self.columns:
+            return 0
+        types = [column.type.postgres for column in self.columns]
+        columns = [
+            sql.SQL("{} {}").format(sql.Identifier(column.name), sql.SQL(type_))
+            for column, type_ in zip(self.columns, types, strict=True)
+        ]
+        definition = sql.SQL("create temporary table analytics_engine_answer ({}) on commit drop")
+        cursor.execute(definition.format(sql.SQL(", ").join(columns)))
+        rows = 0
+        # psycopg does not check binary values. `ColumnType.read` has: each has exactly its column's type.
+        with cursor.copy("copy pg_temp.analytics_engine_answer from stdin (format binary)") as copy:
+            copy.set_types(types)
+            for row in self:
+                copy.write_row(_storable(row))
+                rows += 1
+        cursor.execute("analyze pg_temp.analytics_engine_answer")
+        return rows
 
     def _rows(self) -> Iterator[tuple[Value, ...]]:
         seen = 0
@@ -198,3 +236,8 @@ def _columns(meta: Any) -> tuple[Column, ...]:
             case _:
                 _refuse()
     return tuple(columns.values())
+
+
+def _storable(row: tuple[Value, ...]) -> list[Value]:
+    # PostgreSQL stores no text with NUL, so the value matches no stored text, with or without the replacement.
+    return [value.replace(_NUL, "\N{REPLACEMENT CHARACTER}") if isinstance(value, str) else value for value in row]

@@ -27,7 +27,7 @@ from sqlglot.tokenizer_core import Token, TokenType
 
 from aggregator.analytics_engine.dialect.clauses import split_levels
 from aggregator.analytics_engine.dialect.functions import FUNCTIONS
-from aggregator.analytics_engine.dialect.literals import Parameter, bind, check_characters, placeholders
+from aggregator.analytics_engine.dialect.literals import Parameter, bind, check_characters
 from aggregator.analytics_engine.dialect.tokens import AnalyticsEngineSql, tokenize
 from aggregator.analytics_engine.dialect.tree import check_selects, dataset_columns, nested_selects, time_conditions
 from aggregator.analytics_engine.errors import DialectError, refusal
@@ -48,7 +48,6 @@ __all__ = [
     "Query",
     "bind",
     "parse",
-    "placeholders",
 ]
 
 MAX_QUERY_BYTES = 64 * 1024

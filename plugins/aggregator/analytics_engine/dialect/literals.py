@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 Parameter = datetime | date | str | int | float | Decimal | bool
 """A value that `bind` can write as a literal."""
 
+OPTIONAL = frozenset({"data_interval_start", "data_interval_end"})
+"""The bounds of a run's window. Operators always pass them."""
+
 _TEMPLATE = re.compile(
     r"(?P<string>'(?:[^'\\]|''|\\.)*+')|(?P<comment>--[^\n]*+)|%\((?P<name>\w+)\)s|(?P<percent>%%)|(?P<wrong>['%])",
     re.DOTALL,
@@ -45,7 +48,7 @@ def bind(sql: str, parameters: Mapping[str, Parameter]) -> str:
 
     Args:
         sql: Text with placeholders, trusted.
-        parameters: Values by name, not trusted.
+        parameters: Values by name, not trusted. Only those in `OPTIONAL` may be unused.
 
     Returns:
         The complete text.
@@ -74,14 +77,9 @@ def bind(sql: str, parameters: Mapping[str, Parameter]) -> str:
         return _literal(f"parameter {name}", parameters[name])
 
     bound = _TEMPLATE.sub(replace, sql)
-    if unused := parameters.keys() - used:
+    if unused := parameters.keys() - used - OPTIONAL:
         raise refusal(f"parameter {', '.join(sorted(unused))}", "the query has no placeholder for it")
     return bound
-
-
-def placeholders(sql: str) -> frozenset[str]:
-    """Names of the placeholders that `bind` would replace in ``sql``."""
-    return frozenset(match["name"] for match in _TEMPLATE.finditer(sql) if match["name"])
 
 
 def _literal(part: str, value: Parameter) -> str:
