@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import Event
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -23,6 +24,7 @@ from aggregator.telemetry import api as telemetry
 from aggregator.web.app import APPS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.slow  # the metadata database takes seconds to make
@@ -206,6 +208,33 @@ def test_wait_has_a_time_limit(client: TestClient, monkeypatch: pytest.MonkeyPat
     response = client.get(PATH, params={"wait": "true"})
     assert response.status_code == 202
     assert run_of(response.json()["runId"]).state == "queued"
+
+
+@pytest.fixture
+def ended(client: TestClient, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Event]:
+    """Makes a call hang until the end of the test; set when it has ended."""
+    release, ended = Event(), Event()
+
+    def hang(*_: object) -> None:
+        release.wait(60)
+        ended.set()
+
+    monkeypatch.setattr(telemetry, request.param, hang)
+    yield ended
+    release.set()
+
+
+@pytest.mark.parametrize(
+    ("ended", "limit", "status"),
+    [("_trigger", "RESPONSE_TIMEOUT", 503), ("_result", "MAX_WAIT", 202)],
+    indirect=["ended"],
+)
+def test_database_that_hangs_does_not_hold_the_response(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, ended: Event, limit: str, status: int
+) -> None:
+    monkeypatch.setattr(telemetry, limit, 0.5)
+    assert client.get(PATH, params={"wait": "true"}).status_code == status
+    assert not ended.is_set()
 
 
 def test_missing_dag_is_a_503(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,13 +15,12 @@ from airflow.utils.session import create_session
 from airflow.utils.state import DagRunState, State
 from airflow.utils.types import DagRunTriggeredByType, DagRunType
 from fastapi import APIRouter, Depends, HTTPException, Query, Request
-from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from pendulum import now
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import select
 
-from aggregator.core.http import Camel, read_json, validate
+from aggregator.core.http import Camel, Threads, read_json, validate
 from aggregator.core.params import is_future
 from aggregator.core.text import run_link
 from aggregator.telemetry.params import TelemetryDailyParams
@@ -41,13 +40,14 @@ MAX_WAIT = 120.0
 POLL_INTERVAL = 1.0
 """Seconds between two polls of a run."""
 
+RESPONSE_TIMEOUT = 10.0
+"""Seconds for the start of a run; after it the response is 503. The run may start even so, and it can be repeated."""
+
+_THREADS = Threads("telemetry-jobs", 8)
+
 
 class Job(TelemetryDailyParams):
-    """Parameters of a request.
-
-    Attributes:
-        wait: Wait until the run has finished, and return its result.
-    """
+    """Parameters of a request; with ``wait``, the response is the result of the finished run."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -55,12 +55,7 @@ class Job(TelemetryDailyParams):
 
 
 class StartedRun(Camel):
-    """A started run.
-
-    Attributes:
-        run_id: ID of the run in Airflow.
-        link: URL of the run's page.
-    """
+    """A started run: its ID in Airflow, and the URL of its page."""
 
     run_id: str
     link: str
@@ -76,17 +71,7 @@ class Rollup(BaseModel):
 
 
 class Result(BaseModel):
-    """Result of a run.
-
-    Attributes:
-        success: Whether every rollup is stored.
-        processed: Number of rollups that are stored, or would be in a dry run.
-        inserted: Number of new rollups.
-        updated: Number of rollups that replace a different stored rollup.
-        unchanged: Number of rollups that were stored before.
-        errors: One line per refused event type.
-        results: The first 1,000 rollups.
-    """
+    """Result of a run: the numbers of rollups, one line per refused event type, and the first 1,000 rollups."""
 
     success: bool
     processed: int
@@ -156,12 +141,12 @@ def _refuse_future(job: Job) -> None:
 
 async def _start(job: Job) -> Response:
     _refuse_future(job)
-    run_id = await run_in_threadpool(_trigger, job)
+    run_id = await _THREADS.run(_trigger, job, timeout=RESPONSE_TIMEOUT)
     link = run_link(DAG_ID, run_id)
     if job.wait:
         with suppress(TimeoutError):
             async with asyncio.timeout(MAX_WAIT):
-                while (result := await run_in_threadpool(_result, run_id)) is None:  # noqa: ASYNC110 - the run ends in another process
+                while (result := await _THREADS.run(_result, run_id, timeout=None)) is None:  # noqa: ASYNC110 - the run ends in another process
                     await asyncio.sleep(POLL_INTERVAL)
             return JSONResponse(result, HTTPStatus.OK if result["success"] else HTTPStatus.INTERNAL_SERVER_ERROR)
     started = StartedRun(run_id=run_id, link=link)
@@ -182,7 +167,7 @@ def _trigger(job: Job) -> str:
 
 
 def _result(run_id: str) -> dict[str, Any] | None:
-    """Return the result of a run; None while it has not finished."""
+    """The result of a run; None while it has not finished."""
     with create_session(scoped=False) as session:
         state = session.scalar(select(DagRun.state).where(DagRun.dag_id == DAG_ID, DagRun.run_id == run_id))
         if state not in State.finished_dr_states:

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from aggregator.postgres.upsert import UpsertResult
 
-    Cursor = psycopg.Cursor[TupleRow]
-
 _COUNTS = ("inserted", "updated", "unchanged")
 
 RESULTS_AT_MOST = 1000
@@ -89,6 +87,7 @@ class TelemetryDailyOperator(BaseOperator):
             PermanentError: Event types were refused, and all others are stored; or PostgreSQL refused everything.
             TransientError: The database could not be reached or was busy. Nothing was written.
         """
+        from aggregator.postgres.empty_source import is_suspicious
         from aggregator.postgres.hook import PostgresTransactionHook
         from aggregator.postgres.upsert import Query, UpsertSpec, compute, upsert
 
@@ -106,7 +105,10 @@ class TelemetryDailyOperator(BaseOperator):
             outcome = upsert(cursor, spec, Query(_ALL_ROLLUPS, isolate_by="event"), dry_run=dry_run)
             outcome = replace(outcome, refused=[*not_computed, *outcome.refused])
             result = _result(cursor, outcome)
-            self._warn_if_suspicious(cursor, parameters, outcome, result["processed"])
+            if not result["processed"] and not outcome.refused:
+                is_suspicious(
+                    cursor, self.stored, parameters, source="public.telemetry", table=self.table, log=self.log
+                )
         counts = " ".join(f"{name}={result[name]}" for name in ("processed", *_COUNTS))
         refused = len(outcome.refused)
         self.log.info("Rolled up: from=%s to=%s dry_run=%s %s refused=%d", first, last, dry_run, counts, refused)
@@ -116,16 +118,8 @@ class TelemetryDailyOperator(BaseOperator):
         refuse_incomplete(self.table, "event", outcome, dry_run=dry_run)
         return result
 
-    def _warn_if_suspicious(
-        self, cursor: Cursor, parameters: dict[str, Any], outcome: UpsertResult, processed: int
-    ) -> None:
-        from aggregator.postgres.empty_source import is_suspicious
 
-        if not processed and not outcome.refused:
-            is_suspicious(cursor, self.stored, parameters, source="public.telemetry", table=self.table, log=self.log)
-
-
-def _result(cursor: Cursor, outcome: UpsertResult) -> dict[str, Any]:
+def _result(cursor: psycopg.Cursor[TupleRow], outcome: UpsertResult) -> dict[str, Any]:
     from psycopg import sql
 
     statement = sql.SQL(_RESULTS).format(
