@@ -35,12 +35,7 @@ TRANSIENT_CODES = frozenset({"InternalError", "RequestTimeout", "ServiceUnavaila
 
 
 class WarmingDomain(NamedTuple):
-    """A sending domain that warms up. The organization typed its name, which may contain any character.
-
-    Attributes:
-        organization_id: UUID of the organization.
-        domain: The domain's name.
-    """
+    """A sending domain that warms up. The organization typed its name, which may contain any character."""
 
     organization_id: str
     domain: str
@@ -73,14 +68,7 @@ class WarmupCounterStore(Protocol):
     """A store of counters."""
 
     def reset_daily_counters(self, domains: Collection[WarmingDomain], before: datetime) -> ResetReport:
-        """Remove the counters of days that have ended. A domain needs no counter.
-
-        Args:
-            domains: The domains whose counters to remove.
-            before: End of the last day to remove, in UTC.
-
-        Returns:
-            The numbers of removed, kept and failed counters.
+        """Remove the counters of these domains for days that end at or before a time. A domain needs no counter.
 
         Raises:
             TransientError: The store could not be reached or was busy. A retry removes the remaining counters.
@@ -89,38 +77,31 @@ class WarmupCounterStore(Protocol):
         ...
 
 
+@dataclass(frozen=True)
 class PostgresCounterStore:
-    """Counters in ``delivery.warmup_counters``. One transaction resets all of them.
+    """Counters in ``delivery.warmup_counters``. One transaction resets all of them."""
 
-    Args:
-        transaction: Opens the transaction.
-    """
-
-    def __init__(self, transaction: Callable[[], AbstractContextManager[psycopg.Cursor[TupleRow]]]) -> None:
-        self._transaction = transaction
+    transaction: Callable[[], AbstractContextManager[psycopg.Cursor[TupleRow]]]
 
     def reset_daily_counters(self, domains: Collection[WarmingDomain], before: datetime) -> ResetReport:
         """See :meth:`WarmupCounterStore.reset_daily_counters`."""
-        parameters = {
-            "organization_ids": [domain.organization_id for domain in domains],
-            "domains": [domain.domain for domain in domains],
-            "before": before,
-        }
+        organization_ids, names = [one.organization_id for one in domains], [one.domain for one in domains]
+        parameters = {"organization_ids": organization_ids, "domains": names, "before": before}
         statement = (SQL / "warmup/queries/reset_warmup_counters.sql").read_text()
-        with self._transaction() as cursor:
+        with self.transaction() as cursor:
             return ResetReport(*cursor.execute(statement, parameters).fetchone() or ())
 
 
+@dataclass(frozen=True)
 class S3CounterStore:
     """Counters as objects ``warmup/daily/{organization_id}/{domain}`` in a bucket with the S3 API, such as R2.
 
-    Args:
+    Attributes:
         conn_id: Airflow connection of type Amazon Web Services. ``service_config.s3.bucket_name`` in its extra is the
             name of the bucket.
     """
 
-    def __init__(self, conn_id: str = "warmup_r2") -> None:
-        self._conn_id = conn_id
+    conn_id: str = "warmup_r2"
 
     def reset_daily_counters(self, domains: Collection[WarmingDomain], before: datetime) -> ResetReport:
         """See :meth:`WarmupCounterStore.reset_daily_counters`. A refused key does not stop the others."""
@@ -129,13 +110,13 @@ class S3CounterStore:
         from airflow.providers.amazon.aws.utils.connection_wrapper import AwsConnectionWrapper  # noqa: PLC0415
         from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError  # noqa: A004, PLC0415
 
-        hook = S3Hook(aws_conn_id=self._conn_id)
+        hook = S3Hook(aws_conn_id=self.conn_id)
         # By itself, S3Hook treats an unreadable connection as an empty one.
-        hook.conn_config = AwsConnectionWrapper(conn=connections.get(self._conn_id))
+        hook.conn_config = AwsConnectionWrapper(conn=connections.get(self.conn_id))
         bucket = hook.service_config.get("bucket_name")
         if not bucket:
             msg = (
-                f"Connection {self._conn_id} names no bucket. Nothing was reset. Add this to its extra: "
+                f"Connection {self.conn_id} names no bucket. Nothing was reset. Add this to its extra: "
                 '{"service_config": {"s3": {"bucket_name": …}}}'
             )
             raise PermanentError(msg)
@@ -148,13 +129,13 @@ class S3CounterStore:
         except ClientError as error:
             code, status = error.response["Error"]["Code"], error.response["ResponseMetadata"]["HTTPStatusCode"]
             msg = (
-                f"The bucket of connection {self._conn_id} refused to list its counters: {status} {code}. Nothing was "
+                f"The bucket of connection {self.conn_id} refused to list its counters: {status} {code}. Nothing was "
                 "reset. Check the name of the bucket and the rights of the access key (list and delete objects)."
             )
             raise (TransientError if is_transient_http_status(status) else PermanentError)(msg) from None
         except BotoCoreError as error:
             msg = (
-                f"The request to the bucket of connection {self._conn_id} failed ({type(error).__name__}). Some "
+                f"The request to the bucket of connection {self.conn_id} failed ({type(error).__name__}). Some "
                 "counters may be reset, and a retry resets the others. Check the endpoint and the credentials."
             )
             lost = isinstance(error, (ConnectionError, HTTPClientError))
@@ -172,19 +153,18 @@ def _delete(client: Any, bucket: str, keys: Iterable[str]) -> Counter[str]:
     from botocore.exceptions import ClientError  # noqa: PLC0415
 
     failed: Counter[str] = Counter()
+
+    def attempt(size: int, delete: Callable[..., Any], **arguments: Any) -> None:
+        try:
+            failed.update(error["Code"] for error in delete(Bucket=bucket, **arguments).get("Errors", ()))
+        except ClientError as error:
+            failed[error.response["Error"]["Code"]] += size
+
     # A batch is XML, which cannot contain control characters. The key of a single object is in the URL.
     unprintable, printable = partition(str.isprintable, keys)
     for batch in chunked(printable, KEYS_PER_REQUEST):
-        try:
-            objects = {"Objects": [{"Key": key} for key in batch], "Quiet": True}
-            response = client.delete_objects(Bucket=bucket, Delete=objects)
-        except ClientError as error:
-            failed[error.response["Error"]["Code"]] += len(batch)
-        else:
-            failed.update(error["Code"] for error in response.get("Errors", ()))
+        objects = {"Objects": [{"Key": key} for key in batch], "Quiet": True}
+        attempt(len(batch), client.delete_objects, Delete=objects)
     for key in unprintable:
-        try:
-            client.delete_object(Bucket=bucket, Key=key)
-        except ClientError as error:
-            failed[error.response["Error"]["Code"]] += 1
+        attempt(1, client.delete_object, Key=key)
     return failed

@@ -45,9 +45,12 @@ class WarmupResetOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, int]:
         """Reset the counters of the run's day.
 
+        Args:
+            context: Airflow's task context.
+
         Returns:
-            ``domains``: number of domains that warm up; ``reset``: number of removed counters; ``kept``: number of
-            counters of later days.
+            ``domains``, the number of domains that warm up; ``reset`` and ``kept``, the numbers of removed counters and
+            of counters of later days.
 
         Raises:
             TransientError: A store could not be reached or was busy, or some counters failed. A retry resets them.
