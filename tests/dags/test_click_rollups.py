@@ -9,6 +9,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -42,58 +43,68 @@ DAY = (datetime.now(UTC) - timedelta(days=30)).date()
 HOSTILE = ["h", "o'brien", 'say "x"', "back\\slash", "🦊", "ä" * 5000, "new\nline", "{{ 1/0 }}", "%(x)s", "nul\x00"]
 
 
-@pytest.fixture
-def task(dag_bag: DagBag) -> Any:
-    return dag_bag.dags["click_rollups"].get_task("roll_up_clicks")
-
-
-@pytest.fixture(autouse=True)
-def connections(
-    monkeypatch: pytest.MonkeyPatch,
-    migrated: Callable[..., psycopg.Connection],
-    analytics_engine: AnalyticsEngineControl,
-    without_waiting: Callable[..., None],
-) -> None:
-    migrated("clicks")
-    without_waiting(AnalyticsEngineHook)
-    host, port = analytics_engine.url.rsplit(":", 1)
-    connection = {"conn_type": "http", "host": host, "port": int(port), "password": TOKEN, "extra": {"account_id": "a"}}
-    monkeypatch.setenv("AIRFLOW_CONN_ANALYTICS_ENGINE", json.dumps(connection))
-
-
-def run(task: Any, day: date = DAY) -> dict[str, Any]:
-    """Run the task once, for one day."""
-    start = datetime(day.year, day.month, day.day, tzinfo=UTC)
-    counts: dict[str, Any] = task.execute(context(task, start, start + timedelta(days=1)))
-    return counts
-
-
 def hire(connection: psycopg.Connection, *ids: str) -> None:
     connection.cursor().executemany("insert into hires (id) values (%s)", [[id_] for id_ in ids])
 
 
-def stored(
-    connection: psycopg.Connection, columns: str = "hire_id, valid_clicks, invalid_clicks"
-) -> list[tuple[Any, ...]]:
+def stored(connection: psycopg.Connection, columns: str = "hire_id, valid_clicks, invalid_clicks") -> list[Any]:
     return connection.execute(f'select {columns} from click_rollups order by hire_id collate "C"').fetchall()
+
+
+@dataclass
+class Rollup:
+    """The DAG's task, and both ends of it."""
+
+    task: Any
+    source: AnalyticsEngineControl
+    connection: psycopg.Connection
+
+    def run(self, day: date = DAY) -> dict[str, Any]:
+        """Run the task once, for one day."""
+        start = datetime(day.year, day.month, day.day, tzinfo=UTC)
+        counts: dict[str, Any] = self.task.execute(context(self.task, start, start + timedelta(days=1)))
+        return counts
+
+    def click(self, *events: dict[str, Any]) -> None:
+        self.source.write("clicks", events)
+
+    def hire(self, *ids: str) -> None:
+        hire(self.connection, *ids)
+
+    def stored(self, columns: str = "hire_id, valid_clicks, invalid_clicks") -> list[Any]:
+        return stored(self.connection, columns)
+
+
+@pytest.fixture
+def rollup(
+    monkeypatch: pytest.MonkeyPatch,
+    migrated: Callable[..., psycopg.Connection],
+    dag_bag: DagBag,
+    analytics_engine: AnalyticsEngineControl,
+    without_waiting: Callable[..., None],
+) -> Rollup:
+    without_waiting(AnalyticsEngineHook)
+    host, port = analytics_engine.url.rsplit(":", 1)
+    connection = {"conn_type": "http", "host": host, "port": int(port), "password": TOKEN, "extra": {"account_id": "a"}}
+    monkeypatch.setenv("AIRFLOW_CONN_ANALYTICS_ENGINE", json.dumps(connection))
+    task = dag_bag.dags["click_rollups"].get_task("roll_up_clicks")
+    return Rollup(task, analytics_engine, migrated("clicks"))
 
 
 def click(hire_id: str, time: str = "12:00:00", **other: Any) -> dict[str, Any]:
     return {"timestamp": f"{DAY} {time}", "index1": hire_id, "blob4": hire_id, "double1": 1, "double2": 0, **other}
 
 
-def test_sample_day_equals_an_independent_computation(
-    task: Any, connection: psycopg.Connection, analytics_engine: AnalyticsEngineControl
-) -> None:
+def test_sample_day_equals_an_independent_computation(rollup: Rollup) -> None:
     events = [*clicks.events(DAY)]
     for age in (-1, 0, 1):
-        analytics_engine.write("clicks", clicks.events(DAY + timedelta(days=age)))
+        rollup.source.write("clicks", clicks.events(DAY + timedelta(days=age)))
     known = [row["id"] for row in clicks.hires()]
-    hire(connection, *known)
+    rollup.hire(*known)
 
-    result = run(task)
+    result = rollup.run()
 
-    assert stored(connection) == rollups_of(events, known)
+    assert rollup.stored() == rollups_of(events, known)
     assert result == {
         "requests": 1,
         "read": len(known) + len(clicks.UNKNOWN_HIRES),
@@ -118,54 +129,42 @@ def test_sample_day_equals_an_independent_computation(
         max_size=30,
     )
 )
-def test_random_day_equals_an_independent_computation(
-    task: Any,
-    connection: psycopg.Connection,
-    analytics_engine: AnalyticsEngineControl,
-    clicked: list[tuple[int, str, int, int]],
-) -> None:
+def test_random_day_equals_an_independent_computation(rollup: Rollup, clicked: list[tuple[int, str, int, int]]) -> None:
     midnight = datetime(DAY.year, DAY.month, DAY.day, tzinfo=UTC)
     events = [
         click(id_, double2=invalid, _sample_interval=interval)
         | {"timestamp": f"{midnight + timedelta(seconds=second):%Y-%m-%d %H:%M:%S}", "second": second}
         for second, id_, interval, invalid in clicked
     ]
-    connection.execute("truncate hires cascade")
-    hire(connection, "a", "b", "c")
-    analytics_engine.delete("clicks")
-    analytics_engine.write("clicks", [{k: v for k, v in event.items() if k != "second"} for event in events])
+    rollup.connection.execute("truncate hires cascade")
+    rollup.hire("a", "b", "c")
+    rollup.source.delete("clicks")
+    rollup.source.write("clicks", [{k: v for k, v in event.items() if k != "second"} for event in events])
 
-    run(task)
-    again = run(task)
+    rollup.run()
+    again = rollup.run()
 
     inside = [event for event in events if 0 <= event["second"] < 86400]
-    assert stored(connection) == rollups_of(inside, ["a", "b", "c"])
+    assert rollup.stored() == rollups_of(inside, ["a", "b", "c"])
     assert (again.get("inserted", 0), again.get("updated", 0)) == (0, 0)
 
 
-def test_hostile_hire_ids_are_stored_unchanged(
-    task: Any, connection: psycopg.Connection, analytics_engine: AnalyticsEngineControl
-) -> None:
-    analytics_engine.write("clicks", [click(id_) for id_ in HOSTILE])
-    hire(connection, *(id_ for id_ in HOSTILE if "\0" not in id_))
+def test_hostile_hire_ids_are_stored_unchanged(rollup: Rollup) -> None:
+    rollup.source.write("clicks", [click(id_) for id_ in HOSTILE])
+    rollup.hire(*(id_ for id_ in HOSTILE if "\0" not in id_))
 
-    result = run(task)
+    result = rollup.run()
 
-    assert {row[0] for row in stored(connection)} == set(HOSTILE) - {"nul\0"}
+    assert {row[0] for row in rollup.stored()} == set(HOSTILE) - {"nul\0"}
     assert (result["inserted"], result["skipped"]) == (len(HOSTILE) - 1, 1)
 
 
-def test_unknown_hires_are_logged_on_one_line(
-    task: Any,
-    connection: psycopg.Connection,
-    analytics_engine: AnalyticsEngineControl,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    hire(connection, "known")
+def test_unknown_hires_are_logged_on_one_line(rollup: Rollup, capfd: pytest.CaptureFixture[str]) -> None:
+    rollup.hire("known")
     ids = ["known", "gone", "for\nged", "long" * 100, *(f"many-{number:02}" for number in range(30))]
-    analytics_engine.write("clicks", [click(id_) for id_ in ids])
+    rollup.source.write("clicks", [click(id_) for id_ in ids])
 
-    assert run(task)["skipped"] == len(ids) - 1
+    assert rollup.run()["skipped"] == len(ids) - 1
 
     (line,) = [line for line in capfd.readouterr().out.splitlines() if "Skipped" in line]
     assert "'gone'" in line
@@ -174,31 +173,27 @@ def test_unknown_hires_are_logged_on_one_line(
     assert f"and {len(ids) - 1 - 20} more" in line
 
 
-def test_counts_are_rounded_to_the_nearest_integer(
-    task: Any, connection: psycopg.Connection, analytics_engine: AnalyticsEngineControl
-) -> None:
-    hire(connection, "half")
-    analytics_engine.write("clicks", [click("half", double2=0.5, _sample_interval=5)])
-    run(task)
-    assert stored(connection) == [("half", 3, 3)]
+def test_counts_are_rounded_to_the_nearest_integer(rollup: Rollup) -> None:
+    rollup.hire("half")
+    rollup.click(click("half", double2=0.5, _sample_interval=5))
+    rollup.run()
+    assert rollup.stored() == [("half", 3, 3)]
 
 
-def test_re_run_writes_changed_rows_only(
-    task: Any, connection: psycopg.Connection, analytics_engine: AnalyticsEngineControl
-) -> None:
-    hire(connection, "a", "b")
-    analytics_engine.write("clicks", [click("a"), click("b")])
-    run(task)
+def test_re_run_writes_changed_rows_only(rollup: Rollup) -> None:
+    rollup.hire("a", "b")
+    rollup.click(click("a"), click("b"))
+    rollup.run()
     everything = "hire_id, valid_clicks, xmin, xmax, ctid, created_at, updated_at"
-    first = stored(connection, everything)
+    first = rollup.stored(everything)
 
-    assert run(task)["unchanged"] == 2
-    assert stored(connection, everything) == first
+    assert rollup.run()["unchanged"] == 2
+    assert rollup.stored(everything) == first
 
-    analytics_engine.write("clicks", [click("b", "23:59:59")])
-    result = run(task)
+    rollup.click(click("b", "23:59:59"))
+    result = rollup.run()
     assert (result["updated"], result["unchanged"]) == (1, 1)
-    a, b = stored(connection, everything)
+    a, b = rollup.stored(everything)
     assert a == first[0]
     assert (b[1], b[5]) == (2, first[1][5]), "created_at is kept"
     assert b[6] > first[1][6], "updated_at is set"
@@ -207,36 +202,32 @@ def test_re_run_writes_changed_rows_only(
 @pytest.mark.parametrize("empty_range_fails", [False, True])
 @pytest.mark.parametrize("dataset", ["never written", "without the day"])
 def test_empty_result_keeps_stored_rows(
-    task: Any,
-    connection: psycopg.Connection,
-    analytics_engine: AnalyticsEngineControl,
+    rollup: Rollup,
     capfd: pytest.CaptureFixture[str],
     dataset: str,
     empty_range_fails: bool,
 ) -> None:
-    analytics_engine.fail_empty_ranges(enabled=empty_range_fails)
+    rollup.source.fail_empty_ranges(enabled=empty_range_fails)
     if dataset == "without the day":
-        analytics_engine.write("clicks", clicks.events(DAY + timedelta(days=1)))
-    hire(connection, "a")
+        rollup.source.write("clicks", clicks.events(DAY + timedelta(days=1)))
+    rollup.hire("a")
     # A query without types is followed by counts: under its conditions, then under its range alone.
     requests = 3 if dataset == "never written" else 2 if empty_range_fails else 1
 
-    assert run(task) == {"requests": requests, "read": 0, "suspicious": False}
-    assert stored(connection) == []
+    assert rollup.run() == {"requests": requests, "read": 0, "suspicious": False}
+    assert rollup.stored() == []
 
-    connection.execute("insert into click_rollups values (%s, 'a', 7, 8)", [DAY])
-    assert run(task) == {"requests": requests, "read": 0, "suspicious": True}
-    assert stored(connection) == [("a", 7, 8)]
+    rollup.connection.execute("insert into click_rollups values (%s, 'a', 7, 8)", [DAY])
+    assert rollup.run() == {"requests": requests, "read": 0, "suspicious": True}
+    assert rollup.stored() == [("a", 7, 8)]
     assert "SUSPICIOUS" in capfd.readouterr().out
 
 
-def test_window_past_retention_is_refused_before_a_request(
-    task: Any, connection: psycopg.Connection, analytics_engine: AnalyticsEngineControl
-) -> None:
-    before = len(analytics_engine.requests())
+def test_window_past_retention_is_refused_before_a_request(rollup: Rollup) -> None:
+    before = len(rollup.source.requests())
     with pytest.raises(PermanentError, match="keeps three months"):
-        run(task, date(2024, 2, 29))
-    assert len(analytics_engine.requests()) == before
+        rollup.run(date(2024, 2, 29))
+    assert len(rollup.source.requests()) == before
 
 
 def lasting(**fault: Any) -> Fault:
@@ -271,34 +262,30 @@ FAULTS = {
 
 @pytest.mark.parametrize(("fault", "error"), FAULTS.values(), ids=FAULTS)
 def test_failed_request_keeps_stored_rows_and_shows_no_token(
-    task: Any,
-    connection: psycopg.Connection,
-    analytics_engine: AnalyticsEngineControl,
+    rollup: Rollup,
     capfd: pytest.CaptureFixture[str],
     fault: Fault,
     error: type[AggregatorError],
 ) -> None:
-    analytics_engine.write("clicks", clicks.events(DAY))
-    hire(connection, *(row["id"] for row in clicks.hires()))
-    connection.execute("insert into click_rollups values (%s, 'hire-001', 1, 2)", [DAY])
-    analytics_engine.faults([fault])
+    rollup.source.write("clicks", clicks.events(DAY))
+    rollup.hire(*(row["id"] for row in clicks.hires()))
+    rollup.connection.execute("insert into click_rollups values (%s, 'hire-001', 1, 2)", [DAY])
+    rollup.source.faults([fault])
 
     with pytest.raises(error) as caught:
-        run(task)
+        rollup.run()
 
-    assert stored(connection) == [("hire-001", 1, 2)]
+    assert rollup.stored() == [("hire-001", 1, 2)]
     printed = capfd.readouterr()
     assert TOKEN not in f"{caught.value!r}{printed.out}{printed.err}"
 
-    analytics_engine.clear_faults()
-    assert run(task)["read"] > 0, "the next run reads the day"
-    assert stored(connection) == rollups_of(clicks.events(DAY), [row["id"] for row in clicks.hires()])
+    rollup.source.clear_faults()
+    assert rollup.run()["read"] > 0, "the next run reads the day"
+    assert rollup.stored() == rollups_of(clicks.events(DAY), [row["id"] for row in clicks.hires()])
 
 
-def test_numbers_sent_as_strings_are_stored(
-    task: Any, connection: psycopg.Connection, analytics_engine: AnalyticsEngineControl
-) -> None:
-    hire(connection, "a")
+def test_numbers_sent_as_strings_are_stored(rollup: Rollup) -> None:
+    rollup.hire("a")
     body = {
         "meta": [
             {"name": "hire_id", "type": "String"},
@@ -308,64 +295,62 @@ def test_numbers_sent_as_strings_are_stored(
         "data": [{"hire_id": "a", "valid_clicks": "2147483647", "invalid_clicks": "12.0"}],
         "rows": 1,
     }
-    analytics_engine.faults([Fault(status=200, body=json.dumps(body))])
-    run(task)
-    assert stored(connection) == [("a", 2147483647, 12)]
+    rollup.source.faults([Fault(status=200, body=json.dumps(body))])
+    rollup.run()
+    assert rollup.stored() == [("a", 2147483647, 12)]
 
 
-def test_hire_with_too_many_clicks_is_isolated_and_named(
-    task: Any, connection: psycopg.Connection, analytics_engine: AnalyticsEngineControl
-) -> None:
-    hire(connection, "a", "huge", "z")
-    analytics_engine.write("clicks", [click("a"), click("z")])
+def test_hire_with_too_many_clicks_is_isolated_and_named(rollup: Rollup) -> None:
+    rollup.hire("a", "huge", "z")
+    rollup.click(click("a"), click("z"))
     events = [click("huge", _sample_interval=2**31)]
-    analytics_engine.write("clicks", events)
+    rollup.source.write("clicks", events)
 
     with pytest.raises(PermanentError, match=r"refused 1 of the groups of .* by hire_id: 'huge' \(1 rows\): 22003"):
-        run(task)
+        rollup.run()
 
-    assert stored(connection) == [("a", 1, 0), ("z", 1, 0)]
+    assert rollup.stored() == [("a", 1, 0), ("z", 1, 0)]
 
-    connection.execute("alter table click_rollups alter valid_clicks type bigint")
-    assert run(task)["inserted"] == 1
-    assert stored(connection) == [("a", 1, 0), ("huge", 2**31, 0), ("z", 1, 0)]
+    rollup.connection.execute("alter table click_rollups alter valid_clicks type bigint")
+    assert rollup.run()["inserted"] == 1
+    assert rollup.stored() == [("a", 1, 0), ("huge", 2**31, 0), ("z", 1, 0)]
 
 
-def test_missing_token_names_the_connection(task: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_token_names_the_connection(rollup: Rollup, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_ANALYTICS_ENGINE", json.dumps({"conn_type": "http", "extra": {"account_id": "a"}}))
     with pytest.raises(PermanentError, match="analytics_engine"):
-        run(task)
+        rollup.run()
 
 
 def test_unreachable_postgres_is_transient_and_shows_no_password(
-    task: Any, connection: psycopg.Connection, analytics_engine: AnalyticsEngineControl, monkeypatch: pytest.MonkeyPatch
+    rollup: Rollup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    analytics_engine.write("clicks", clicks.events(DAY))
+    rollup.source.write("clicks", clicks.events(DAY))
     monkeypatch.setenv("AIRFLOW_CONN_CLICKS_DB", "postgresql://someone:secret-word@127.0.0.1:1/clicks")
     with pytest.raises(TransientError, match="clicks_db") as caught:
-        run(task)
+        rollup.run()
     assert "secret-word" not in repr(caught.value)
 
 
 def test_postgres_restart_during_the_write_stores_nothing_and_a_retry_succeeds(
-    task: Any, analytics_engine: AnalyticsEngineControl, monkeypatch: pytest.MonkeyPatch, own_postgres: Postgres
+    rollup: Rollup, monkeypatch: pytest.MonkeyPatch, own_postgres: Postgres
 ) -> None:
     url = own_postgres.ensure_database("clicks")
     migrate(lambda: psycopg.connect(url), "clicks")
     monkeypatch.setenv("AIRFLOW_CONN_CLICKS_DB", url)
-    analytics_engine.write("clicks", clicks.events(DAY))
+    rollup.source.write("clicks", clicks.events(DAY))
     with psycopg.connect(url, autocommit=True) as connection:
         hire(connection, *(row["id"] for row in clicks.hires()))
     with closing(psycopg.connect(url)) as holder, ThreadPoolExecutor(1) as threads:
         holder.execute("lock table click_rollups in share mode")
-        first = threads.submit(run, task)
+        first = threads.submit(rollup.run)
         wait(lambda: waits_for_a_lock(url), seconds=30)
         own_postgres.restart("immediate")
         with pytest.raises(TransientError):
             first.result()
     with psycopg.connect(url) as connection:
         assert stored(connection) == []
-    run(task)
+    rollup.run()
     with psycopg.connect(url) as connection:
         assert stored(connection) == rollups_of(clicks.events(DAY), [row["id"] for row in clicks.hires()])
 
@@ -378,17 +363,15 @@ def waits_for_a_lock(url: str) -> None:
             raise NotYetError(msg)
 
 
-def test_concurrent_runs_of_a_day_insert_each_row_once(
-    task: Any, connection: psycopg.Connection, analytics_engine: AnalyticsEngineControl
-) -> None:
-    analytics_engine.write("clicks", clicks.events(DAY))
+def test_concurrent_runs_of_a_day_insert_each_row_once(rollup: Rollup) -> None:
+    rollup.source.write("clicks", clicks.events(DAY))
     known = [row["id"] for row in clicks.hires()]
-    hire(connection, *known)
+    rollup.hire(*known)
     with ThreadPoolExecutor(4) as threads:
-        results = list(threads.map(lambda _: run(task), range(4)))
+        results = list(threads.map(lambda _: rollup.run(), range(4)))
     assert sum(result["inserted"] for result in results) == len(known)
     assert [result["updated"] for result in results] == [0, 0, 0, 0]
-    assert stored(connection) == rollups_of(clicks.events(DAY), known)
+    assert rollup.stored() == rollups_of(clicks.events(DAY), known)
 
 
 TRY = """
@@ -403,15 +386,14 @@ task.execute(context(task, start, start + timedelta(days=1)))
 
 
 def test_process_killed_before_commit_stores_nothing_and_a_retry_succeeds(
-    task: Any,
-    connection: psycopg.Connection,
+    rollup: Rollup,
     database_url: str,
     analytics_engine: AnalyticsEngineControl,
     repository: Path,
 ) -> None:
-    analytics_engine.write("clicks", clicks.events(DAY))
+    rollup.source.write("clicks", clicks.events(DAY))
     known = [row["id"] for row in clicks.hires()]
-    hire(connection, *known)
+    rollup.hire(*known)
     with psycopg.connect(database_url) as holder:
         holder.execute("lock table click_rollups in share mode")
         environment = os.environ | {"PYTHONPATH": f"{repository / 'plugins'}:{repository}"}
@@ -420,6 +402,6 @@ def test_process_killed_before_commit_stores_nothing_and_a_retry_succeeds(
             wait(lambda: waits_for_a_lock(database_url), seconds=90)
             process.kill()
             assert process.wait() == -signal.SIGKILL
-    assert stored(connection) == []
-    run(task)
-    assert stored(connection) == rollups_of(clicks.events(DAY), known)
+    assert rollup.stored() == []
+    rollup.run()
+    assert rollup.stored() == rollups_of(clicks.events(DAY), known)
