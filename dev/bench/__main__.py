@@ -12,7 +12,7 @@ from rich.console import Console
 
 from dev import postgres
 
-BENCHES = ("upsert", "transfer", "analytics", "ohlcv", "ohlcv_run", "fan_out")
+BENCHES = ("upsert", "transfer", "analytics", "ohlcv", "ohlcv_run", "fan_out", "maintenance")
 """Modules of this package with a function ``run(server, *, quick, console)``."""
 
 

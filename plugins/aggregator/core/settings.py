@@ -198,6 +198,18 @@ class OhlcvSettings(Settings):
     ops_runlog_keep: _Count = 2000
 
 
+class MaintenanceSettings(Settings):
+    """Settings of the daily maintenance.
+
+    Attributes:
+        aggregator_keep_days: Retention of Airflow's history (runs, task instances, XComs, its audit log), of task logs,
+            and of resolved alerts and dead letters, in days. Older runs cannot be cleared; a backfill creates them
+            again. At least 8, because alerts consider the failures of a week.
+    """
+
+    aggregator_keep_days: Annotated[int, Field(ge=8, le=_CENTURY_IN_DAYS)] = 90
+
+
 ALL: tuple[type[Settings], ...] = (
     ScheduleSettings,
     DeadlineSettings,
@@ -206,5 +218,6 @@ ALL: tuple[type[Settings], ...] = (
     AnalyticsSettings,
     KpiSettings,
     OhlcvSettings,
+    MaintenanceSettings,
 )
 """Every class of settings."""
