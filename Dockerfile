@@ -2,11 +2,13 @@
 FROM python:3.13-slim-bookworm
 
 ENV AIRFLOW_HOME=/opt/airflow \
+    PATH=/opt/airflow/bin:$PATH \
     PYTHONPATH=/opt/airflow/plugins \
     PYTHONUNBUFFERED=1
 
-RUN useradd --uid 50000 --home-dir /opt/airflow --create-home airflow \
-    && install --directory --owner airflow /opt/airflow/logs
+# Only the volumes can be written: the root file system may be read-only.
+RUN useradd --uid 50000 --home-dir /opt/airflow --no-create-home airflow \
+    && install --directory --owner airflow --group airflow /opt/airflow/accounts /opt/airflow/logs
 
 # First, so that a change of the code does not install the packages again.
 COPY requirements.lock /tmp/requirements.lock
@@ -14,8 +16,10 @@ RUN pip install --no-cache-dir --disable-pip-version-check --no-deps --only-bina
     --requirement /tmp/requirements.lock
 
 WORKDIR /opt/airflow
+COPY deploy/image bin
 COPY dags dags
 COPY plugins plugins
 COPY include include
+RUN python -m compileall -q dags plugins
 
 USER airflow

@@ -35,5 +35,6 @@ echo "Installing the pinned packages into .venv …"
 unset VIRTUAL_ENV PYTHONPATH PYTHONHOME
 .uv/bin/uv venv --quiet --clear --python "$("$python" -c 'import sys; print(sys.executable)')" .venv
 [ -t 2 ] || quiet=--quiet # its list of packages is for somebody who watches
+# shellcheck disable=SC2086 # an empty one is no argument
 .uv/bin/uv pip install ${quiet:-} --python .venv/bin/python --require-hashes --requirement requirements-dev.lock
 touch .venv/.installed

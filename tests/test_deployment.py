@@ -13,18 +13,54 @@ import pytest
 import yaml
 from airflow.configuration import conf
 
-from aggregator.core import settings
+from aggregator.core.settings import ALL
 from aggregator.postgres.migrations import databases
 from dev.stack import PRODUCTS
+from tests.compose import MissingVariableError, interpolate, render
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 ONE_SHOT = {"migrate"}
-SETTINGS = {name.upper() for product in settings.ALL for name in product.model_fields}
-NOT_SECRET = r"://airflow:\$\{\w+(:\?[^}]+)?\}@postgres/"
-"""The default connections: the server of docker-compose.yaml, with the password from the environment."""
+SETTINGS = {name.upper() for product in ALL for name in product.model_fields}
+SECRETS = {"AIRFLOW_FERNET_KEY", "AIRFLOW_JWT_SECRET", "AIRFLOW_SECRET_KEY", "POSTGRES_PASSWORD", "REDIS_PASSWORD"}
+VALUES = {name: f"value-of-{name}" for name in SECRETS}
+AIRFLOW = {"alerts", "api-server", "dag-processor", "maintenance", "scheduler", "triggerer", "worker"}
+"""Services that run until they are stopped, in the image of this repository."""
+
+WRITABLE = {"postgres", "n8n"}
+"""Services whose root file system is writable: Compose copies a config into the one, the other was not tried."""
+
+ELSEWHERE = {
+    "of the local stack and the tests": {
+        "AGGREGATOR_POSTGRES_PROGRAMS",
+        "AGGREGATOR_POSTGRES_URL",
+        "ANALYTICS_ENGINE_PORT",
+    },
+    "of the image": {"AIRFLOW__CORE__DAGS_FOLDER", "AIRFLOW__CORE__PLUGINS_FOLDER"},
+    "of the Workers": {
+        "CLICKS_AE",
+        "CONFIG_KV",
+        "DATABASE_URL",
+        "DB_TYPE",
+        "JOBS_KV",
+        "SUPABASE_SERVICE_ROLE_KEY",
+        "SUPABASE_URL",
+        "TENANT_CACHE",
+        "WARMUP_R2",
+    },
+    "of n8n": {"N8N_BLOCK_ENV_ACCESS_IN_NODE"},
+    "of another caller": {"AIRFLOW_URL"},
+    "a suffix, or no variable": {
+        "DAGRUN_LOGICAL_DATE",
+        "DAGRUN_QUEUED_AT",
+        "SQL_ASCII",
+        "STATSD_HOST",
+        "STATSD_PORT",
+    },
+}
+"""Names in capitals that documents use, and that docker-compose.yaml does not have."""
 
 
 @pytest.fixture(scope="module")
@@ -114,29 +150,72 @@ def test_compose_file_follows_the_compose_specification(repository: Path) -> Non
     assert done.returncode == 0, done.stdout
 
 
-def test_every_service_has_limits_a_health_check_and_local_ports(services: Any) -> None:
+def test_every_service_is_limited_and_unprivileged(services: Any) -> None:
     for name, service in services.items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", service["user"]), name
+        assert service.get("read_only", False) == (name not in WRITABLE), name
         assert "mem_limit" in service, name
-        assert ("healthcheck" in service) != (name in ONE_SHOT), name
+        assert service["pids_limit"] > 0, name
+        assert {"max-size", "max-file"} <= service["logging"]["options"].keys(), name
+        assert "privileged" not in service, name
         assert all(str(port).startswith("127.0.0.1:") for port in service.get("ports", ())), name
         assert set(service.get("depends_on", ())) <= set(services), name
 
 
-def test_airflow_starts_after_the_migrations_and_without_root(services: Any, repository: Path) -> None:
-    airflow = {name: service for name, service in services.items() if "build" in service}
-    assert airflow.keys() - ONE_SHOT == {
-        "alerts",
-        "api-server",
-        "dag-processor",
-        "scheduler",
-        "triggerer",
-        "worker",
-    }
+def test_every_service_is_checked_soon_and_restarted(services: Any) -> None:
+    for name, service in services.items():
+        assert service["restart"] == ("no" if name in ONE_SHOT else "unless-stopped"), name
+        # Without an init, process 1 ignores the kill of the health check.
+        assert service["init"], name
+        assert ("healthcheck" in service) != (name in ONE_SHOT), name
+        if name not in ONE_SHOT:
+            assert re.fullmatch(r"\d{1,2}s", service["healthcheck"]["start_interval"]), name
+
+
+def test_health_check_restarts_what_hangs_and_needs_no_other_component(services: Any) -> None:
+    for name in AIRFLOW - {"maintenance"}:
+        test = services[name]["healthcheck"]["test"]
+        command = test[1:] if test[0] == "CMD" else test[1].split()
+        assert command[0] == "healthcheck", name
+        # Docker would end a check that takes longer before it is counted.
+        assert int(command[2]) < int(services[name]["healthcheck"]["timeout"].removesuffix("s")), name
+        assert "api-server" not in " ".join(command), name
+
+
+def test_airflow_starts_after_the_migrations(services: Any) -> None:
+    ours = {name for name, service in services.items() if "AGGREGATOR_IMAGE" in service["image"]}
+    assert ours == AIRFLOW | ONE_SHOT
     assert services["migrate"]["command"][-1] == "airflow db migrate && python -m aggregator.postgres.migrations"
-    for name in airflow.keys() - ONE_SHOT:
-        assert airflow[name]["depends_on"]["migrate"] == {"condition": "service_completed_successfully"}, name
-        assert airflow[name]["cap_drop"] == ["ALL"], name
-    assert (repository / "Dockerfile").read_text().rstrip().splitlines()[-1] == "USER airflow"
+    for name in AIRFLOW:
+        assert services[name]["depends_on"]["migrate"] == {"condition": "service_completed_successfully"}, name
+
+
+def test_image_is_built_once(services: Any) -> None:
+    # With more than one, current Docker builds it several times and fails: "image already exists".
+    assert [name for name, service in services.items() if "build" in service] == ["migrate"]
+
+
+def test_users_are_those_of_the_image(services: Any, repository: Path) -> None:
+    dockerfile = (repository / "Dockerfile").read_text()
+    (uid,) = re.findall(r"useradd --uid (\d+)", dockerfile)
+    assert dockerfile.rstrip().splitlines()[-1] == "USER airflow"
+    assert {services[name]["user"] for name in AIRFLOW | ONE_SHOT} == {f"{uid}:{uid}"}
+
+
+def test_writable_folders_are_volumes_that_the_image_creates(services: Any, repository: Path) -> None:
+    (line,) = re.findall(r"install --directory .*", (repository / "Dockerfile").read_text())
+    mounted = {volume.split(":")[1] for name in AIRFLOW for volume in services[name]["volumes"]}
+    assert mounted == set(re.findall(r"/opt/airflow/\S+", line))
+    assert all(services[name]["tmpfs"] == ["/tmp"] for name in AIRFLOW)  # noqa: S108 - that of a container
+
+
+def test_redis_drops_no_task(services: Any) -> None:
+    (_, _, command) = services["redis"]["command"]
+    assert "--maxmemory-policy noeviction" in command
+    (limit,) = re.findall(r"--maxmemory (\d+)mb", command)
+    assert int(limit) < int(services["redis"]["mem_limit"].removesuffix("m"))
 
 
 @pytest.mark.parametrize("name", ["docker-compose.yaml", ".env.example", "dev/stack.py", "docs", "tests/conftest.py"])
@@ -154,8 +233,29 @@ def test_every_airflow_key_exists_in_airflows_configuration(repository: Path, na
 
 
 def test_every_container_has_exactly_the_settings(environment: Any) -> None:
-    given = {name for name in environment if not name.startswith(("AIRFLOW__", "AIRFLOW_CONN_"))}
-    assert given == SETTINGS
+    files = {"AIRFLOW_CONFIG", "PGPASSFILE"}
+    given = {name for name in environment if not name.startswith(("AIRFLOW__", "AIRFLOW_CONN_", "OTEL_"))}
+    assert given - SECRETS - files == SETTINGS
+
+
+def test_every_variable_that_a_document_names_has_an_effect(repository: Path, environment: Any) -> None:
+    text = (repository / "docker-compose.yaml").read_text()
+    known = {
+        *environment,
+        *re.findall(r"(?<!\$)\$\{(\w+)", text),
+        *(name for names in ELSEWHERE.values() for name in names),
+    }
+    for workflow in (repository / ".github" / "workflows").glob("*.yml"):
+        known |= set(re.findall(r"(?:vars|secrets)\.(\w+)", workflow.read_text()))
+    pages = [*(repository / "docs").rglob("*.md"), repository / "README.md", *(repository / "dags").glob("*.py")]
+    named = {
+        (name, page.name)
+        for page in pages
+        for name in re.findall(r"(?<![\w./{])[A-Z][A-Z0-9]*(?:_+[A-Z0-9]+)+(?![\w/])", page.read_text())
+    }
+    assert named
+    assert {(name, page) for name, page in named if name not in known} == set()
+    assert {name for names in ELSEWHERE.values() for name in names} - {name for name, _ in named} == set()
 
 
 def test_connections_are_those_that_code_uses(
@@ -190,25 +290,50 @@ def test_pools_are_those_that_code_uses(airflow_settings: Any, syntax_trees: Any
     assert {pool["pool_name"] for pool in airflow_settings["pools"]} == named(syntax_trees, r"^pool$")
 
 
-def test_no_password_is_written_down(environment: Any, services: Any, airflow_settings: Any) -> None:
-    values = dict(environment) | {
-        name: value for service in services.values() for name, value in service.get("environment", {}).items()
+def test_no_password_is_written_down(services: Any, airflow_settings: Any) -> None:
+    secret = re.compile(r"PASSWORD|SECRET|_KEY|_CONN_|BROKER_URL|AUTH$")
+    values = {
+        (service, name): value
+        for service, each in services.items()
+        for name, value in each.get("environment", {}).items()
+        if secret.search(name) and not name.endswith(("_FILE", "SECRETS_BACKEND"))
     }
-    secret = {name for name in values if re.search(r"PASSWORD|SECRET|KEY|CONN|BROKER_URL|AUTH$", name)}
-    assert secret
-    for name in secret:
-        value = values[name]
-        if value is not None:
-            assert re.fullmatch(r"\$\{\w+:\?[^}]+\}|redis://:\$\{\w+:\?[^}]+\}@\S+", value) or re.search(
-                NOT_SECRET, value
-            ), name
+    assert {name for _, name in values} >= SECRETS
+    for (service, name), value in values.items():
+        # The default connections have no password: libpq reads it from PGPASSFILE.
+        assert value is None or re.fullmatch(
+            rf"\$\{{{name}:-(\$\{{{name}_FILE:\?[^}}]+\}}|postgresql://airflow@postgres/\S+)?\}}", value
+        ), (service, name)
     assert not [connection for connection in airflow_settings["connections"] if connection.get("conn_password")]
+
+
+@pytest.mark.parametrize("name", sorted(SECRETS))
+def test_missing_secret_is_named_and_nothing_starts(repository: Path, name: str) -> None:
+    with pytest.raises(MissingVariableError, match=f"^{name} is missing"):
+        render(repository / "docker-compose.yaml", VALUES | {name: ""})
+
+
+def test_secret_from_a_file_replaces_the_variable(repository: Path) -> None:
+    files = {f"{name}_FILE": f"/srv/{name}" for name in SECRETS}
+    rendered = render(repository / "docker-compose.yaml", files)
+    assert rendered["secrets"] == {name: {"file": f"/srv/{name}"} for name in SECRETS}
+    postgres = rendered["services"]["postgres"]["environment"]
+    assert postgres["POSTGRES_PASSWORD"] == ""
+    assert postgres["POSTGRES_PASSWORD_FILE"] == "/run/secrets/POSTGRES_PASSWORD"
+    without = render(repository / "docker-compose.yaml", VALUES)
+    assert {secret["file"] for secret in without["secrets"].values()} == {"/dev/null"}
+    assert without["services"]["postgres"]["environment"]["POSTGRES_PASSWORD_FILE"] == ""
+
+
+def test_interpolation_is_that_of_the_compose_specification() -> None:
+    text = "$$A ${A} $A ${B:-b} ${B:-${A}} ${A:+is ${A}} ${B:+no}$${A}"
+    assert interpolate(text, {"A": "1"}) == "$A 1 1 b 1 is 1 ${A}"
 
 
 def test_example_has_the_variables_of_the_compose_file(repository: Path, environment: Any, example: Any) -> None:
     text = (repository / "docker-compose.yaml").read_text()
     taken = set(re.findall(r"(?<!\$)\$\{(\w+)", text)) | {name for name, value in environment.items() if value is None}
-    assert example == taken
+    assert example == taken, sorted(example ^ taken)
     values = re.findall(r"^[A-Z0-9_]+=(.+)$", (repository / ".env.example").read_text(), re.MULTILINE)
     assert values == []
 
@@ -219,7 +344,7 @@ def test_image_has_only_runtime_files_and_a_tested_python(repository: Path) -> N
     (version,) = re.findall(r"^FROM python:([\d.]+)-slim", dockerfile, re.MULTILINE)
     assert version in workflow["jobs"]["test"]["strategy"]["matrix"]["python"]
     copied = set(re.findall(r"^COPY (\S+)", dockerfile, re.MULTILINE))
-    assert copied == {"dags", "plugins", "include", "requirements.lock"}
+    assert copied == {"dags", "deploy/image", "plugins", "include", "requirements.lock"}
     allowed = re.findall(r"^!(\S+)", (repository / ".dockerignore").read_text(), re.MULTILINE)
     assert set(allowed) == copied
 
