@@ -74,12 +74,15 @@ test-airflow: setup ## All but the end-to-end tests on another Airflow, VERSION=
 	@.local/airflow-$(VERSION)/bin/python -m pytest -n 2 --dist loadfile -m "not e2e"
 
 .PHONY: lint
-lint: setup ## Check style, types, imports, SQL, prose and links
+lint: setup ## Check style, types, imports, SQL, shell scripts, workflows, prose and links
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports --no-logo --no-cache
 	@.venv/bin/sqlfluff lint --disable-progress-bar --nocolor include/sql
+	@.venv/bin/shellcheck deploy/*.sh deploy/image/healthcheck dev/*.sh .ci/run
+	@.venv/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@.venv/bin/check-jsonschema --quiet --builtin-schema vendor.renovate renovate.json
 	@.venv/bin/codespell
 	@$(RUN) -m dev.prose
 	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet
@@ -101,6 +104,11 @@ scale-out: setup ## Prove that Celery workers, one of them killed, write what on
 .PHONY: drills
 drills: setup ## Prove in real time what alerts say when a month is backfilled, their receiver or the scheduler is down
 	@$(RUN) -m dev drills
+
+.PHONY: deploy
+deploy: ## Deploy IMAGE to ENV=stage by SSH, as CI does: deploy/stage.env has its HOST and FOLDER
+	@: $(if $(and $(ENV),$(IMAGE)),,$(error Say where and what: make deploy ENV=stage IMAGE=ghcr.io/…@sha256:…))
+	@set -a && . deploy/$(ENV).env && deploy/deploy.sh "$$HOST" "$$FOLDER" "$(IMAGE)"
 
 .PHONY: docs
 docs: setup ## Renew what of the documents is made from code
