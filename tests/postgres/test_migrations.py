@@ -164,6 +164,26 @@ def test_changed_functions_are_applied_again(root: Path, connect: Connect, conne
     assert connection.execute("select shop.a()").fetchone() == (2,)
 
 
+def test_functions_have_fixed_settings_and_are_not_executed_by_everyone(
+    root: Path, connect: Connect, connection: psycopg.Connection
+) -> None:
+    write(
+        root, "shop/functions/a.sql", "create or replace function public.a(int) returns int language sql as 'select 1'"
+    )
+    write(root, "shop/functions/b.sql", "create or replace function public.b() returns int return 1")
+    connection.execute("create function public.other() returns int language sql as 'select 1'")
+    migrate(connect, "shop", root)
+    found = """
+        select proname, proconfig, has_function_privilege('public', oid, 'execute') from pg_proc
+        where pronamespace = 'public'::regnamespace order by proname
+    """
+    assert connection.execute(found).fetchall() == [
+        ("a", ['search_path=""', "DateStyle=ISO, MDY", "TimeZone=UTC"], False),
+        ("b", None, False),
+        ("other", None, True),
+    ]
+
+
 def test_concurrent_calls_apply_each_migration_once(root: Path, connect: Connect) -> None:
     write(root, "shop/migrations/0001_count.sql", "create table public.runs (); select pg_sleep(0.3);")
     with ThreadPoolExecutor(4) as threads:

@@ -1,7 +1,8 @@
 """Brings the database of a product up to date: its migrations, then its functions (spec: databases).
 
 ``include/sql/<product>/migrations/NNNN_<what>.sql`` are applied once, in order. Each is one transaction together with
-the row that records it. ``include/sql/<product>/functions/*.sql`` are applied again whenever their text changes.
+the row that records it. ``include/sql/<product>/functions/*.sql`` are applied again whenever their text changes. Every
+function gets a fixed ``search_path``, ``datestyle`` and ``timezone``, and its owner decides who executes it.
 The connection of a database is ``<database>_db``. `FOLDERS` lists databases whose name is not that of the product.
 
 Applied files are recorded in the schema ``migrations``, separately for each database name, so that several products may
@@ -65,6 +66,27 @@ where locktype = 'advisory' and granted and datname = current_database()
 """
 
 _FORGET_FUNCTIONS = "delete from migrations.functions where database = %s and not name = any(%s)"
+
+_PROTECT_FUNCTIONS = """
+do $$
+declare
+    created record;
+begin
+    for created in
+        select oid::regprocedure as name, prosqlbody is not null as is_parsed
+        from pg_proc where xmin = pg_current_xact_id()::xid
+    loop
+        execute format('revoke all on function %s from public', created.name);
+        -- A body that was parsed does not use the settings of its caller, and settings would prevent its inlining.
+        continue when created.is_parsed;
+        execute format(
+            $alter$ alter function %s set search_path = '' set datestyle = 'ISO, MDY' set timezone = 'UTC' $alter$,
+            created.name
+        );
+    end loop;
+end $$
+"""
+"""Makes the functions that this transaction created or replaced independent of the settings of their callers."""
 
 _RECORDS = """
 create schema if not exists migrations;
@@ -245,6 +267,7 @@ def _apply_functions(connection: Connection, folder: Path, report: Report) -> No
                 _execute_file(cursor, path)
                 _record(cursor, "functions", report.database, name, digest)
                 changed.append(name)
+        cursor.execute(_PROTECT_FUNCTIONS)
         cursor.execute(_FORGET_FUNCTIONS, [report.database, [path.stem for path in paths]])
     report.functions.extend(changed)
 
