@@ -43,12 +43,7 @@ from typing import Any
 from airflow.sdk import DAG, Param
 
 from aggregator.core import metrics
-from aggregator.ohlcv.operators import (
-    OhlcvBuildBarsOperator,
-    OhlcvBuildShardsOperator,
-    OhlcvFinishOperator,
-    report_totals,
-)
+from aggregator.ohlcv.operators import OhlcvBuildOperator, OhlcvFinishOperator, report_totals
 from aggregator.wiring import dag_args
 
 DATE: dict[str, Any] = {"type": ["null", "string"], "format": "date"}
@@ -71,13 +66,13 @@ with DAG(
         "dryRun": Param(default=True, type="boolean", description="Report the changes of a rebuild, store nothing"),
     },
 ):
-    build_bars = OhlcvBuildBarsOperator(
+    build_bars = OhlcvBuildOperator(
         task_id="build_bars",
         conn_id="market_db",
         execution_timeout=timedelta(minutes=30),
         post_execute=report_totals,
     )
-    build_shards = OhlcvBuildShardsOperator.partial(
+    build_shards = OhlcvBuildOperator.partial(
         task_id="build_shards", conn_id="market_db", execution_timeout=timedelta(minutes=30)
     ).expand(shards=build_bars.output)
     build_shards >> OhlcvFinishOperator(task_id="finish", conn_id="market_db", post_execute=metrics.report_sums)

@@ -124,7 +124,7 @@ select ohlcv.finish_tasks(%(job_name)s, %(run_id)s, array_agg(
     row(
         task.symbol, task.timeframe, new.cursor, new.cursor, 1, 0, 0, 1, 0, 0, 0, null, 'success', null, false
     )::ohlcv.task_result
-), %(max_hard_fails)s)
+), %(auto_disable_hard_fails)s)
 from ohlcv.tasks as task
 cross join lateral (
     select date_bin(task.size, %(as_of)s - task.delay, '2000-01-01 00:00+00') as cursor

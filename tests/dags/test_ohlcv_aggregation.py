@@ -16,7 +16,7 @@ from airflow.sdk.exceptions import AirflowTaskTimeout
 
 from aggregator.core.errors import PermanentError, TransientError
 from aggregator.ohlcv import rebuild
-from aggregator.ohlcv.operators import OhlcvBuildBarsOperator
+from aggregator.ohlcv.operators import OhlcvBuildOperator
 from aggregator.postgres.migrations import migrate
 from tests.airflow_context import context
 from tests.market_data import DAY, MINUTE, candle, candles, expected, ingest, register, stored, tasks, versions
@@ -90,7 +90,7 @@ def fail(monkeypatch: pytest.MonkeyPatch) -> None:
     def build(*_: Any) -> Any:
         raise TransientError("killed")
 
-    monkeypatch.setattr(OhlcvBuildBarsOperator, "_build", build)
+    monkeypatch.setattr(OhlcvBuildOperator, "_build", build)
 
 
 def test_run_builds_the_windows_that_ended_before_it_was_due(dag: Any, market: psycopg.Connection) -> None:

@@ -25,7 +25,7 @@ def main(name: str, dies_after: str, *ends: str) -> None:
             of this step; empty: it does not.
         ends: Ends of the intervals.
     """
-    build = operators._BuildOperator._build
+    build = operators.OhlcvBuildOperator._build
 
     def build_and_die(*arguments: Any) -> Any:
         if dies_after == "plan":
@@ -35,7 +35,7 @@ def main(name: str, dies_after: str, *ends: str) -> None:
             _die()
         return counts
 
-    setattr(operators._BuildOperator, build.__name__, build_and_die)
+    setattr(operators.OhlcvBuildOperator, build.__name__, staticmethod(build_and_die))
     dag = runpy.run_path(str(_FILE))["build_bars"].dag
     for end in map(datetime.fromisoformat, ends):
         if parts := _execute(dag.get_task("build_bars"), dag, name, end):

@@ -29,7 +29,12 @@ if TYPE_CHECKING:
 
 PINNED = {"search_path": '""', "datestyle": "ISO, MDY", "timezone": "UTC"}
 
-INLINED = {"ohlcv.watermark_horizon", "ohlcv.watermark_cursor", "ohlcv.watermark_built_until"}
+INLINED = {
+    "ohlcv.align",
+    "ohlcv.watermark_horizon",
+    "ohlcv.watermark_cursor",
+    "ohlcv.watermark_built_until",
+}
 """Functions without settings, so that PostgreSQL inlines them. They handle no text, and no interval of a day or more.
 
 Their bodies are parsed when they are created, so the search path of the caller has no influence.

@@ -34,56 +34,34 @@ def aggregate(
     One transaction builds at most ``MAX_WINDOWS_PER_TASK`` windows of a task. Tasks with more windows stay claimed for
     the next transaction. The first transaction always runs; others follow while they fit before ``run.repeat_until``.
 
-    A retry continues with the tasks that are still claimed. A task whose lock was taken over is skipped.
-
-    Args:
-        transaction: Opens a transaction.
-        run: The run.
-        shard: Index of the shard.
-        of: Number of shards.
-        first: First symbol of the shard; None: no lower bound.
-        last: Last symbol of the shard; None: no upper bound.
-
-    Returns:
-        The counts of all transactions.
-
-    Raises:
-        psycopg.Error: PostgreSQL failed for a reason other than a symbol's rows. The transaction was rolled back;
-            earlier transactions are stored.
+    A retry continues with the tasks that are still claimed. A task whose lock was taken over is skipped. If PostgreSQL
+    fails for a reason other than a symbol's rows, earlier transactions are stored.
     """
-    parameters = {**run.parameters, "first": first, "last": last}
+    parameters = {**run.parameters, "first": first, "last": last, "error": None}
     totals, transactions, longest, is_last = Totals(), 0, timedelta(), False
     details: dict[str, Any] = {}
     while not is_last:
         started = datetime.now(UTC)
         with transaction() as cursor:
-            built, has_more = _build_claimed(cursor, run, parameters)
+            built, has_more = Totals(), False
+            for timeframe, symbols in execute(cursor, "ohlcv/queries/claimed_symbols.sql", parameters).fetchall():
+                counts, timeframe_has_more = build(cursor, run, timeframe, symbols)
+                built += counts
+                has_more |= timeframe_has_more
             # The first transaction has counted the tasks that stayed claimed.
             totals += replace(built, tasks=0) if transactions else built
             transactions += 1
             longest = max(longest, datetime.now(UTC) - started)
-            is_last = not has_more or of > MAX_REPEATING_SHARDS or not _has_time(run, longest)
+            has_time = run.repeat_until is not None and datetime.now(UTC) + longest < run.repeat_until
+            is_last = not has_more or of > MAX_REPEATING_SHARDS or not has_time
             if is_last:
                 details = {**asdict(totals), "transactions": transactions, "has_more": has_more}
                 if has_more:
-                    execute(cursor, "ohlcv/queries/hand_over_tasks.sql", parameters)
+                    execute(cursor, "ohlcv/queries/release_tasks.sql", parameters)
                 checkpoint(cursor, run, "aggregated", shard=shard, **details)
         longest = max(longest, datetime.now(UTC) - started)
     log.info("Aggregated shard=%d of=%d %s", shard, of, key_values(details))
     return totals
-
-
-def _has_time(run: Run, needed: timedelta) -> bool:
-    return run.repeat_until is not None and datetime.now(UTC) + needed < run.repeat_until
-
-
-def _build_claimed(cursor: Cursor, run: Run, parameters: Mapping[str, Any]) -> tuple[Totals, bool]:
-    totals, has_more = Totals(), False
-    for timeframe, symbols in execute(cursor, "ohlcv/queries/claimed_symbols.sql", parameters).fetchall():
-        built, timeframe_has_more = build(cursor, run, timeframe, symbols)
-        totals += built
-        has_more |= timeframe_has_more
-    return totals, has_more
 
 
 def build(cursor: Cursor, run: Run, timeframe: str, symbols: Sequence[str], **overrides: Any) -> tuple[Totals, bool]:
@@ -91,18 +69,8 @@ def build(cursor: Cursor, run: Run, timeframe: str, symbols: Sequence[str], **ov
 
     If PostgreSQL refuses a symbol's rows, the symbols are bisected to isolate it. Its task fails, the others succeed.
 
-    Args:
-        cursor: Cursor in the caller's transaction.
-        run: The run, which has claimed the tasks.
-        timeframe: Timeframe of the bars.
-        symbols: Symbols of the tasks.
-        overrides: Parameters of the statement that replace those of the run.
-
     Returns:
         The counts, and whether a task has more windows and stays claimed.
-
-    Raises:
-        psycopg.Error: PostgreSQL failed for a reason other than a symbol's rows.
     """
     parameters = {**run.parameters, "timeframe": timeframe, "symbols": symbols, **overrides}
     try:

@@ -42,14 +42,7 @@ def _transaction() -> AbstractContextManager[Cursor]:
 
 
 def show_frontier(tasks: Mapping[str, Sequence[str] | None]) -> int:
-    """Print the progress of each task, stopped tasks first, and the candles that no task will process.
-
-    Args:
-        tasks: ``symbols`` and ``timeframes``; None: all.
-
-    Returns:
-        Exit code 0.
-    """
+    """Print the progress of each task, stopped tasks first, and the candles that no task will process."""
     from rich.console import Console  # noqa: PLC0415  # tasks print nothing
     from rich.table import Column, Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
@@ -96,14 +89,7 @@ def _minute(timestamp: datetime) -> str:
 
 
 def reset(tasks: Mapping[str, Sequence[str] | None]) -> int:
-    """Set disabled and hard-failed tasks to idle, so that the next run processes them.
-
-    Args:
-        tasks: ``symbols`` and ``timeframes``; None: all.
-
-    Returns:
-        The exit code: 0, or 1 if there is no such task.
-    """
+    """Set disabled and hard-failed tasks to idle, so that the next run processes them. Return 1 if there is none."""
     with _transaction() as cursor:
         rows = call(cursor, "ohlcv.reset_tasks", p_symbols=tasks["symbols"], p_timeframes=tasks["timeframes"])
     for symbol, timeframe, previous in sorted(rows):
@@ -117,16 +103,7 @@ def mark_changed(candles: Mapping[str, Any]) -> int:
     """Mark the candles of a range as changed, so that the next run builds their bars again.
 
     Statement triggers do this for ordinary writes. They do not fire for writes of a logical replication subscriber,
-    nor while triggers are disabled.
-
-    Args:
-        candles: ``symbols`` (None: all), ``starts_at`` and ``ends_at`` (exclusive).
-
-    Returns:
-        The exit code: 0, or 1 if no symbol was marked.
-
-    Raises:
-        PermanentError: The range is empty.
+    nor while triggers are disabled. Return 1 if no symbol was marked.
     """
     symbols, starts_at, ends_at = candles["symbols"], candles["starts_at"], candles["ends_at"]
     if starts_at >= ends_at:
@@ -151,14 +128,7 @@ def _utc(text: str) -> datetime:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command.
-
-    Args:
-        arguments: Command line without the program; None: that of the process.
-
-    Returns:
-        The exit code: 0, or 1 after an error, which is printed.
-    """
+    """Run a command. Return the exit code: 0, or 1 after an error, which is printed."""
     parser = argparse.ArgumentParser(prog="python -m aggregator.ohlcv", description="The tasks of ohlcv_aggregation.")
     commands = parser.add_subparsers(required=True)
     for name, help_, action in (
@@ -170,16 +140,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.set_defaults(action=action)
         command.add_argument("--symbol", nargs="+", dest="symbols", help="symbols (default: all)")
         if action is mark_changed:
-            command.add_argument(
-                "--start", dest="starts_at", required=True, type=_utc, help="ISO 8601, UTC if without an offset"
-            )
-            command.add_argument(
-                "--end", dest="ends_at", required=True, type=_utc, help="ISO 8601, UTC if without an offset; exclusive"
-            )
+            for option, dest, how in (("--start", "starts_at", ""), ("--end", "ends_at", "; exclusive")):
+                text = f"ISO 8601, UTC if without an offset{how}"
+                command.add_argument(option, dest=dest, required=True, type=_utc, help=text)
         else:
-            command.add_argument(
-                "--timeframe", nargs="+", dest="timeframes", choices=TIMEFRAMES, help="timeframes (default: all)"
-            )
+            text = "timeframes (default: all)"
+            command.add_argument("--timeframe", nargs="+", dest="timeframes", choices=TIMEFRAMES, help=text)
     given = vars(parser.parse_args(arguments))
     action = given.pop("action")
     try:

@@ -31,83 +31,56 @@ FINISH_RESERVE = timedelta(seconds=30)
 """Part of a run's time that is kept for closing the run log."""
 
 
-class _BuildOperator(BaseOperator):
-    """Base of the tasks that build bars.
+class OhlcvBuildOperator(BaseOperator):
+    """Build bars: those of the given shards, or those of the whole run.
+
+    Without shards, the operator plans the run. The plan synchronizes the tasks with ``ohlcv.assets``, recovers stale
+    locks, marks the windows of changed candles, claims the due tasks and divides their symbols into shards. Up to
+    `SHARDS_PER_INSTANCE` of them are built at once, and the run is closed. XCom ``plan`` then has the counts of the
+    plan, and XCom ``totals`` those of the bars. More shards are returned for mapped instances of this operator.
+
+    A run with days in its params is a rebuild. A cleared run builds the windows that ended in its interval again.
 
     A symbol with invalid candles, or one whose rows PostgreSQL refuses, fails neither the other symbols nor the task
     instance. It is recorded in ``ohlcv.tasks``, in ``ops.ops_issues`` and in the log. Repeated failures disable it.
-    """
-
-    ui_color = "#e2ecf7"
-
-    def __init__(self, *, conn_id: str, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.conn_id = conn_id
-        self._group: TransactionGroup | None = None
-
-    def _open(self, context: Context) -> TransactionGroup:
-        from aggregator.postgres.hook import PostgresTransactionHook
-        from aggregator.postgres.transaction_group import TransactionGroup
-
-        # A hook keeps the connection that it opened last, so each transaction needs its own hook.
-        self._group = TransactionGroup(lambda: PostgresTransactionHook(self.conn_id).task_transaction(context))
-        return self._group
-
-    def _build(
-        self, group: TransactionGroup, run: Run, params: RebuildParams, shards: Sequence[Mapping[str, Any]]
-    ) -> dict[str, Any]:
-        """Build the bars of some shards in parallel; return the counts, and whether this was a ``dry_run``."""
-        from aggregator.ohlcv.aggregate import aggregate
-        from aggregator.ohlcv.rebuild import rebuild
-        from aggregator.ohlcv.run import Totals
-
-        def build(shard: Mapping[str, Any]) -> Totals:
-            if params.is_rebuild:
-                return rebuild(group.transaction, run, params, **shard)
-            return aggregate(group.transaction, run, **shard)
-
-        # The param dryRun is true by default and applies to rebuilds only. Metrics use this field instead.
-        totals = sum(group.run(build, shards) if shards else [], Totals())
-        return {**asdict(totals), "dry_run": params.is_dry_run}
-
-    def on_kill(self) -> None:
-        """Cancel running statements and prevent further commits. Airflow calls this on SIGTERM."""
-        if self._group:
-            self._group.end()
-
-
-class OhlcvBuildBarsOperator(_BuildOperator):
-    """Plan a run. If its work fits one task instance, also build the bars and close the run.
-
-    The plan synchronizes the tasks with ``ohlcv.assets``, recovers stale locks, marks the windows of changed candles,
-    claims the due tasks and divides their symbols into shards. A run with days in its params is a rebuild and claims
-    nothing in this step. A cleared run builds the windows that ended in its interval again.
-
-    XCom ``plan`` has the counts of the plan, and XCom ``totals`` those of the bars if they were built here.
 
     Args:
         conn_id: Airflow connection of the database.
+        shards: Shards of a mapped instance.
         **kwargs: Arguments of ``BaseOperator``.
     """
 
-    totals: dict[str, Any] | None = None
+    template_fields: Sequence[str] = ("shards",)
+    ui_color = "#e2ecf7"
 
-    def execute(self, context: Context) -> list[list[dict[str, Any]]]:
-        """Execute the run, or divide it.
+    def __init__(self, *, conn_id: str, shards: Sequence[Mapping[str, Any]] | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.conn_id = conn_id
+        self.shards = shards
+        self.totals: dict[str, Any] | None = None
+        self._group: TransactionGroup | None = None
+
+    def execute(self, context: Context) -> dict[str, Any] | list[list[dict[str, Any]]]:
+        """Build the bars.
 
         Returns:
-            The shards of each instance of :class:`OhlcvBuildShardsOperator`; empty if the run is done.
+            The counts of the given shards. Without given shards, those that are left for mapped instances, if any.
 
         Raises:
-            PermanentError: The params are wrong, or PostgreSQL refused a statement. The transactions before it are
-                stored.
-            TransientError: The database was unreachable or busy. The transactions before it are stored.
+            PermanentError: The params are wrong, or PostgreSQL refused a statement.
+            TransientError: The database was unreachable or busy. Earlier transactions are stored, as after any error.
         """
         from aggregator.ohlcv.plan import plan, prepare_partitions
         from aggregator.ohlcv.rebuild import RebuildParams, plan_rebuild
         from aggregator.ohlcv.run import SHARDS_PER_INSTANCE, finish, outcome
+        from aggregator.postgres.hook import PostgresTransactionHook
+        from aggregator.postgres.transaction_group import TransactionGroup
 
-        params, run, group = RebuildParams.read(context["params"]), _run(context), self._open(context)
+        params, run = RebuildParams.read(context["params"]), _run(context)
+        # A hook keeps the connection that it opened last, so each transaction needs its own hook.
+        group = self._group = TransactionGroup(lambda: PostgresTransactionHook(self.conn_id).task_transaction(context))
+        if self.shards is not None:
+            return self._build(group, run, params, self.shards)
         if context["ti"].try_number > 1 and not params.is_dry_run:
             with group.transaction() as cursor:
                 done = outcome(cursor, run)
@@ -124,10 +97,26 @@ class OhlcvBuildBarsOperator(_BuildOperator):
         counts = self._build(group, run, params, shards)
         with group.transaction() as cursor:
             done = finish(cursor, run)
-            done = finish(cursor, run)
         _require_closed(context, done, None)
         self._report(context, done, counts)
         return []
+
+    @staticmethod
+    def _build(
+        group: TransactionGroup, run: Run, params: RebuildParams, shards: Sequence[Mapping[str, Any]]
+    ) -> dict[str, Any]:
+        from aggregator.ohlcv.aggregate import aggregate
+        from aggregator.ohlcv.rebuild import rebuild
+        from aggregator.ohlcv.run import Totals
+
+        def build(shard: Mapping[str, Any]) -> Totals:
+            if params.is_rebuild:
+                return rebuild(group.transaction, run, params, **shard)
+            return aggregate(group.transaction, run, **shard)
+
+        totals = sum(group.run(build, shards) if shards else [], Totals())
+        # The param dryRun is true by default and applies to rebuilds only. Metrics use this field instead.
+        return {**asdict(totals), "dry_run": params.is_dry_run}
 
     def _report(self, context: Context, done: Outcome, counts: Mapping[str, Any]) -> None:
         from aggregator.ohlcv.run import key_values
@@ -138,46 +127,16 @@ class OhlcvBuildBarsOperator(_BuildOperator):
         context["ti"].xcom_push("totals", self.totals)
         self.log.info("Finished %s", key_values(self.totals))
 
+    def on_kill(self) -> None:
+        """Cancel running statements and prevent further commits. Airflow calls this on SIGTERM."""
+        if self._group:
+            self._group.end()
+
 
 def report_totals(context: Context, result: Any) -> None:  # noqa: ARG001 - the shards that are left
-    """Report the counts of a run that `OhlcvBuildBarsOperator` did alone; the ``post_execute`` of its task.
-
-    Args:
-        context: Airflow's task context.
-        result: Not used.
-    """
+    """Report the counts of a run that one task instance did alone; the ``post_execute`` of its task."""
     task: Any = context["task"]
     metrics.report(context, task.totals)
-
-
-class OhlcvBuildShardsOperator(_BuildOperator):
-    """Build the bars of a few shards in parallel and release their tasks.
-
-    Args:
-        conn_id: Airflow connection of the database.
-        shards: Shards of this task instance, as :class:`OhlcvBuildBarsOperator` returns them.
-        **kwargs: Arguments of ``BaseOperator``.
-    """
-
-    template_fields: Sequence[str] = ("shards",)
-
-    def __init__(self, *, shards: Sequence[Mapping[str, Any]], **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.shards = shards
-
-    def execute(self, context: Context) -> dict[str, Any]:
-        """Build the bars of the claimed tasks.
-
-        Returns:
-            The counts, and whether this was a ``dry_run``.
-
-        Raises:
-            PermanentError: PostgreSQL refused a statement. The transactions before it are stored.
-            TransientError: The connection failed or the database was busy. The transactions before it are stored.
-        """
-        from aggregator.ohlcv.rebuild import RebuildParams
-
-        return self._build(self._open(context), _run(context), RebuildParams.read(context["params"]), self.shards)
 
 
 class OhlcvFinishOperator(ClosingOperator):
@@ -197,15 +156,7 @@ class OhlcvFinishOperator(ClosingOperator):
         self.conn_id = conn_id
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Finish the run.
-
-        Returns:
-            The totals of the run.
-
-        Raises:
-            PermanentError: A task of the run failed, or planned work was not done. The claims were released.
-            TransientError: The database was unreachable or busy.
-        """
+        """Return the totals of the run. A PermanentError names the failed task or work that was not done."""
         from aggregator.ohlcv.run import finish, key_values
         from aggregator.postgres.hook import PostgresTransactionHook
 

@@ -31,11 +31,8 @@ MAX_SHARDS = 64
 def prepare_partitions(cursor: Cursor, run: Run) -> None:
     """Create the candle partitions of the coming months, and drop those older than the retention.
 
-    If a long query holds a lock, the partitions are left to the next run: months are created two months ahead.
-
-    Args:
-        cursor: Cursor in a transaction of its own, which briefly holds locks that ingest needs.
-        run: The run.
+    Needs a transaction of its own, which briefly holds locks that ingest needs. If a long query holds a lock, the
+    partitions are left to the next run: months are created two months ahead.
     """
     try:
         with cursor.connection.transaction():
@@ -59,10 +56,6 @@ def plan(cursor: Cursor, run: Run) -> list[dict[str, Any]]:
     """Open the run log, claim the due tasks, and divide their symbols into shards.
 
     A run that had finished before was cleared. It builds the windows that ended in its interval again.
-
-    Args:
-        cursor: Cursor in one transaction.
-        run: The run.
 
     Returns:
         Keyword arguments of :func:`aggregator.ohlcv.aggregate.aggregate` for each shard; empty if no task is due.

@@ -70,14 +70,7 @@ class RebuildParams(BaseModel):
 
     @classmethod
     def read(cls, params: Mapping[str, Any]) -> Self:
-        """Validate the params of a run.
-
-        Args:
-            params: Params as Airflow passes them.
-
-        Raises:
-            WrongParamsError: A param is wrong; the text names each one.
-        """
+        """Validate the params of a run. The error names each wrong one."""
         try:
             return cls.model_validate(dict(params))
         except ValidationError as error:
@@ -125,14 +118,7 @@ class RebuildParams(BaseModel):
 
 @dataclass(frozen=True)
 class Chunk:
-    """Work of one transaction of a rebuild.
-
-    Attributes:
-        symbols: Symbols of the tasks.
-        timeframes: Timeframes of the tasks.
-        starts_at: Start of the range.
-        ends_at: End of the range, exclusive.
-    """
+    """Work of one transaction of a rebuild: some tasks, and the range ``[starts_at, ends_at)``."""
 
     symbols: list[str]
     timeframes: list[str]
@@ -141,18 +127,9 @@ class Chunk:
 
 
 def plan_rebuild(cursor: Cursor, run: Run, params: RebuildParams) -> list[dict[str, Any]]:
-    """Open the run log of a rebuild, and choose the number of shards.
+    """Open the run log of a rebuild, and return the keyword arguments of :func:`rebuild` for each shard.
 
-    Args:
-        cursor: Cursor in one transaction.
-        run: The run.
-        params: What to rebuild.
-
-    Returns:
-        Keyword arguments of :func:`rebuild` for each shard, at most `SHARDS_PER_INSTANCE`.
-
-    Raises:
-        WrongParamsError: A symbol has no tasks.
+    There are at most `SHARDS_PER_INSTANCE`. A symbol without tasks is a wrong param.
     """
     start(cursor, run)
     call(cursor, "ohlcv.sync_tasks")
@@ -173,35 +150,16 @@ def plan_rebuild(cursor: Cursor, run: Run, params: RebuildParams) -> list[dict[s
 def rebuild(transaction: Transaction, run: Run, params: RebuildParams, *, shard: int, of: int) -> Totals:
     """Build the windows of some days again, one chunk in each transaction.
 
-    A retry of the task, or a clear of the failed run, continues after the last stored chunk. A dry run restarts.
-
-    Args:
-        transaction: Opens a transaction.
-        run: The run.
-        params: What to rebuild, and whether to store it.
-        shard: Index of the shard.
-        of: Number of shards.
-
-    Returns:
-        The counts of what was stored, or of what a dry run would store.
-
-    Raises:
-        TransientError: Another run processed the same tasks for longer than `BUSY_TIMEOUT`.
+    A retry of the task, or a clear of the failed run, continues after the last stored chunk. A dry run restarts. If
+    another run processes the same tasks for longer than `BUSY_TIMEOUT`, the rebuild fails with a transient error.
     """
     with transaction() as cursor:
         chunks = list(_remaining_chunks(cursor, run, params, shard, of))
     totals = Totals()
     for number, chunk in enumerate(chunks, start=1):
         totals += _rebuild_chunk(transaction, run, chunk, dry_run=params.dry_run)
-        log.info(
-            "Rebuilt shard=%d of=%d chunk=%d chunks=%d dry_run=%s %s",
-            shard,
-            of,
-            number,
-            len(chunks),
-            params.dry_run,
-            key_values(asdict(totals)),
-        )
+        done = {"shard": shard, "of": of, "chunk": number, "chunks": len(chunks), "dry_run": params.dry_run}
+        log.info("Rebuilt %s", key_values(done | asdict(totals)))
     with transaction() as cursor:
         checkpoint(cursor, run, "aggregated", shard=shard, dry_run=params.dry_run, **asdict(totals))
     return totals
@@ -255,9 +213,17 @@ def _rebuild_chunk(transaction: Transaction, run: Run, chunk: Chunk, *, dry_run:
                     "the task is retried. Earlier chunks are stored, except in a dry run."
                 )
                 raise TransientError(msg)
-            execute(cursor, "ohlcv/queries/mark_range_stale.sql", parameters)
+            for timeframe in chunk.timeframes:
+                call(
+                    cursor,
+                    "ohlcv.mark_stale",
+                    p_symbols=chunk.symbols,
+                    p_timeframe=timeframe,
+                    p_from=chunk.starts_at,
+                    p_to=chunk.ends_at,
+                )
             for timeframe, symbols in execute(cursor, "ohlcv/queries/claimed_symbols.sql", parameters).fetchall():
-                totals += build(cursor, run, timeframe, symbols, as_of=None, max_windows=_UNLIMITED)[0]
+                totals += build(cursor, run, timeframe, symbols, as_of=None, max_windows_per_task=_UNLIMITED)[0]
         if not dry_run:
             execute(cursor, "ohlcv/queries/keep_progress.sql", parameters)
     return totals

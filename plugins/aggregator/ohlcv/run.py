@@ -64,39 +64,13 @@ class Run:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """Values for the placeholders of the queries."""
-        settings = self.settings
-        return {
-            "run_id": self.run_id,
-            "clears": self.clears,
-            "data_interval_start": self.data_interval_start,
-            "data_interval_end": self.data_interval_end,
-            "as_of": self.as_of,
-            "job_name": settings.job_name,
-            "env_name": settings.env_name,
-            "days": settings.candle_retention_days,
-            "max_tasks": settings.max_tasks_per_run,
-            "max_windows": settings.max_windows_per_task,
-            "max_hard_fails": settings.auto_disable_hard_fails,
-            "derivation_version": settings.agg_derivation_version,
-        }
+        """Values for the placeholders of the queries: the fields of the settings and of the run."""
+        return {**self.settings.model_dump(), **vars(self)}
 
 
 @dataclass(frozen=True)
 class Totals:
-    """Counts of what a step or a run did.
-
-    Attributes:
-        tasks: Tasks that were processed.
-        bars: Bars that were computed, whether or not they had to be written.
-        poor_bars: Bars of quality 0 or -1.
-        skipped_windows: Windows without a candle that the cursor passed.
-        inserted: Bars that are new.
-        updated: Bars that differ from the stored ones.
-        unchanged: Bars that equal the stored ones and were not written.
-        deleted: Bars whose candles were deleted.
-        failed: Tasks with a permanent error.
-    """
+    """Counts of what a step or a run did. `aggregator.core.metrics.COUNTERS` describes them."""
 
     tasks: int = 0
     bars: int = 0
@@ -131,29 +105,12 @@ class Outcome:
 
 
 def execute(cursor: Cursor, file: str, parameters: Mapping[str, Any]) -> Cursor:
-    """Execute a query of ``include/sql``.
-
-    Args:
-        cursor: Cursor in the caller's transaction.
-        file: Path below ``include/sql``.
-        parameters: Values of the placeholders.
-
-    Returns:
-        The cursor with the rows.
-    """
+    """Execute a query, named by its path below ``include/sql``. Return the cursor with the rows."""
     return cursor.execute((SQL / file).read_text(), parameters)
 
 
 def start(cursor: Cursor, run: Run) -> bool:
-    """Open the run's entry in the run log.
-
-    Args:
-        cursor: Cursor in the caller's transaction.
-        run: The run.
-
-    Returns:
-        Whether the run had finished before, so that this is a cleared run.
-    """
+    """Open the run's entry in the run log. Return whether the run had finished before: then it was cleared."""
     ((_, was_finished),) = call(
         cursor,
         "ops.ops_runlog_start",
@@ -166,14 +123,7 @@ def start(cursor: Cursor, run: Run) -> bool:
 
 
 def checkpoint(cursor: Cursor, run: Run, name: str, **details: Any) -> None:
-    """Record a completed step in the run log.
-
-    Args:
-        cursor: Cursor in the transaction of the step.
-        run: The run.
-        name: Name of the step.
-        details: Counts of the step.
-    """
+    """Record a step and its counts in the run log, in the transaction of the step."""
     call(
         cursor,
         "ops.ops_runlog_checkpoint",
@@ -185,12 +135,7 @@ def checkpoint(cursor: Cursor, run: Run, name: str, **details: Any) -> None:
 
 
 def outcome(cursor: Cursor, run: Run) -> Outcome:
-    """Read what the run has done since it was last cleared.
-
-    Args:
-        cursor: Cursor in a transaction.
-        run: The run.
-    """
+    """Read what the run has done since it was last cleared."""
     row = execute(cursor, "ohlcv/queries/run_outcome.sql", run.parameters).fetchone()
     return Outcome(*row) if row else Outcome(None, 0, is_closed=False, totals={})
 
@@ -201,12 +146,14 @@ def finish(cursor: Cursor, run: Run, failure: str | None = None) -> Outcome:
     Args:
         cursor: Cursor in one transaction.
         run: The run.
-        failure: Sentence that names the failed task of the run; None if no task failed.
+        failure: Sentence that names the failed task; None if no task failed.
 
     Returns:
-        The outcome. It is closed if every planned step was done.
+        The outcome. It is closed if every planned shard was built.
     """
-    ((released,),) = execute(cursor, "ohlcv/queries/release_tasks.sql", run.parameters)
+    error = f"Run {run.run_id} failed before this task was done. The next run takes it over."
+    claims = {**run.parameters, "first": None, "last": None, "error": error}
+    ((released,),) = execute(cursor, "ohlcv/queries/release_tasks.sql", claims)
     done = outcome(cursor, run)
     planned = done.plan["shards"] if done.plan else 0
     is_complete = not failure and done.plan is not None and done.shards_done >= planned and not released

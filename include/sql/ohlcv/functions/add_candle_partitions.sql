@@ -8,9 +8,6 @@
 create or replace function ohlcv.add_candle_partitions(p_from timestamptz, p_to timestamptz) returns integer
 language plpgsql
 volatile
-set search_path = ''
-set datestyle = 'ISO, MDY'
-set timezone = 'UTC'
 set lock_timeout = '2s'
 as $$
 declare
@@ -59,7 +56,5 @@ exception when lock_not_available then
 end
 $$;
 
-comment on function ohlcv.add_candle_partitions(timestamptz, timestamptz) is
-'Adds the missing partitions for the UTC months from p_from to p_to; returns their number. Gives up after waiting 2 '
-'seconds for a lock';
-revoke all on function ohlcv.add_candle_partitions(timestamptz, timestamptz) from public;
+comment on function ohlcv.add_candle_partitions is
+'Adds the missing partitions for the UTC months from p_from to p_to; returns their number';

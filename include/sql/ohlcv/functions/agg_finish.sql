@@ -1,17 +1,12 @@
 -- Called from psql with the row of ohlcv.catchup_aggregation_range, and by include/sql/ohlcv/queries/fail_task.sql with
 -- a row that has an error. In psql, run both in one statement or transaction: bars and cursor must be stored together.
---
---     select ohlcv.agg_finish('me', result)
---     from ohlcv.catchup_aggregation_range('EURUSD', '15m', 'me', now()) as result;
+-- docs/products/ohlcv.md has an example.
 create or replace function ohlcv.agg_finish(
     p_owner text, p_result ohlcv.task_result, p_max_hard_fails integer default 3, p_job_name text default 'agg-master'
 )
 returns text
 language plpgsql
 volatile
-set search_path = ''
-set datestyle = 'ISO, MDY'
-set timezone = 'UTC'
 as $$
 begin
     -- Remaining windows are built after the next claim.
@@ -25,7 +20,6 @@ begin
 end
 $$;
 
-comment on function ohlcv.agg_finish(text, ohlcv.task_result, integer, text) is
+comment on function ohlcv.agg_finish is
 'Stores the result of a task (outcome success, transient or hard), releases the task and returns its status; raises '
 'an error if the owner does not hold the task';
-revoke all on function ohlcv.agg_finish(text, ohlcv.task_result, integer, text) from public;

@@ -1,5 +1,4 @@
--- Called by include/sql/ohlcv/queries/claim_due_tasks.sql, and from psql. Lists the tasks that can be claimed now; it
--- claims none.
+-- Called by include/sql/ohlcv/queries/claim_due_tasks.sql, and from psql. Claims nothing.
 create or replace function ohlcv.agg_get_due_tasks(p_env_name text, p_as_of timestamptz, p_limit integer default 20)
 returns table (
     symbol text,
@@ -12,13 +11,9 @@ returns table (
 )
 language sql
 stable
-set search_path = ''
-set datestyle = 'ISO, MDY'
-set timezone = 'UTC'
 set work_mem = '64MB'
 -- As in ohlcv.claim_tasks.
 set enable_nestloop = off
--- The cost of an unavoidable nested loop would make PostgreSQL compile the statement.
 set jit = off
 as $$
     with stale as (
@@ -53,7 +48,6 @@ as $$
     limit p_limit
 $$;
 
-comment on function ohlcv.agg_get_due_tasks(text, timestamptz, integer) is
+comment on function ohlcv.agg_get_due_tasks is
 'Returns the due tasks: idle and enabled, of assets active in the environment, with an ended or stale window; the '
 'most urgent first';
-revoke all on function ohlcv.agg_get_due_tasks(text, timestamptz, integer) from public;

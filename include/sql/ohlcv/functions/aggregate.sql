@@ -15,7 +15,7 @@
 --     taken, left_over                       stale windows taken for this build, and those left for the next one
 --     planned                                new windows, between cursor and horizon
 --     wanted, ranges                         stale and new windows as ranges of source rows for ohlcv.build_bars
---     built, reached                         what was built, and the new cursor watermark
+--     built                                  what was built
 create or replace function ohlcv.aggregate(
     p_owner text,
     p_timeframe text,
@@ -27,9 +27,6 @@ create or replace function ohlcv.aggregate(
 returns setof ohlcv.task_result
 language plpgsql
 volatile
-set search_path = ''
-set datestyle = 'ISO, MDY'
-set timezone = 'UTC'
 set jit = off
 -- One plan for all timeframes. A plan for the given symbols would read the statistics of each symbol.
 set plan_cache_mode = force_generic_plan
@@ -63,17 +60,14 @@ begin
             finer.owner is not distinct from p_owner and finer.status = 'running' as finer_has_more,
             task.cursor as cursor_watermark,
             task.built_until as built_until_watermark,
-            ohlcv.watermark_horizon(
-                task.size, p_as_of, task.delay, source.is_base, finer.built_until
-            ) as horizon_watermark,
+            ohlcv.watermark_horizon(task.size, p_as_of, task.delay, source.is_base, finer.built_until)
+                as horizon_watermark,
             start.first_window,
             greatest(task.cursor, start.first_window) as next_window
         from ohlcv.tasks as task
         inner join ohlcv.timeframes as source on task.source_timeframe = source.timeframe
         left join ohlcv.tasks as finer on task.symbol = finer.symbol and task.source_timeframe = finer.timeframe
-        cross join lateral (
-            select date_bin(task.size, task.starts_at, timestamptz '2000-01-01 00:00+00') as first_window
-        ) as start
+        cross join lateral (select ohlcv.align(task.starts_at, task.size) as first_window) as start
         where task.symbol = any(held) and task.timeframe = p_timeframe
     ),
 
@@ -95,30 +89,22 @@ begin
 
     -- A row can cover many windows, and several rows can cover the same window: it counts once.
     limit_reached as (
-        select
-            part.symbol,
-            lower(part.windows) + (p_max_windows - part.before) * part.size as stops_at
+        select part.symbol, lower(part.windows) + (p_max_windows - part.before) * part.size as stops_at
         from (
             select
-                counted.*,
-                sum(counted.many) over (partition by counted.symbol order by counted.windows)::float8
-                - counted.many as before
+                merged.*,
+                counted.many,
+                (sum(counted.many) over (partition by merged.symbol order by merged.windows) - counted.many)::float8
+                    as before
             from (
-                select
-                    merged.*,
-                    (
-                        extract(epoch from upper(merged.windows) - lower(merged.windows))
-                        / extract(epoch from merged.size)
-                    )::float8 as many
-                from (
-                    select
-                        stale_range.symbol,
-                        stale_range.size,
-                        unnest(range_agg(tstzrange(stale_range.first, stale_range.last))) as windows
-                    from stale_range
-                    where stale_range.first < stale_range.last
-                    group by stale_range.symbol, stale_range.size
-                ) as merged
+                select symbol, size, unnest(range_agg(tstzrange(first, last))) as windows
+                from stale_range
+                where first < last
+                group by symbol, size
+            ) as merged
+            cross join lateral (
+                select extract(epoch from upper(merged.windows) - lower(merged.windows))
+                    / extract(epoch from merged.size) as many
             ) as counted
         ) as part
         where part.before <= p_max_windows and part.before + part.many > p_max_windows
@@ -164,12 +150,11 @@ begin
                         <= p_max_windows * extract(epoch from claimed.size)
                         then claimed.next_window
                     when claimed.horizon_watermark is not null
-                        then date_bin(
-                            claimed.size,
+                        then ohlcv.align(
                             ohlcv.next_source_row(
                                 claimed.symbol, claimed.source_timeframe, coalesce(claimed.next_window, '-infinity')
                             ),
-                            timestamptz '2000-01-01 00:00+00'
+                            claimed.size
                         )
                 end as builds_from
         ) as edge
@@ -178,32 +163,17 @@ begin
     -- Consecutive stale windows are one range: a rebuild of days reads its candles once.
     stale as (
         select
-            symbol,
-            source_timeframe,
-            source_size,
-            is_base,
-            next_window,
-            built_until_watermark,
-            coalesce(range_agg(windows) filter (where empties), '{}') as changed,
-            coalesce(range_agg(windows) filter (where not empties), '{}') as requested
+            taken.symbol,
+            coalesce(range_agg(part.windows) filter (where taken.empties), '{}') as changed,
+            coalesce(range_agg(part.windows) filter (where not taken.empties), '{}') as requested
         from taken
         cross join lateral (select tstzrange(taken.first, least(taken.last, taken.stops_at)) as windows) as part
         where taken.first < taken.last
-        group by symbol, source_timeframe, source_size, is_base, next_window, built_until_watermark
+        group by taken.symbol
     ),
 
     wanted as (
-        select
-            symbol,
-            source_timeframe,
-            source_size,
-            is_base,
-            next_window,
-            built_until_watermark,
-            lower(part.windows) as starts_at,
-            upper(part.windows) as ends_at,
-            true as is_stale,
-            part.empties
+        select symbol, lower(windows) as starts_at, upper(windows) as ends_at, true as is_stale, empties
         from stale
         cross join lateral (
             select unnest(stale.changed) as windows, true as empties
@@ -211,9 +181,7 @@ begin
             select unnest(stale.requested - stale.changed), false
         ) as part
         union all
-        select
-            symbol, source_timeframe, source_size, is_base, next_window, built_until_watermark, builds_from,
-            builds_until, false, false
+        select symbol, builds_from, builds_until, false, false
         from planned
         where builds_from < builds_until
     ),
@@ -221,23 +189,24 @@ begin
     ranges as (
         select array_agg(
             row(
-                wanted.symbol,
-                coalesce(in_use.timeframe, wanted.source_timeframe),
+                claimed.symbol,
+                coalesce(in_use.timeframe, claimed.source_timeframe),
                 greatest(wanted.starts_at, in_use.starts_at),
                 least(wanted.ends_at, in_use.ends_at),
                 wanted.is_stale,
-                coalesce(in_use.size, wanted.source_size),
-                wanted.next_window,
-                wanted.built_until_watermark,
+                coalesce(in_use.size, claimed.source_size),
+                claimed.next_window,
+                claimed.built_until_watermark,
                 wanted.empties,
                 in_use.fallback_timeframe
             )::ohlcv.source_range
         ) as ranges
         from wanted
+        inner join claimed on wanted.symbol = claimed.symbol
         left join lateral (
             select used.*
-            from ohlcv.base_timeframes(wanted.symbol, wanted.source_timeframe) as used
-            where base_changed and wanted.is_base
+            from ohlcv.base_timeframes(claimed.symbol, claimed.source_timeframe) as used
+            where base_changed and claimed.is_base
             -- Prevents a call of the function for symbols that do not need it.
             offset 0
         ) as in_use on wanted.starts_at < in_use.ends_at and wanted.ends_at > in_use.starts_at
@@ -248,85 +217,66 @@ begin
         from ranges
         cross join lateral ohlcv.build_bars(p_timeframe, ranges.ranges, p_derivation_version) as bars
         where ranges.ranges is not null
-    ),
-
-    reached as (
-        select
-            planned.*,
-            ohlcv.watermark_cursor(
-                planned.size,
-                planned.cursor_watermark,
-                planned.next_window,
-                planned.horizon_watermark,
-                planned.builds_from,
-                planned.builds_until,
-                built.bad_window,
-                built.newest_new_bar,
-                ohlcv.next_source_row(planned.symbol, planned.source_timeframe, planned.builds_until) is not null
-            ) as new_cursor_watermark,
-            coalesce(built.new_bars, 0) as new_bars,
-            coalesce(built.poor_bars, 0) as poor_bars,
-            coalesce(built.inserted, 0) as inserted,
-            coalesce(built.updated, 0) as updated,
-            coalesce(built.unchanged, 0) as unchanged,
-            coalesce(built.deleted, 0) as deleted,
-            built.bad_window
-        from planned
-        left join built on planned.symbol = built.symbol collate "C"
     )
 
     select
-        reached.symbol::text,
+        planned.symbol::text,
         p_timeframe,
-        reached.new_cursor_watermark,
+        reached.new_cursor,
         ohlcv.watermark_built_until(
-            reached.new_cursor_watermark, reached.horizon_watermark, reached.builds_until, reached.bad_window
+            reached.new_cursor, planned.horizon_watermark, planned.builds_until, built.bad_window
         ),
-        reached.inserted + reached.updated + reached.unchanged,
-        reached.poor_bars,
+        coalesce(built.inserted + built.updated + built.unchanged, 0),
+        coalesce(built.poor_bars, 0),
         -- Skipped: the cursor passed these windows, and they have no new bar.
-        coalesce(
-            case
-                when reached.builds_from is not null
-                    then
-                        extract(
-                            epoch from
-                            reached.new_cursor_watermark - coalesce(reached.next_window, reached.builds_from)
-                        )
-                        / extract(epoch from reached.size) - reached.new_bars
-            end,
-            0
-        )::integer,
-        reached.inserted,
-        reached.updated,
-        reached.unchanged,
-        reached.deleted,
-        reached.bad_window,
-        case when reached.bad_window is null then 'success' else 'hard' end,
         case
-            when reached.bad_window is not null
+            when planned.builds_from is null or reached.new_cursor is null then 0
+            else extract(epoch from reached.new_cursor - coalesce(planned.next_window, planned.builds_from))
+                / extract(epoch from planned.size) - coalesce(built.new_bars, 0)
+        end::integer,
+        coalesce(built.inserted, 0),
+        coalesce(built.updated, 0),
+        coalesce(built.unchanged, 0),
+        coalesce(built.deleted, 0),
+        built.bad_window,
+        case when built.bad_window is null then 'success' else 'hard' end,
+        case
+            when built.bad_window is not null
                 then format(
                     'The window %s UTC has candles that cannot be in a bar: prices must be finite and above 0, open '
                     'and close between low and high, volume known and not negative. This window and later ones '
                     'were not built. Correct or delete these candles. If the task is disabled, reset it.',
-                    to_char(reached.bad_window at time zone 'UTC', 'YYYY-MM-DD HH24:MI')
+                    to_char(built.bad_window at time zone 'UTC', 'YYYY-MM-DD HH24:MI')
                 )
         end,
-        reached.bad_window is null
+        built.bad_window is null
         and (
             coalesce(
-                reached.new_cursor_watermark = reached.builds_until
-                and reached.builds_until < reached.horizon_watermark,
-                false
+                reached.new_cursor = planned.builds_until and planned.builds_until < planned.horizon_watermark, false
             )
-            or coalesce(reached.finer_has_more, false)
-            or reached.symbol in (select limit_reached.symbol from limit_reached)
+            or coalesce(planned.finer_has_more, false)
+            or planned.symbol in (select limit_reached.symbol from limit_reached)
         )
-    from reached;
+    from planned
+    left join built on planned.symbol = built.symbol collate "C"
+    cross join lateral (
+        select ohlcv.watermark_cursor(
+            planned.size,
+            planned.cursor_watermark,
+            planned.next_window,
+            planned.horizon_watermark,
+            planned.builds_from,
+            planned.builds_until,
+            built.bad_window,
+            built.newest_new_bar,
+            ohlcv.next_source_row(planned.symbol, planned.source_timeframe, planned.builds_until) is not null
+        ) as new_cursor
+        -- Evaluated once, although it is used several times.
+        offset 0
+    ) as reached;
 end
 $$;
 
-comment on function ohlcv.aggregate(text, text, text[], timestamptz, integer, integer) is
+comment on function ohlcv.aggregate is
 'Builds the windows that ended before p_as_of (null: none) and the stale windows of the claimed tasks of one '
 'timeframe; returns one row per task for ohlcv.finish_tasks';
-revoke all on function ohlcv.aggregate(text, text, text[], timestamptz, integer, integer) from public;

@@ -7,9 +7,6 @@ create or replace function ohlcv.bars_from_bars(p_size interval, p_ranges ohlcv.
 returns setof ohlcv.computed_bar
 language plpgsql
 stable
-set search_path = ''
-set datestyle = 'ISO, MDY'
-set timezone = 'UTC'
 set work_mem = '64MB'
 set jit = off
 set enable_sort = off
@@ -78,7 +75,7 @@ begin
         from (
             select
                 *,
-                date_bin(p_size, row.ts, timestamptz '2000-01-01 00:00+00') as window_start,
+                ohlcv.align(row.ts, p_size) as window_start,
                 greatest(range.source_minutes / row.expected_candles, 1) as base_minutes
             from ohlcv.bars as row
             where
@@ -93,7 +90,6 @@ begin
 end
 $$;
 
-comment on function ohlcv.bars_from_bars(interval, ohlcv.source_range[]) is
+comment on function ohlcv.bars_from_bars is
 'Computes the bars of the given window size from finer bars of the ranges; returns one row for each window with source '
 'bars, and writes nothing';
-revoke all on function ohlcv.bars_from_bars(interval, ohlcv.source_range[]) from public;

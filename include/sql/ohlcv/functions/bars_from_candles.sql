@@ -10,9 +10,6 @@ create or replace function ohlcv.bars_from_candles(p_size interval, p_ranges ohl
 returns setof ohlcv.computed_bar
 language plpgsql
 stable
-set search_path = ''
-set datestyle = 'ISO, MDY'
-set timezone = 'UTC'
 set work_mem = '64MB'
 set jit = off
 set enable_sort = off
@@ -85,7 +82,7 @@ begin
             count(*)::integer as candles,
             bool_and(candle.is_valid) as is_valid
         from (
-            select *, date_bin(p_size, row.ts, timestamptz '2000-01-01 00:00+00') as window_start
+            select *, ohlcv.align(row.ts, p_size) as window_start
             from ohlcv.checked_candles as row
             where
                 row.symbol = range.symbol
@@ -105,7 +102,6 @@ begin
 end
 $$;
 
-comment on function ohlcv.bars_from_candles(interval, ohlcv.source_range[]) is
+comment on function ohlcv.bars_from_candles is
 'Computes the bars of the given window size from the candles of the ranges; returns one row for each window with '
 'candles, and writes nothing';
-revoke all on function ohlcv.bars_from_candles(interval, ohlcv.source_range[]) from public;

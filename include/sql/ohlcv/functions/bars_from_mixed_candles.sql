@@ -7,9 +7,6 @@ create or replace function ohlcv.bars_from_mixed_candles(p_size interval, p_rang
 returns setof ohlcv.computed_bar
 language plpgsql
 stable
-set search_path = ''
-set datestyle = 'ISO, MDY'
-set timezone = 'UTC'
 set work_mem = '64MB'
 set jit = off
 -- As in ohlcv.bars_from_candles.
@@ -42,12 +39,11 @@ begin
         from (
             select
                 row.*,
-                date_bin(p_size, row.ts, timestamptz '2000-01-01 00:00+00') as window_start,
+                ohlcv.align(row.ts, p_size) as window_start,
                 (extract(epoch from own.size) / 60)::integer as minutes,
                 row.timeframe = range.source_timeframe as is_preferred,
-                bool_or(row.timeframe = range.source_timeframe) over (
-                    partition by date_bin('5 minutes', row.ts, timestamptz '2000-01-01 00:00+00')
-                ) as has_preferred
+                bool_or(row.timeframe = range.source_timeframe) over (partition by ohlcv.align(row.ts, '5 minutes'))
+                    as has_preferred
             from ohlcv.checked_candles as row
             inner join ohlcv.timeframes as own on row.timeframe = own.timeframe
             where
@@ -65,6 +61,5 @@ begin
 end
 $$;
 
-comment on function ohlcv.bars_from_mixed_candles(interval, ohlcv.source_range[]) is
+comment on function ohlcv.bars_from_mixed_candles is
 'Computes bars like ohlcv.bars_from_candles for the ranges with a fallback timeframe, from candles of both timeframes';
-revoke all on function ohlcv.bars_from_mixed_candles(interval, ohlcv.source_range[]) from public;

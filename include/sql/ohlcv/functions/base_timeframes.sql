@@ -5,9 +5,6 @@ returns table (
 )
 language sql
 stable
-set search_path = ''
-set datestyle = 'ISO, MDY'
-set timezone = 'UTC'
 as $$
     select in_use.timeframe, own.size, in_use.starts_at, in_use.ends_at, other.timeframe
     from (
@@ -24,7 +21,6 @@ as $$
     inner join ohlcv.timeframes as other on other.is_base and in_use.timeframe <> other.timeframe
 $$;
 
-comment on function ohlcv.base_timeframes(text, text) is
+comment on function ohlcv.base_timeframes is
 'Returns the base timeframes of a symbol, each with its period of use and the other one as fallback for missing '
 'candles; no rows if the base timeframe never changed';
-revoke all on function ohlcv.base_timeframes(text, text) from public;

@@ -25,9 +25,6 @@ returns table (
 )
 language plpgsql
 volatile
-set search_path = ''
-set datestyle = 'ISO, MDY'
-set timezone = 'UTC'
 set work_mem = '64MB'
 set jit = off
 set enable_sort = off
@@ -79,15 +76,8 @@ begin
         select
             coalesce(bar.symbol collate "C", old.symbol) as symbol,
             coalesce(bar.ts, old.ts) as ts,
-            bar.open,
-            bar.high,
-            bar.low,
-            bar.close,
-            bar.volume,
-            bar.price_volume,
-            bar.trades,
-            bar.candles,
-            bar.expected_candles,
+            bar.open, bar.high, bar.low, bar.close, bar.volume, bar.price_volume, bar.trades,
+            bar.candles, bar.expected_candles,
             coalesce(coalesce(bar.ts, old.ts) < range.cursor, false) as was_built,
             -- A coarser bar may have been built without this one.
             coalesce(coalesce(bar.ts, old.ts) < range.built_until, false) as was_passed,
@@ -154,18 +144,12 @@ begin
         from compared
         where change = 'update'
         order by symbol, ts
-        on conflict (symbol, timeframe, ts) do update
-            set
-                open = excluded.open,
-                high = excluded.high,
-                low = excluded.low,
-                close = excluded.close,
-                volume = excluded.volume,
-                price_volume = excluded.price_volume,
-                trades = excluded.trades,
-                candles = excluded.candles,
-                expected_candles = excluded.expected_candles,
-                derivation_version = excluded.derivation_version
+        on conflict (symbol, timeframe, ts) do update set (
+            open, high, low, close, volume, price_volume, trades, candles, expected_candles, derivation_version
+        ) = (
+            excluded.open, excluded.high, excluded.low, excluded.close, excluded.volume, excluded.price_volume,
+            excluded.trades, excluded.candles, excluded.expected_candles, excluded.derivation_version
+        )
     ),
 
     deleted as (
@@ -182,7 +166,7 @@ begin
         insert into ohlcv.stale_windows (symbol, timeframe, window_start, ends_at)
         select changed.symbol, coarser.timeframe, changed.window_start, changed.window_start + coarser.size
         from (
-            select distinct symbol, date_bin(coarser.size, ts, timestamptz '2000-01-01 00:00+00') as window_start
+            select distinct symbol, ohlcv.align(ts, coarser.size) as window_start
             from compared
             where change = 'delete' or (was_passed and change <> 'none')
         ) as changed
@@ -227,7 +211,6 @@ begin
 end
 $$;
 
-comment on function ohlcv.build_bars(text, ohlcv.source_range[], integer) is
+comment on function ohlcv.build_bars is
 'Builds the bars of one timeframe for ranges of symbols; returns for each symbol how many bars it wrote, its newest '
 'new bar and its first window with invalid candles';
-revoke all on function ohlcv.build_bars(text, ohlcv.source_range[], integer) from public;

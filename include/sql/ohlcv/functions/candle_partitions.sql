@@ -3,9 +3,6 @@ create or replace function ohlcv.candle_partitions()
 returns table (partition_name text, starts_at timestamptz, ends_at timestamptz)
 language sql
 stable
-set search_path = ''
-set datestyle = 'ISO, MDY'
-set timezone = 'UTC'
 as $$
     select
         class.relname,
@@ -21,6 +18,5 @@ as $$
     order by class.relname
 $$;
 
-comment on function ohlcv.candle_partitions() is
+comment on function ohlcv.candle_partitions is
 'Returns the monthly partitions of ohlcv.candles with their bounds, the oldest first';
-revoke all on function ohlcv.candle_partitions() from public;

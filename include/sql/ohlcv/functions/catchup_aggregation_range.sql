@@ -10,15 +10,11 @@ create or replace function ohlcv.catchup_aggregation_range(
 returns setof ohlcv.task_result
 language sql
 volatile
-set search_path = ''
-set datestyle = 'ISO, MDY'
-set timezone = 'UTC'
 as $$
     select *
     from ohlcv.aggregate(p_owner, p_timeframe, array[p_symbol], p_as_of, p_max_windows, p_derivation_version)
 $$;
 
-comment on function ohlcv.catchup_aggregation_range(text, text, text, timestamptz, integer, integer) is
+comment on function ohlcv.catchup_aggregation_range is
 'Builds the windows of a claimed task that ended before p_as_of, and its stale windows; returns one row for '
 'ohlcv.agg_finish, or no row if the owner has not claimed the task';
-revoke all on function ohlcv.catchup_aggregation_range(text, text, text, timestamptz, integer, integer) from public;

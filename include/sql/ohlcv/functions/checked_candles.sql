@@ -1,9 +1,8 @@
 -- Read by ohlcv.bars_from_candles and ohlcv.bars_from_mixed_candles. A view, which PostgreSQL expands in the query that
 -- reads it: a function in its place would return every candle through a tuplestore.
 --
--- Function files are applied in alphabetical order in one transaction. A function body may name later objects, a view
--- may not: this one reads a table of the migrations. "create or replace view" can add columns at the end. A migration
--- has to drop the view before it removes a column, or changes a column of ohlcv.candles.
+-- "create or replace view" can add columns at the end. A migration has to drop the view before it removes a column, or
+-- changes a column of ohlcv.candles.
 --
 -- price_volume_micros: a cast of double precision to numeric prints and parses 15 digits, which takes longer than the
 -- rest of the aggregation of a candle. With at most six decimals, a whole number of millionths is the same number.

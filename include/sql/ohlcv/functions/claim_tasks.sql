@@ -3,12 +3,8 @@
 create or replace function ohlcv.claim_tasks(p_owner text, p_symbols text[], p_timeframes text[]) returns integer
 language plpgsql
 volatile
-set search_path = ''
-set datestyle = 'ISO, MDY'
-set timezone = 'UTC'
 -- Statistics collected while all tasks were running would make the planner compare each task with each given pair.
 set enable_nestloop = off
--- The cost of an unavoidable nested loop would make PostgreSQL compile the statement.
 set jit = off
 as $$
 declare
@@ -34,6 +30,5 @@ begin
 end
 $$;
 
-comment on function ohlcv.claim_tasks(text, text[], text[]) is
+comment on function ohlcv.claim_tasks is
 'Claims for an owner those of the given tasks (symbols and timeframes, pairwise) that are idle; returns how many';
-revoke all on function ohlcv.claim_tasks(text, text[], text[]) from public;

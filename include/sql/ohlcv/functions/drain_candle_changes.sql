@@ -11,9 +11,6 @@
 create or replace function ohlcv.drain_candle_changes() returns integer
 language plpgsql
 volatile
-set search_path = ''
-set datestyle = 'ISO, MDY'
-set timezone = 'UTC'
 set lock_timeout = '2s'
 as $$
 declare
@@ -40,16 +37,12 @@ begin
             or drained.symbol in (select former.symbol from ohlcv.former_base_timeframes as former)
         )
         and (drained.window_start < task.built_until or task.status = 'running')
-        and (
-            task.starts_at is null
-            or drained.window_start >= date_bin(task.size, task.starts_at, timestamptz '2000-01-01 00:00+00')
-        );
+        and drained.window_start >= coalesce(ohlcv.align(task.starts_at, task.size), '-infinity');
     get diagnostics added = row_count;
     return added;
 end
 $$;
 
-comment on function ohlcv.drain_candle_changes() is
+comment on function ohlcv.drain_candle_changes is
 'Turns logged candle changes into stale windows; returns how many, or null if a claim stayed uncommitted for 2 '
 'seconds';
-revoke all on function ohlcv.drain_candle_changes() from public;

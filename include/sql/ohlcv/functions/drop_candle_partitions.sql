@@ -5,9 +5,6 @@ create or replace function ohlcv.drop_candle_partitions(p_before timestamptz, p_
 returns text[]
 language plpgsql
 volatile
-set search_path = ''
-set datestyle = 'ISO, MDY'
-set timezone = 'UTC'
 set lock_timeout = '200ms'
 as $$
 declare
@@ -21,20 +18,12 @@ begin
             from ohlcv.assets as asset
             left join ohlcv.tasks as task
                 on asset.symbol = task.symbol and asset.base_timeframe = task.source_timeframe
-            inner join ohlcv.timeframes as base on
-                base.is_base
-                and (
-                    base.timeframe = asset.base_timeframe
-                    or asset.symbol in (select former.symbol from ohlcv.former_base_timeframes as former)
-                )
-            inner join ohlcv.candles as candle on
-                candle.symbol = asset.symbol
-                and candle.timeframe = base.timeframe
-                and candle.ts >= coalesce(task.cursor, '-infinity')
-                and candle.ts < old.ends_at
             where
                 (asset.active or (asset.test_active and upper(p_env_name) in ('DEV', 'TEST')))
                 and (task.symbol is null or (task.enabled and task.status in ('idle', 'running')))
+                and ohlcv.next_source_row(
+                    asset.symbol, asset.base_timeframe, coalesce(task.cursor, '-infinity')
+                ) < old.ends_at
         );
         begin
             execute format('drop table ohlcv.%I', old.partition_name);
@@ -47,7 +36,6 @@ begin
 end
 $$;
 
-comment on function ohlcv.drop_candle_partitions(timestamptz, text) is
+comment on function ohlcv.drop_candle_partitions is
 'Drops the monthly partitions that end before p_before and returns their names; their bars stay. Without an '
 'environment, also keeps candles of assets that are active in DEV and TEST only';
-revoke all on function ohlcv.drop_candle_partitions(timestamptz, text) from public;

@@ -6,12 +6,8 @@ create or replace function ohlcv.finish_tasks(
 returns integer
 language plpgsql
 volatile
-set search_path = ''
-set datestyle = 'ISO, MDY'
-set timezone = 'UTC'
 -- The planner expects one running task, and would scan all results for each task.
 set enable_nestloop = off
--- The cost of an unavoidable nested loop would make PostgreSQL compile the statement.
 set jit = off
 -- As in ohlcv.aggregate.
 set plan_cache_mode = force_generic_plan
@@ -98,7 +94,6 @@ begin
 end
 $$;
 
-comment on function ohlcv.finish_tasks(text, text, ohlcv.task_result[], integer) is
+comment on function ohlcv.finish_tasks is
 'Stores the results of tasks and releases those without more windows; returns how many. Raises an error and stores '
 'nothing if the owner has lost one of them';
-revoke all on function ohlcv.finish_tasks(text, text, ohlcv.task_result[], integer) from public;

@@ -3,9 +3,6 @@
 create or replace function ohlcv.follow_changes(p_former ohlcv.tasks[]) returns void
 language plpgsql
 volatile
-set search_path = ''
-set datestyle = 'ISO, MDY'
-set timezone = 'UTC'
 as $$
 begin
     -- A former base timeframe was in use until its last bar or its last candle, whichever is later.
@@ -25,55 +22,37 @@ begin
         where candle.symbol = former.symbol and candle.timeframe = former.source_timeframe and candle.ts <= now()
     ) as newest
     cross join lateral (
-        select greatest(
-            former.cursor, date_bin(former.size, newest.ends_at, timestamptz '2000-01-01 00:00+00')
-        ) as ends_at
+        select greatest(former.cursor, ohlcv.align(newest.ends_at, former.size)) as ends_at
     ) as edge
     where task.source_timeframe <> former.source_timeframe and edge.ends_at > before.ends_at;
 
-    -- The new base timeframe has candles from before the change.
+    -- The new base timeframe has candles from before the change, or the start is earlier now.
     insert into ohlcv.stale_windows (symbol, timeframe, window_start, ends_at, empties)
-    select former.symbol, former.timeframe, first.window_start, former.cursor, false
+    select former.symbol, former.timeframe, edge.first, edge.last, false
     from unnest(p_former) as former
     inner join ohlcv.tasks as task on former.symbol = task.symbol and former.timeframe = task.timeframe
     cross join lateral (
-        select date_bin(task.size, min(candle.ts), timestamptz '2000-01-01 00:00+00') as window_start
+        select ohlcv.align(min(candle.ts), task.size) as first, former.cursor as last
         from ohlcv.candles as candle
-        where candle.symbol = task.symbol and candle.timeframe = task.source_timeframe
-    ) as first
-    where task.source_timeframe <> former.source_timeframe and first.window_start < former.cursor;
-
-    -- The start is earlier now: candles before the former start were not built.
-    insert into ohlcv.stale_windows (symbol, timeframe, window_start, ends_at, empties)
-    select former.symbol, former.timeframe, first.window_start, edge.ends_at, false
-    from unnest(p_former) as former
-    inner join ohlcv.tasks as task on former.symbol = task.symbol and former.timeframe = task.timeframe
-    cross join lateral (
-        select date_bin(
-            task.size,
-            ohlcv.next_source_row(
-                task.symbol,
-                task.source_timeframe,
-                coalesce(
-                    date_bin(task.size, task.starts_at, timestamptz '2000-01-01 00:00+00'), '-infinity'
-                )
+        where
+            task.source_timeframe <> former.source_timeframe
+            and candle.symbol = task.symbol
+            and candle.timeframe = task.source_timeframe
+        union all
+        select
+            ohlcv.align(
+                ohlcv.next_source_row(
+                    task.symbol, task.source_timeframe, coalesce(ohlcv.align(task.starts_at, task.size), '-infinity')
+                ),
+                task.size
             ),
-            timestamptz '2000-01-01 00:00+00'
-        ) as window_start
-    ) as first
-    cross join lateral (
-        select least(
-            former.cursor, date_bin(task.size, former.starts_at, timestamptz '2000-01-01 00:00+00')
-        ) as ends_at
+            least(former.cursor, ohlcv.align(former.starts_at, task.size))
+        where coalesce(task.starts_at, '-infinity') < former.starts_at and former.cursor is not null
     ) as edge
-    where
-        coalesce(task.starts_at, '-infinity') < former.starts_at
-        and former.cursor is not null
-        and first.window_start < edge.ends_at;
+    where edge.first < edge.last;
 end
 $$;
 
-comment on function ohlcv.follow_changes(ohlcv.tasks[]) is
+comment on function ohlcv.follow_changes is
 'Records the former base timeframes of symbols, and marks windows stale for which a change of the registry brings '
 'other candles';
-revoke all on function ohlcv.follow_changes(ohlcv.tasks[]) from public;

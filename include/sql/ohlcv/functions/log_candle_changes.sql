@@ -4,31 +4,27 @@ create or replace function ohlcv.log_candle_changes() returns trigger
 language plpgsql
 volatile
 security definer
-set search_path = ''
-set datestyle = 'ISO, MDY'
-set timezone = 'UTC'
 as $$
 begin
     if tg_op = 'INSERT' then
         insert into ohlcv.candle_changes (symbol, timeframe, window_start)
-        select distinct symbol, timeframe, date_bin('15 minutes', ts, timestamptz '2000-01-01 00:00+00')
+        select distinct symbol, timeframe, ohlcv.align(ts, '15 minutes')
         from new_candles;
     elsif tg_op = 'DELETE' then
         insert into ohlcv.candle_changes (symbol, timeframe, window_start)
-        select distinct symbol, timeframe, date_bin('15 minutes', ts, timestamptz '2000-01-01 00:00+00')
+        select distinct symbol, timeframe, ohlcv.align(ts, '15 minutes')
         from old_candles;
     else
         insert into ohlcv.candle_changes (symbol, timeframe, window_start)
-        select symbol, timeframe, date_bin('15 minutes', ts, timestamptz '2000-01-01 00:00+00')
+        select symbol, timeframe, ohlcv.align(ts, '15 minutes')
         from old_candles
         union
-        select symbol, timeframe, date_bin('15 minutes', ts, timestamptz '2000-01-01 00:00+00')
+        select symbol, timeframe, ohlcv.align(ts, '15 minutes')
         from new_candles;
     end if;
     return null;
 end
 $$;
 
-comment on function ohlcv.log_candle_changes() is
+comment on function ohlcv.log_candle_changes is
 'Trigger function: logs the 15m windows whose candles a statement wrote or deleted';
-revoke all on function ohlcv.log_candle_changes() from public;

@@ -7,32 +7,14 @@ create or replace function ohlcv.mark_changed(p_symbols text[], p_from timestamp
 returns table (symbol text, has_candles boolean)
 language sql
 volatile
-set search_path = ''
-set datestyle = 'ISO, MDY'
-set timezone = 'UTC'
 as $$
     with changed as (
         select
             task.symbol,
-            greatest(
-                date_bin(task.size, bounds.first, timestamptz '2000-01-01 00:00+00'),
-                date_bin(task.size, task.starts_at, timestamptz '2000-01-01 00:00+00')
-            ) as window_start,
-            date_bin(
-                task.size, bounds.last + task.size - interval '1 microsecond', timestamptz '2000-01-01 00:00+00'
-            ) as ends_at,
-            exists(
-                select
-                from ohlcv.candles as candle
-                where
-                    candle.symbol = task.symbol
-                    and candle.timeframe in (
-                        select frame.timeframe
-                        from ohlcv.timeframes as frame
-                        where frame.is_base
-                    )
-                    and candle.ts >= bounds.first
-                    and candle.ts < bounds.last
+            greatest(ohlcv.align(bounds.first, task.size), ohlcv.align(task.starts_at, task.size)) as window_start,
+            ohlcv.align(bounds.last + task.size - interval '1 microsecond', task.size) as ends_at,
+            coalesce(
+                ohlcv.next_source_row(task.symbol, task.source_timeframe, bounds.first) < bounds.last, false
             ) as has_candles
         from (
             select
@@ -59,7 +41,6 @@ as $$
     order by marked.symbol
 $$;
 
-comment on function ohlcv.mark_changed(text[], timestamptz, timestamptz) is
+comment on function ohlcv.mark_changed is
 'Marks the windows from p_from to p_to stale, of all symbols if none are given; returns the symbols, and whether '
 'they have candles in the range. Symbols without candles keep their bars';
-revoke all on function ohlcv.mark_changed(text[], timestamptz, timestamptz) from public;

@@ -5,33 +5,25 @@ create or replace function ohlcv.next_source_row(p_symbol text, p_source_timefra
 returns timestamptz
 language plpgsql
 stable
-set search_path = ''
-set datestyle = 'ISO, MDY'
-set timezone = 'UTC'
 as $$
 begin
     if (select frame.is_base from ohlcv.timeframes as frame where frame.timeframe = p_source_timeframe collate "C") then
         return (
             select min(candle.ts)
-            from (
-                select p_source_timeframe collate "C" as timeframe
-                union
-                select frame.timeframe
-                from ohlcv.timeframes as frame
-                where
+            from ohlcv.timeframes as frame
+            cross join lateral (
+                select min(row.ts) as ts
+                from ohlcv.candles as row
+                where row.symbol = p_symbol collate "C" and row.timeframe = frame.timeframe and row.ts >= p_from
+            ) as candle
+            where
+                frame.timeframe = p_source_timeframe collate "C"
+                or (
                     frame.is_base
                     and exists (
                         select from ohlcv.former_base_timeframes as former where former.symbol = p_symbol collate "C"
                     )
-            ) as source
-            cross join lateral (
-                select min(row.ts) as ts
-                from ohlcv.candles as row
-                where
-                    row.symbol = p_symbol collate "C"
-                    and row.timeframe = source.timeframe
-                    and row.ts >= p_from
-            ) as candle
+                )
         );
     end if;
     return (
@@ -45,7 +37,6 @@ begin
 end
 $$;
 
-comment on function ohlcv.next_source_row(text, text, timestamptz) is
+comment on function ohlcv.next_source_row is
 'Returns the time of the first candle or bar of a symbol and timeframe at or after p_from, of both base timeframes '
 'if the symbol had both; null if there is none';
-revoke all on function ohlcv.next_source_row(text, text, timestamptz) from public;

@@ -5,9 +5,6 @@ create or replace function ops.ops_runlog_checkpoint(
 returns void
 language sql
 volatile
-set search_path = ''
-set datestyle = 'ISO, MDY'
-set timezone = 'UTC'
 as $$
     update ops.ops_runlog
     set checkpoints = checkpoints || jsonb_build_array(
@@ -16,6 +13,5 @@ as $$
     where job_name = p_job_name and run_id = p_run_id
 $$;
 
-comment on function ops.ops_runlog_checkpoint(text, text, text, jsonb) is
+comment on function ops.ops_runlog_checkpoint is
 'Adds a checkpoint with a name and details to the run log row of a run';
-revoke all on function ops.ops_runlog_checkpoint(text, text, text, jsonb) from public;

@@ -5,9 +5,6 @@ create or replace function ops.ops_runlog_finish(
 returns boolean
 language plpgsql
 volatile
-set search_path = ''
-set datestyle = 'ISO, MDY'
-set timezone = 'UTC'
 as $$
 declare
     finished_id bigint;
@@ -23,6 +20,5 @@ begin
 end
 $$;
 
-comment on function ops.ops_runlog_finish(text, text, text, jsonb, text) is
+comment on function ops.ops_runlog_finish is
 'Closes the run log row of a run with status success or failed; returns false if the run has no row';
-revoke all on function ops.ops_runlog_finish(text, text, text, jsonb, text) from public;

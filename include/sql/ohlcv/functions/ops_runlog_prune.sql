@@ -3,9 +3,6 @@
 create or replace function ops.ops_runlog_prune(p_job_name text, p_keep integer) returns integer
 language plpgsql
 volatile
-set search_path = ''
-set datestyle = 'ISO, MDY'
-set timezone = 'UTC'
 as $$
 declare
     pruned integer;
@@ -41,7 +38,6 @@ begin
 end
 $$;
 
-comment on function ops.ops_runlog_prune(text, integer) is
+comment on function ops.ops_runlog_prune is
 'Closes the run log rows of lost runs as failed, and deletes all but the p_keep newest finished rows of a job with '
 'their statistics; returns how many rows it deleted';
-revoke all on function ops.ops_runlog_prune(text, integer) from public;

@@ -6,9 +6,6 @@ create or replace function ops.ops_runlog_start(
 returns table (runlog_id bigint, was_finished boolean)
 language plpgsql
 volatile
-set search_path = ''
-set datestyle = 'ISO, MDY'
-set timezone = 'UTC'
 as $$
 #variable_conflict use_column
 declare
@@ -42,6 +39,5 @@ begin
 end
 $$;
 
-comment on function ops.ops_runlog_start(text, text, text, timestamptz) is
+comment on function ops.ops_runlog_start is
 'Opens the run log row of a run; returns its id, and whether the run had finished before';
-revoke all on function ops.ops_runlog_start(text, text, text, timestamptz) from public;

@@ -2,9 +2,6 @@
 create or replace function ohlcv.refuse_candle_elsewhere() returns trigger
 language plpgsql
 volatile
-set search_path = ''
-set datestyle = 'ISO, MDY'
-set timezone = 'UTC'
 as $$
 begin
     raise exception 'There is no partition for a candle of %: %. Nothing was stored.',
@@ -28,6 +25,4 @@ begin
 end
 $$;
 
-comment on function ohlcv.refuse_candle_elsewhere() is
-'Trigger function: refuses candles of months without a partition';
-revoke all on function ohlcv.refuse_candle_elsewhere() from public;
+comment on function ohlcv.refuse_candle_elsewhere is 'Trigger function: refuses candles of months without a partition';

@@ -3,9 +3,6 @@
 create or replace function ohlcv.refuse_rename() returns trigger
 language plpgsql
 volatile
-set search_path = ''
-set datestyle = 'ISO, MDY'
-set timezone = 'UTC'
 as $$
 begin
     if exists (select from ohlcv.tasks as task where task.symbol = old.symbol) then
@@ -22,9 +19,8 @@ begin
 end
 $$;
 
-comment on function ohlcv.refuse_rename() is
+comment on function ohlcv.refuse_rename is
 'Trigger function: refuses to rename an asset that has tasks, with instructions';
-revoke all on function ohlcv.refuse_rename() from public;
 
 create or replace trigger refuse_rename before update of symbol on ohlcv.assets
 for each row when (old.symbol <> new.symbol) execute function ohlcv.refuse_rename();

@@ -3,9 +3,6 @@
 create or replace function ohlcv.refuse_truncate() returns trigger
 language plpgsql
 volatile
-set search_path = ''
-set datestyle = 'ISO, MDY'
-set timezone = 'UTC'
 as $$
 begin
     raise exception 'Candles are not truncated: their bars would stay. Nothing was deleted. Use DELETE, which updates '
@@ -14,5 +11,4 @@ begin
 end
 $$;
 
-comment on function ohlcv.refuse_truncate() is 'Trigger function: refuses TRUNCATE of candles, with instructions';
-revoke all on function ohlcv.refuse_truncate() from public;
+comment on function ohlcv.refuse_truncate is 'Trigger function: refuses TRUNCATE of candles, with instructions';

@@ -3,9 +3,6 @@ create or replace function ohlcv.reset_tasks(p_symbols text[] default null, p_ti
 returns table (symbol text, timeframe text, was text)
 language sql
 volatile
-set search_path = ''
-set datestyle = 'ISO, MDY'
-set timezone = 'UTC'
 as $$
     with refused as (
         select task.symbol, task.timeframe, task.status
@@ -25,7 +22,6 @@ as $$
     returning task.symbol, task.timeframe, refused.status
 $$;
 
-comment on function ohlcv.reset_tasks(text[], text[]) is
+comment on function ohlcv.reset_tasks is
 'Makes disabled and hard_failed tasks idle again, of all symbols and timeframes if none are given; returns them '
 'with their former status';
-revoke all on function ohlcv.reset_tasks(text[], text[]) from public;

@@ -2,9 +2,6 @@
 create or replace function ohlcv.sync_tasks() returns integer
 language plpgsql
 volatile
-set search_path = ''
-set datestyle = 'ISO, MDY'
-set timezone = 'UTC'
 as $$
 declare
     corrected integer;
@@ -62,11 +59,9 @@ begin
         asset.starts_at
     from ohlcv.assets as asset
     inner join ohlcv.timeframes as frame on not frame.is_base
-    left join ohlcv.tasks as known on asset.symbol = known.symbol and frame.timeframe = known.timeframe
     where
-        known.symbol is null
         -- In nearly every run no task is missing, and counting is all the work.
-        and (select count(*) from ohlcv.tasks)
+        (select count(*) from ohlcv.tasks)
         < (select count(*) from ohlcv.assets) * (select count(*) from ohlcv.timeframes where not is_base)
     order by asset.symbol, frame.timeframe
     on conflict (symbol, timeframe) do nothing;
@@ -75,6 +70,5 @@ begin
 end
 $$;
 
-comment on function ohlcv.sync_tasks() is
+comment on function ohlcv.sync_tasks is
 'Creates and updates the tasks that the asset registry requires; returns how many changed';
-revoke all on function ohlcv.sync_tasks() from public;

@@ -5,9 +5,6 @@ create or replace function ohlcv.unprocessed_candles(p_env_name text default 'DE
 returns table (symbol text, timeframe text, first_ts timestamptz, last_ts timestamptz, reason text)
 language sql
 stable
-set search_path = ''
-set datestyle = 'ISO, MDY'
-set timezone = 'UTC'
 set jit = off
 as $$
     with recursive pair as (
@@ -63,19 +60,6 @@ as $$
             order by other.symbol
             limit 1
         ) as alike on true
-    ),
-
-    -- Timestamps in a wrong time zone.
-    future as (
-        select
-            judged.symbol,
-            judged.timeframe,
-            min(candle.ts) as first_ts,
-            max(candle.ts) as last_ts
-        from judged
-        inner join ohlcv.candles as candle on judged.symbol = candle.symbol and judged.timeframe = candle.timeframe
-        where judged.reason is null and candle.ts > now()
-        group by judged.symbol, judged.timeframe
     )
 
     select
@@ -83,29 +67,27 @@ as $$
         judged.timeframe,
         edge.first_ts,
         edge.last_ts,
-        judged.reason
+        coalesce(
+            judged.reason,
+            'Dated in the future: bars are built after that time. If the date is wrong, the feed sends timestamps '
+            'without an offset and its session is not in UTC (set timezone = ''UTC''), or its clock is wrong. Delete '
+            'these candles.'
+        )
     from judged
     cross join lateral (
         select
             min(candle.ts) as first_ts,
             max(candle.ts) as last_ts
         from ohlcv.candles as candle
-        where candle.symbol = judged.symbol and candle.timeframe = judged.timeframe
+        where
+            candle.symbol = judged.symbol
+            and candle.timeframe = judged.timeframe
+            and candle.ts > case when judged.reason is null then now() else '-infinity' end
     ) as edge
-    where judged.reason is not null
-    union all
-    select
-        future.symbol,
-        future.timeframe,
-        future.first_ts,
-        future.last_ts,
-        'Dated in the future: bars are built after that time. If the date is wrong, the feed sends timestamps without '
-        'an offset and its session is not in UTC (set timezone = ''UTC''), or its clock is wrong. Delete these candles.'
-    from future
-    order by last_ts desc, symbol, timeframe
+    where edge.first_ts is not null
+    order by edge.last_ts desc, judged.symbol, judged.timeframe
 $$;
 
-comment on function ohlcv.unprocessed_candles(text) is
+comment on function ohlcv.unprocessed_candles is
 'Returns the candles that no task processes in an environment, and those dated in the future, each with the reason '
 'and what to do';
-revoke all on function ohlcv.unprocessed_candles(text) from public;

@@ -4,9 +4,6 @@
 create or replace function ohlcv.watch_candles(p_table regclass) returns void
 language plpgsql
 volatile
-set search_path = ''
-set datestyle = 'ISO, MDY'
-set timezone = 'UTC'
 as $$
 begin
     execute format(
@@ -27,9 +24,8 @@ begin
 end
 $$;
 
-comment on function ohlcv.watch_candles(regclass) is
+comment on function ohlcv.watch_candles is
 'Creates the triggers on a table of candles that log its changes and refuse TRUNCATE';
-revoke all on function ohlcv.watch_candles(regclass) from public;
 
 -- Existing partitions have the triggers of an earlier version of this file.
 select ohlcv.watch_candles(tree.relid) from pg_partition_tree('ohlcv.candles') as tree;

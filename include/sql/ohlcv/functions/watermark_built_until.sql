@@ -18,6 +18,5 @@ return case
     else p_cursor
 end;
 
-comment on function ohlcv.watermark_built_until(timestamptz, timestamptz, timestamptz, timestamptz) is
+comment on function ohlcv.watermark_built_until is
 'Returns up to which time coarser bars may use the bars of a task after a build';
-revoke all on function ohlcv.watermark_built_until(timestamptz, timestamptz, timestamptz, timestamptz) from public;

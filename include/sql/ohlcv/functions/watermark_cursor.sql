@@ -35,10 +35,5 @@ return case
     else coalesce(p_newest_new_bar + p_size, p_next_window)
 end;
 
-comment on function ohlcv.watermark_cursor(
-    interval, timestamptz, timestamptz, timestamptz, timestamptz, timestamptz, timestamptz, timestamptz, boolean
-) is
+comment on function ohlcv.watermark_cursor is
 'Returns the cursor of a task after a build: windows that start before it are built';
-revoke all on function ohlcv.watermark_cursor(
-    interval, timestamptz, timestamptz, timestamptz, timestamptz, timestamptz, timestamptz, timestamptz, boolean
-) from public;

@@ -17,16 +17,10 @@ stable
 return case
     when p_as_of is not null
         then least(
-            date_bin(p_size, p_as_of - p_delay, timestamptz '2000-01-01 00:00+00'),
-            case
-                when not p_is_from_candles
-                    then date_bin(
-                        p_size, coalesce(p_finer_built_until, '-infinity'), timestamptz '2000-01-01 00:00+00'
-                    )
-            end
+            ohlcv.align(p_as_of - p_delay, p_size),
+            case when not p_is_from_candles then ohlcv.align(coalesce(p_finer_built_until, '-infinity'), p_size) end
         )
 end;
 
-comment on function ohlcv.watermark_horizon(interval, timestamptz, interval, boolean, timestamptz) is
+comment on function ohlcv.watermark_horizon is
 'Returns the end of the last window of a task that can be built at p_as_of; null without p_as_of';
-revoke all on function ohlcv.watermark_horizon(interval, timestamptz, interval, boolean, timestamptz) from public;

@@ -5,8 +5,8 @@ select
     ohlcv.add_candle_partitions(
         greatest(
             %(as_of)s::timestamptz - interval '1 month',
-            %(as_of)s::timestamptz - make_interval(days => %(days)s::integer),
-            case when %(days)s::integer is not null then min(month.starts_at) end
+            %(as_of)s::timestamptz - make_interval(days => %(candle_retention_days)s::integer),
+            case when %(candle_retention_days)s::integer is not null then min(month.starts_at) end
         ),
         %(as_of)s::timestamptz + interval '2 months'
     ) as added

@@ -7,13 +7,13 @@ with results as materialized (
         %(timeframe)s,
         %(symbols)s::text[],
         %(as_of)s,
-        %(max_windows)s,
-        %(derivation_version)s
+        %(max_windows_per_task)s,
+        %(agg_derivation_version)s
     ) as result
 ),
 
 finished as materialized (
-    select ohlcv.finish_tasks(%(job_name)s, %(run_id)s, array_agg(result), %(max_hard_fails)s) as tasks
+    select ohlcv.finish_tasks(%(job_name)s, %(run_id)s, array_agg(result), %(auto_disable_hard_fails)s) as tasks
     from results
     having count(*) > 0
 )

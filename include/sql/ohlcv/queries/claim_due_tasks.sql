@@ -2,8 +2,8 @@
 select
     ohlcv.claim_tasks(
         %(run_id)s,
-        coalesce(array_agg(due.symbol) filter (where due.position <= %(max_tasks)s), '{}'),
-        coalesce(array_agg(due.timeframe) filter (where due.position <= %(max_tasks)s), '{}')
+        coalesce(array_agg(due.symbol) filter (where due.position <= %(max_tasks_per_run)s), '{}'),
+        coalesce(array_agg(due.timeframe) filter (where due.position <= %(max_tasks_per_run)s), '{}')
     ) as claimed,
     count(*) as due
 from

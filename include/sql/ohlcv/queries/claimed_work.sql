@@ -3,28 +3,24 @@
 with claimed as (
     select
         task.symbol,
-        task.size,
-        task.source_timeframe,
-        task.source_timeframe in (
-            select source.timeframe
-            from ohlcv.timeframes as source
-            where source.is_base
-        ) as is_finest,
-        coalesce(task.cursor, task.starts_at) as cursor
+        case
+            when source.is_base
+                then
+                    extract(
+                        epoch from %(as_of)s::timestamptz - coalesce(
+                            task.cursor,
+                            task.starts_at,
+                            ohlcv.next_source_row(task.symbol, task.source_timeframe, '-infinity'),
+                            %(as_of)s::timestamptz
+                        )
+                    ) / extract(epoch from task.size)
+        end as windows
     from ohlcv.tasks as task
+    inner join ohlcv.timeframes as source on task.source_timeframe = source.timeframe
     where task.owner = %(run_id)s and task.status = 'running'
-),
-
-due as (
-    select
-        extract(
-            epoch from %(as_of)s::timestamptz
-            - coalesce(cursor, ohlcv.next_source_row(symbol, source_timeframe, '-infinity'), %(as_of)s::timestamptz)
-        ) / extract(epoch from size) as windows
-    from claimed
-    where is_finest
 )
 
 select
-    (select coalesce(array_agg(distinct symbol), '{}') from claimed) as symbols,
-    coalesce((select sum(least(windows, %(max_windows)s)) from due), 0)::bigint as windows
+    coalesce(array_agg(distinct symbol), '{}') as symbols,
+    coalesce(sum(least(windows, %(max_windows_per_task)s)) filter (where windows is not null), 0)::bigint as windows
+from claimed

@@ -41,52 +41,11 @@ late as (
         task.timeframe,
         open_window.ends_at - interval '15 minutes' as since
     from task
-    cross join
-        lateral (
-            (
-                select min(candle.ts) as ts
-                from (
-                    select task.source_timeframe as timeframe
-                    union distinct
-                    -- Bars are also built from candles of these.
-                    select former.timeframe
-                    from ohlcv.former_base_timeframes as former
-                    where former.symbol = task.symbol
-                ) as base
-                cross join
-                    lateral (
-                        select row.ts
-                        from ohlcv.candles as row
-                        where
-                            row.symbol = task.symbol
-                            and row.timeframe = base.timeframe
-                            and row.ts >= task.first
-                            and row.ts <= %(now)s::timestamptz
-                        order by row.ts
-                        limit 1
-                    ) as candle
-                where task.is_base
-            )
-            union all
-            (
-                select bar.ts
-                from ohlcv.bars as bar
-                where
-                    not task.is_base
-                    and bar.symbol = task.symbol
-                    and bar.timeframe = task.source_timeframe
-                    and bar.ts >= task.first
-                    and bar.ts <= %(now)s::timestamptz
-                order by bar.ts
-                limit 1
-            )
-        ) as source
-    cross join
-        lateral (
-            values (date_bin(task.size, source.ts, timestamptz '2000-01-01 00:00+00') + task.size)
-        ) as open_window (ends_at)
+    cross join lateral ohlcv.next_source_row(task.symbol, task.source_timeframe, task.first) as source (ts)
+    cross join lateral (values (ohlcv.align(source.ts, task.size) + task.size)) as open_window (ends_at)
     where
         task.can_wait
+        and source.ts <= %(now)s::timestamptz
         -- Needs no candle, and excludes most tasks.
         and task.first + task.size - interval '15 minutes' < %(late_before)s::timestamptz
         and open_window.ends_at - interval '15 minutes' < %(late_before)s::timestamptz

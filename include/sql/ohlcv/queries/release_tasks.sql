@@ -1,14 +1,13 @@
--- Called by aggregator.ohlcv.run, at the end of a run. Returns the number of tasks that were released. Releases the
--- tasks that the run has claimed and not finished.
-with abandoned as (
+-- Called by aggregator.ohlcv.aggregate when the time of a run is over, and by aggregator.ohlcv.run at its end. Returns
+-- how many of the tasks that the run has claimed in a shard were released. They are due in the next run.
+with released as (
     update ohlcv.tasks
-    set
-        status = 'idle',
-        owner = null,
-        claimed_at = null,
-        last_error = 'Run ' || %(run_id)s || ' failed before this task was done. The next run takes it over.'
-    where owner = %(run_id)s
+    set status = 'idle', owner = null, claimed_at = null, last_error = %(error)s
+    where
+        owner = %(run_id)s
+        and (%(first)s::text is null or symbol >= %(first)s::text)
+        and (%(last)s::text is null or symbol <= %(last)s::text)
     returning symbol
 )
 
-select count(*) as released from abandoned
+select count(*) as released from released
