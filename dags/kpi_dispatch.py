@@ -1,13 +1,15 @@
 """
 ### What
-Starts the n8n workflow of each active KPI in the Variable `kpi-registry`. Each KPI is one task instance, named by its
-id. The results are in `kpi.job_kpis`, and as JSON in the view `kpi.job_records`. If an entry has `"reportBack": true`,
-the run waits for n8n's report, at most `JOB_TIMEOUT_MINUTES`. Invalid entries are dropped with a warning. A failed KPI
-does not stop the others; the run fails after all were sent.
+Starts the n8n workflow of each active KPI in the Variable `kpi-registry`. `send_kpis` sends all KPIs at once. Then each
+KPI is one task instance, named by its id, which shows the outcome or retries the KPI. The results are in
+`kpi.job_kpis`, and as JSON in the view `kpi.job_records`. If an entry has `"reportBack": true`, the run waits for n8n's
+report, at most `JOB_TIMEOUT_MINUTES`. Invalid entries are dropped with a warning. A failed KPI does not stop the
+others; the run fails after all were sent.
 
 ### Window
-None. The run of 2026-11-15 12:00 starts at 2026-11-15 12:00. Runs for past days are skipped, so missed days are not
-sent after downtime. A run counts as past when it starts after its UTC day ended and more than one hour late.
+None. The run of 2026-11-15 12:00 starts at 2026-11-15 12:00. `KPI_DISPATCH_CRON` changes the schedule. Runs for past
+days are skipped, so missed days are not sent after downtime. A run counts as past when it starts after its UTC day
+ended and more than one hour late.
 
 ### Re-run
 Clear the run, or the instance of one KPI. Only KPIs that are `failed` or `pending` are sent again, with the current
@@ -27,15 +29,15 @@ from __future__ import annotations
 from airflow.sdk import DAG, Param
 
 from aggregator.kpi.operators import (
-    CreateKpiJobOperator,
     FinalizeKpiJobOperator,
     ReadKpiRegistryOperator,
+    SendKpisOperator,
     TriggerKpiOperator,
 )
 from aggregator.wiring import dag_args
 
 with DAG(
-    # Each try sends up to four requests.
+    # The first try of a KPI shows the outcome of send_kpis. Retries send the KPI.
     **dag_args("kpi_dispatch", retries=2),
     doc_md=__doc__,
     max_active_runs=1,
@@ -52,9 +54,9 @@ with DAG(
     },
 ):
     registry = ReadKpiRegistryOperator(task_id="read_registry")
-    job = CreateKpiJobOperator(task_id="create_job")
+    sent = SendKpisOperator(task_id="send_kpis")
     kpis = TriggerKpiOperator.partial(task_id="trigger_kpi", map_index_template="{{ task.kpi_id }}").expand(
-        batch=registry.output, index=job.output
+        batch=registry.output, index=sent.output
     )
     finalized = FinalizeKpiJobOperator(task_id="settle_job")
-    registry >> job >> kpis >> finalized
+    registry >> sent >> kpis >> finalized

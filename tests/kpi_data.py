@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -83,6 +84,7 @@ class Run:
         self.run = SimpleNamespace(dag_id=dag.dag_id, run_id=run_id, logical_date=run_time, run_after=run_time)
         self.xcoms: dict[tuple[str, str], Any] = {}
         self.clears = 0
+        self.tries: Counter[str] = Counter()
         self.trace_id = trace_id_of(self.run)
 
     def context(self, task_id: str, try_number: int = 1, map_index: int = -1) -> Any:
@@ -112,25 +114,31 @@ class Run:
         return result
 
     def plan(self) -> list[str]:
-        """Read the registry, create the job and return the names of the instances."""
-        self.execute("read_registry")
-        self.execute("create_job")
-        return [task.kpi_id for task in self.instances()]
+        """Read the registry and return the ids to send."""
+        return [id_ for batch in self.execute("read_registry") for id_ in batch]
 
     def instances(self) -> list[Any]:
         """The mapped instances as Airflow creates them: the product of batches and indices."""
         mapped = self.dag.get_task("trigger_kpi")
-        values = [self.xcoms[task_id, "return_value"] for task_id in ("read_registry", "create_job")]
+        values = [self.xcoms[task_id, "return_value"] for task_id in ("read_registry", "send_kpis")]
         return [mapped.unmap({"batch": batch, "index": index}) for batch in values[0] for index in values[1]]
 
     def send(self, *kpi_ids: str) -> dict[str, Any]:
-        """Execute the instances of these KPIs, or all, concurrently. Returns their results or errors by KPI."""
+        """Send all KPIs, unless that was done, then execute the instances of these KPIs, or all, concurrently.
+
+        Returns:
+            The results or errors of the instances by KPI.
+        """
+        if ("send_kpis", "return_value") not in self.xcoms:
+            self.execute("send_kpis")
         chosen = [pair for pair in enumerate(self.instances()) if not kpi_ids or pair[1].kpi_id in kpi_ids]
 
         def one(pair: tuple[int, Any]) -> Any:
             map_index, task = pair
+            self.tries[task.kpi_id] += 1
+            context = self.context("trigger_kpi", self.tries[task.kpi_id], map_index)
             try:
-                return task.execute({**self.context("trigger_kpi", map_index=map_index), "task": task})
+                return task.execute({**context, "task": task})
             except (AggregatorError, AirflowSkipException) as error:
                 return error
 

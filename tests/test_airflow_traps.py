@@ -23,6 +23,7 @@ from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, BaseOperator, CronDataIntervalTimetable
 from airflow.sdk.definitions.callback import AsyncCallback
 from airflow.sdk.definitions.deadline import BaseDeadlineReference, DeadlineAlert, DeadlineReference
+from airflow.sdk.definitions.mappedoperator import OperatorPartial
 from airflow.sdk.execution_time.comms import SetRenderedMapIndex, SetXCom, ToSupervisor
 from airflow.serialization.encoders import coerce_to_core_timetable
 from airflow.serialization.serialized_objects import DagSerialization, LazyDeserializedDAG
@@ -198,6 +199,16 @@ class TestStartFromTrigger:
 
         assert task.expand_start_from_trigger(context={}) is False
         assert instance.start_trigger_args is not None
+
+
+class TestIterableTasks:
+    """AIP-104 (Airflow pull request 62922) may replace ``send_kpis`` (ADR 8)."""
+
+    def test_operators_have_no_iterate(self) -> None:
+        assert {name for name in dir(OperatorPartial) if name.startswith(("expand", "iterate"))} == {
+            "expand",
+            "expand_kwargs",
+        }
 
 
 def messages(union: Any) -> set[type]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import time
 from collections import defaultdict
 from http import HTTPStatus
 from itertools import count
@@ -91,6 +92,7 @@ class N8n:
         execution = {
             "id": next(self._ids),
             "path": path,
+            "arrived_at": time.time(),
             "idempotency_key": request.headers.get("Idempotency-Key"),
             "body": body,
         }

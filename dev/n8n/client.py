@@ -56,7 +56,9 @@ class N8nControl(Control):
         self._call("PUT", "/__control__/boot", json=[page.model_dump() for page in pages])
 
     def executions(self, path: str | None = None) -> list[dict[str, Any]]:
-        """Return the executions, oldest first, with ``id``, ``path``, ``idempotency_key`` and ``body``.
+        """Return the executions, oldest first: ``id``, ``path``, ``arrived_at``, ``idempotency_key`` and ``body``.
+
+        ``arrived_at`` is the Unix time in seconds at which the stand-in received the request.
 
         Args:
             path: Path of one webhook; None for all.

@@ -13,7 +13,7 @@ from aggregator.alerts.deadline import alert_after
 from aggregator.alerts.notifier import notify_failed
 from aggregator.analytics.suite import skip_while_paused
 from aggregator.core import metrics, params
-from aggregator.core.catalog import Owner, Schedule, deadline_of, deadline_settings, facts_of
+from aggregator.core.catalog import Owner, Schedule, deadline_of, deadline_settings, facts_of, schedule_of
 from aggregator.core.errors import PermanentError
 from aggregator.core.paths import SQL
 from aggregator.core.retry_policy import TransientOnlyRetryPolicy
@@ -44,7 +44,7 @@ def dag_args(dag_id: str, **task_args: Any) -> dict[str, Any]:
     return {
         "dag_id": dag_id,
         "description": facts.description,
-        "schedule": timetable(facts.schedule),
+        "schedule": timetable(schedule_of(dag_id)),
         "catchup": facts.schedule.offset is not None,
         "tags": list(facts.tags),
         "deadline": alert_after(deadline_of(dag_id), note=problem),

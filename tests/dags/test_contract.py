@@ -11,11 +11,13 @@ import pytest
 from airflow.sdk import CronTriggerTimetable, TriggerRule
 
 from aggregator.alerts.deadline import alert_after
+from aggregator.alerts.freshness import TARGETS
 from aggregator.alerts.notifier import notify_failed
 from aggregator.core.catalog import CATALOG, Owner, Tag
 from aggregator.core.operators import ClosingOperator
 from aggregator.core.retry_policy import TransientOnlyRetryPolicy
 from aggregator.core.timetable import OffsetCronTimetable
+from aggregator.wiring import dag_args
 from dev.scale_out import shipped
 
 if TYPE_CHECKING:
@@ -54,6 +56,19 @@ def test_entry_has_the_longest_interval_of_its_cron_expression(dag_id: str) -> N
     timetable = OffsetCronTimetable(schedule.cron, offset=timedelta())
     intervals = [timetable.latest_interval(pendulum.datetime(2026, month, 20)) for month in range(1, 13)]
     assert schedule.every == max(interval.end - interval.start for interval in intervals)
+
+
+@pytest.mark.parametrize(
+    ("cron", "every"),
+    [("30 6 * * *", timedelta(days=1)), ("0 12 * * 1-5", timedelta(days=3)), ("0 */6 * * *", timedelta(hours=6))],
+)
+def test_kpi_dispatch_cron_sets_the_schedule(cron: str, every: timedelta, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KPI_DISPATCH_CRON", cron)
+    assert dag_args("kpi_dispatch")["schedule"] == CronTriggerTimetable(
+        cron, timezone="UTC", run_immediately=timedelta()
+    )
+    (due,) = [target.due for target in TARGETS if target.dag_id == "kpi_dispatch"]
+    assert due == every
 
 
 def test_dag_has_the_facts_of_its_entry(dag: Any) -> None:

@@ -98,7 +98,7 @@ def test_cleared_kpi_run_whose_job_cannot_be_created_is_a_failed_run(
     state, tasks = run("kpi_dispatch", now)
 
     assert state == DagRunState.FAILED
-    assert (tasks["create_job"], tasks["settle_job"]) == ("failed", "failed")
+    assert (tasks["send_kpis"], tasks["settle_job"]) == ("failed", "failed")
     assert len(n8n.executions()) == 1
     kpi_db.execute("alter function kpi.gone rename to create_job")
     assert run("kpi_dispatch", now)[0] == DagRunState.SUCCESS

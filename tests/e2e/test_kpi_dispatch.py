@@ -27,8 +27,9 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 DAG = "kpi_dispatch"
 TASK = "trigger_kpi"
+SENDER = "send_kpis"
 SIX = ("cut-off", "one", "two", "three", "four", "five")
-EXTRA = ("good", "failing", "killed-after", "killed-before", "reporting", *SIX)
+EXTRA = ("good", "failing", "killed-after", "killed-before", "cleared", "reporting", *SIX)
 
 CLAIM_WAITS = """
 create function public.claim_waits() returns trigger language plpgsql as
@@ -71,8 +72,8 @@ def clear(stack: Stack, run_id: str, **what: Any) -> None:
     stack.airflow.post(f"dags/{DAG}/clearTaskInstances", **body)
 
 
-def ended(stack: Stack, run_id: str) -> dict[str, Any]:
-    return stack.airflow.wait_for_run(DAG, run_id, seconds=120)
+def ended(stack: Stack, run_id: str, seconds: float = 120) -> dict[str, Any]:
+    return stack.airflow.wait_for_run(DAG, run_id, seconds=seconds)
 
 
 def instances(stack: Stack, run_id: str) -> dict[str, dict[str, Any]]:
@@ -81,13 +82,13 @@ def instances(stack: Stack, run_id: str) -> dict[str, dict[str, Any]]:
     return {task["rendered_map_index"]: task for task in stack.airflow.get(path, limit=100)["task_instances"]}
 
 
-def instance(stack: Stack, run_id: str, kpi_id: str, *states: str) -> dict[str, Any]:
-    """The instance of one KPI, once it is in one of these states."""
+def sender(stack: Stack, run_id: str, state: str) -> dict[str, Any]:
+    """The task that sends all KPIs, once it is in this state."""
 
     def found() -> dict[str, Any]:
-        task = instances(stack, run_id).get(kpi_id)
-        if task is None or task["state"] not in states:
-            msg = f"{kpi_id} is {task and task['state']}"
+        task = stack.airflow.get(f"dags/{DAG}/dagRuns/{run_id}/taskInstances/{SENDER}")
+        if task["state"] != state:
+            msg = f"{SENDER} is {task['state']}"
             raise NotYetError(msg)
         return task
 
@@ -129,15 +130,17 @@ def test_clear_and_second_run_of_the_day_send_nothing_again(stack: Stack, first_
 def test_killed_after_the_request_is_unknown_and_a_failure_is_sent_again(
     stack: Stack, products: psycopg.Connection, first_run: str
 ) -> None:
-    stack.n8n.faults({"killed-after": [Fault(delay_seconds=25)], "failing": [Fault(status=422, body="No such coin")]})
+    stack.n8n.faults(
+        {"killed-after": [Fault(delay_seconds=25)], "failing": [Fault(status=422, body="No such coin", times=2)]}
+    )
     # A clear of a run with resend sends nothing else.
     run_id = start(stack, "good", "failing", "killed-after", resend=True)
     wait(lambda: started(stack, "killed-after"), seconds=60)
-    psutil.Process(instance(stack, run_id, "killed-after", "running")["pid"]).kill()
-    killed = instance(stack, run_id, "killed-after", "up_for_retry")
+    psutil.Process(sender(stack, run_id, "running")["pid"]).kill()
+    sender(stack, run_id, "up_for_retry")
 
     # A clear starts the next try, because the backoff takes too long.
-    clear(stack, run_id, task_ids=[[TASK, killed["map_index"]]], include_downstream=True)
+    clear(stack, run_id, task_ids=[SENDER], include_downstream=True)
 
     assert ended(stack, run_id)["state"] == "failed"
     assert {name: task["state"] for name, task in instances(stack, run_id).items()} == {
@@ -154,7 +157,7 @@ def test_killed_after_the_request_is_unknown_and_a_failure_is_sent_again(
     ).items()
     assert executions(stack) == Counter([*kpis.NAMES, "good", "failing", "killed-after"])
     keys = [request["headers"]["idempotency-key"] for request in stack.n8n.requests("failing")]
-    assert len(keys) == len(set(keys)) == 2
+    assert len(keys) == len(set(keys)) == 3
 
 
 def test_killed_before_the_request_is_sent_once_by_the_next_try(
@@ -165,14 +168,26 @@ def test_killed_before_the_request_is_sent_once_by_the_next_try(
     with psycopg.connect(stack.products_url) as holder:
         holder.execute("select pg_advisory_xact_lock(1)")
         run_id = start(stack, "killed-before")
-        task = instance(stack, run_id, "killed-before", "running")
         wait(lambda: claims(products), seconds=60)
-        psutil.Process(task["pid"]).kill()
-        killed = instance(stack, run_id, "killed-before", "up_for_retry")
+        psutil.Process(sender(stack, run_id, "running")["pid"]).kill()
+        sender(stack, run_id, "up_for_retry")
     products.execute("drop function public.claim_waits cascade")
-    clear(stack, run_id, task_ids=[[TASK, killed["map_index"]]], include_downstream=True)
+    clear(stack, run_id, task_ids=[SENDER], include_downstream=True)
     assert ended(stack, run_id)["state"] == "success"
     assert executions(stack)["killed-before"] == 1
+
+
+def test_run_cleared_while_it_sends_sends_nothing_twice(
+    stack: Stack, products: psycopg.Connection, first_run: str
+) -> None:
+    stack.n8n.faults({"cleared": [Fault(delay_seconds=25)]})
+    before = executions(stack)["good"]
+    run_id = start(stack, "good", "cleared", resend=True)
+    wait(lambda: started(stack, "cleared"), seconds=60)
+    stack.airflow.clear(DAG, run_id)
+    assert ended(stack, run_id)["state"] == "failed"
+    assert statuses(products)["cleared"] == "unknown"
+    assert (executions(stack)["cleared"], executions(stack)["good"]) == (1, before + 1)
 
 
 def test_scheduler_killed_with_its_tasks_sends_nothing_twice(
@@ -182,7 +197,8 @@ def test_scheduler_killed_with_its_tasks_sends_nothing_twice(
     run_id = start(stack, *SIX)
     wait(lambda: started(stack, "cut-off"), seconds=60)
     kill(stack, "scheduler")
-    assert ended(stack, run_id)["state"] == "failed"
+    # The sender is retried after a minute.
+    assert ended(stack, run_id, seconds=240)["state"] == "failed"
     found = {id_: status for id_, status in statuses(products).items() if id_ in SIX}
     sent = executions(stack)
     assert (found["cut-off"], sent["cut-off"]) == ("unknown", 1)
@@ -249,6 +265,6 @@ def started(stack: Stack, path: str) -> None:
 
 def claims(products: psycopg.Connection) -> None:
     query = "select from pg_stat_activity where application_name like %s and wait_event_type = 'Lock'"
-    if products.execute(query, [f"{DAG}/{TASK}/%"]).fetchone() is None:
+    if products.execute(query, [f"{DAG}/{SENDER}/%"]).fetchone() is None:
         msg = "the claim does not wait for the lock"
         raise NotYetError(msg)

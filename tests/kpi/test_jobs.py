@@ -6,6 +6,7 @@ import json
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from datetime import timedelta
 from itertools import product
 from threading import Barrier
 from time import sleep
@@ -113,7 +114,7 @@ class TestRecord:
     def test_record_has_status_error_and_retries_of_each_kpi(self, kpi_db: Connection) -> None:
         create(kpi_db, "a", "b", report_back=True)
         jobs.claim(kpi_db, TRACE, "a", "me")
-        jobs.record(kpi_db, TRACE, "a", "me", "failed", retry_count=3, error="The requested webhook is not registered.")
+        jobs.record(kpi_db, TRACE, "a", "me", "failed", requests=4, error="The requested webhook is not registered.")
         send(kpi_db, "b")
         jobs.report(kpi_db, TRACE, "b", "completed")
         jobs.finalize(kpi_db, TRACE)
@@ -268,7 +269,7 @@ class TestClaim:
         create(kpi_db, "a")
         send(kpi_db, "a", "failed")
         assert jobs.claim(kpi_db, TRACE, "a", "other") is Claim.CLAIMED
-        jobs.record(kpi_db, TRACE, "a", "other", "triggered", retry_count=2)
+        jobs.record(kpi_db, TRACE, "a", "other", "triggered", requests=3)
         assert one(kpi_db, "status, error, retry_count, completed_at") == ("triggered", None, 3, None)
 
     def test_killed_owner_leaves_unknown_and_no_second_request(self, kpi_db: Connection) -> None:
@@ -300,9 +301,59 @@ class TestClaim:
         for retry_group in ("7/2", "7/2", "7/5", "3/5"):
             claim = jobs.claim(kpi_db, TRACE, "a", "me", retry_group=retry_group)
             assert claim is Claim.CLAIMED
-            keys.append(jobs.idempotency_key(kpi_db, TRACE, "a"))
+            keys.append(jobs.read(kpi_db, TRACE, "a").idempotency_key)
             jobs.record(kpi_db, TRACE, "a", "me", "failed")
         assert keys == [f"{TRACE}/a", f"{TRACE}/a", f"{TRACE}.2/a", f"{TRACE}.3/a"]
+
+    def test_instance_takes_a_failure_of_the_pass_over_once_and_keeps_its_key(self, kpi_db: Connection) -> None:
+        create(kpi_db, "a")
+        assert jobs.claim(kpi_db, TRACE, "a", "pass", retry_group="-1/2", by_pass=True) is Claim.CLAIMED
+        jobs.record(kpi_db, TRACE, "a", "pass", "failed", requests=3, retry_after=timedelta(minutes=5), error="no")
+        claims = [jobs.claim(kpi_db, TRACE, "a", "instance", retry_group="0/2") for _ in range(2)]
+        assert claims == [Claim.FAILED, Claim.CLAIMED]
+        sent = jobs.read(kpi_db, TRACE, "a")
+        assert (sent.requests, sent.retry_count, sent.idempotency_key) == (3, 2, f"{TRACE}/a")
+        jobs.record(kpi_db, TRACE, "a", "instance", "failed", error="again")
+        assert jobs.claim(kpi_db, TRACE, "a", "pass of a clear", retry_group="-1/3", by_pass=True) is Claim.CLAIMED
+        assert jobs.read(kpi_db, TRACE, "a").idempotency_key == f"{TRACE}.2/a"
+
+    def test_failure_of_the_pass_that_another_run_fixed_leaves_this_job(self, kpi_db: Connection) -> None:
+        create(kpi_db, "a")
+        jobs.claim(kpi_db, TRACE, "a", "pass", by_pass=True)
+        jobs.record(kpi_db, TRACE, "a", "pass", "failed")
+        create(kpi_db, "a", trace_id=OTHER)
+        send(kpi_db, "a", trace_id=OTHER)
+        assert jobs.claim(kpi_db, TRACE, "a", "instance") is Claim.SENT_BY_ANOTHER_RUN
+
+    @pytest.mark.parametrize(
+        ("outcome", "retry_after", "expected"),
+        [("failed", timedelta(0), timedelta(0)), ("failed", None, None), ("unknown", None, None)],
+    )
+    def test_transient_failure_has_the_time_of_the_next_request(
+        self, kpi_db: Connection, outcome: Any, retry_after: timedelta | None, expected: timedelta | None
+    ) -> None:
+        create(kpi_db, "a")
+        jobs.claim(kpi_db, TRACE, "a", "me")
+        jobs.record(kpi_db, TRACE, "a", "me", outcome, retry_after=retry_after)
+        assert jobs.read(kpi_db, TRACE, "a").retry_after == expected
+
+    def test_pass_sends_what_is_pending_and_what_may_succeed(self, kpi_db: Connection) -> None:
+        create(kpi_db, "new", "transient", "permanent", "sending", "sent", "unknown")
+        for id_ in ("transient", "permanent", "sending", "sent", "unknown"):
+            jobs.claim(kpi_db, TRACE, id_, "me", retry_group="-1/2", by_pass=True)
+        jobs.record(kpi_db, TRACE, "transient", "me", "failed", retry_after=timedelta())
+        jobs.record(kpi_db, TRACE, "permanent", "me", "failed")
+        jobs.record(kpi_db, TRACE, "sent", "me", "triggered")
+        jobs.record(kpi_db, TRACE, "unknown", "me", "unknown")
+        assert jobs.unsent(kpi_db, TRACE, retry_group="-1/2", resend=False) == {"new", "transient"}
+        assert jobs.unsent(kpi_db, TRACE, retry_group="-1/3", resend=False) == {"new", "transient", "permanent"}
+        assert jobs.unsent(kpi_db, TRACE, retry_group="-1/2", resend=True) == {
+            "new",
+            "transient",
+            "permanent",
+            "sent",
+            "unknown",
+        }
 
     @pytest.mark.parametrize("own", ["pending", "failed"])
     @pytest.mark.parametrize("others", ["sending", "triggered", "unknown", "completed", "timeout"])

@@ -155,7 +155,7 @@ class TestDelivery:
         else:
             with pytest.raises(outcome) as caught:
                 post(hook, workflow.webhook("btc"))
-            assert type(caught.value) is outcome
+            assert isinstance(caught.value, outcome)
             assert caught.value.retry_count == requests - 1
             assert is_transient(caught.value) is (outcome is UNAVAILABLE)
         assert len(workflow.requests()) == requests

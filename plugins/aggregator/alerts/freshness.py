@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from aggregator.alerts.store import hook
-from aggregator.core.catalog import CATALOG, FreshnessRule, deadline_of
+from aggregator.core.catalog import CATALOG, FreshnessRule, deadline_of, schedule_of
 from aggregator.core.errors import AggregatorError, UnknownConnectionError
 from aggregator.core.paths import SQL
 from aggregator.core.settings import AnalyticsSettings, OhlcvSettings
@@ -54,7 +54,7 @@ class Target:
     @property
     def due(self) -> timedelta | None:
         """Longest time from the start of a window to the time its run is due; None for a feed."""
-        schedule = CATALOG[self.dag_id].schedule
+        schedule = schedule_of(self.dag_id)
         return None if self.rule.is_feed else (self.rule.window or schedule.every) + (schedule.offset or timedelta())
 
     @property

@@ -5,13 +5,20 @@ The DAG's arguments, deadlines, freshness checks, dead letters and the generated
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass, fields
-from datetime import timedelta
+from dataclasses import MISSING, dataclass, fields, replace
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from functools import cache
+from itertools import islice, pairwise
+from typing import TYPE_CHECKING, Any
+
+from croniter import croniter  # type: ignore[import-untyped]
 
 from aggregator.core.errors import PermanentError
-from aggregator.core.settings import DeadlineSettings
+from aggregator.core.settings import DeadlineSettings, KpiSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class Owner(StrEnum):
@@ -103,6 +110,9 @@ class DagFacts:
     message: str | None = None
     catches_up: bool = False
 
+
+_TIMES_OF_CRON = 1000
+"""Number of times of a cron expression whose gaps are compared: years for a daily one, weeks for one of minutes."""
 
 _MINUTE = timedelta(minutes=1)
 _HOUR = timedelta(hours=1)
@@ -266,6 +276,36 @@ def facts_of(dag_id: str) -> DagFacts:
         )
         raise PermanentError(msg)
     return CATALOG[dag_id]
+
+
+def schedule_of(dag_id: str) -> Schedule:
+    """When a DAG runs: ``KPI_DISPATCH_CRON`` overrides the catalog's cron expression of ``kpi_dispatch``.
+
+    While a setting of KPI dispatch is invalid, this is the catalog's schedule. The tasks of the run then name the
+    setting and send nothing.
+
+    Args:
+        dag_id: The DAG.
+
+    Raises:
+        PermanentError: The DAG has no entry in the catalog.
+    """
+    schedule = facts_of(dag_id).schedule
+    if dag_id != "kpi_dispatch":
+        return schedule
+    try:
+        cron = KpiSettings.load().kpi_dispatch_cron
+    except PermanentError:
+        return schedule
+    return replace(schedule, cron=cron, every=_longest_gap(cron)) if cron else schedule
+
+
+@cache
+def _longest_gap(cron: str) -> timedelta:
+    """The longest time between two of the next times of a cron expression."""
+    # From a fixed date, so that every process has the same result.
+    times: Iterator[datetime] = croniter(cron, datetime(2024, 1, 1, tzinfo=UTC)).all_next(datetime)
+    return max(later - earlier for earlier, later in pairwise(islice(times, _TIMES_OF_CRON)))
 
 
 def deadline_of(dag_id: str) -> timedelta:

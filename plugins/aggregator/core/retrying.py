@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
+from tenacity import AsyncRetrying, RetryCallState, Retrying, retry_if_exception, stop_after_attempt
 
 from aggregator.core.errors import TransientError, retry_after
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from tenacity.wait import wait_base
+
+    Errors = type[BaseException] | tuple[type[BaseException], ...]
 
 LONGEST_WAIT = timedelta(seconds=60)
 """Longest wait between two requests. A longer ``Retry-After`` is left to the task's retry, which frees the worker."""
 
 
 def retrying(
-    *, attempts: int, wait: wait_base, sleep: Callable[[float], None], warn: Callable[..., object]
+    *,
+    attempts: int,
+    wait: wait_base,
+    sleep: Callable[[float], None],
+    warn: Callable[..., object],
+    retried: Errors = TransientError,
 ) -> Retrying:
     """Create a caller that repeats a function while it raises `TransientError`. It raises the last error unchanged.
 
@@ -30,11 +37,35 @@ def retrying(
         wait: Seconds between two calls, unless the error's ``retry_after`` is longer.
         sleep: Sleeps for that many seconds.
         warn: A logger's method for warnings; called before every wait.
+        retried: Errors that are retried, instead of `TransientError`.
 
     Returns:
         The caller; pass it the function.
     """
+    return Retrying(sleep=sleep, **_options(attempts, wait, warn, retried))
 
+
+def retrying_async(
+    *,
+    attempts: int,
+    wait: wait_base,
+    sleep: Callable[[float], Awaitable[None]],
+    warn: Callable[..., object],
+    retried: Errors = TransientError,
+) -> AsyncRetrying:
+    """As :func:`retrying`, for coroutine functions.
+
+    Args:
+        attempts: As for :func:`retrying`.
+        wait: As for :func:`retrying`.
+        sleep: Sleeps for that many seconds.
+        warn: As for :func:`retrying`.
+        retried: As for :func:`retrying`.
+    """
+    return AsyncRetrying(sleep=sleep, **_options(attempts, wait, warn, retried))
+
+
+def _options(attempts: int, wait: wait_base, warn: Callable[..., object], retried: Errors) -> dict[str, Any]:
     def seconds_to_wait(state: RetryCallState) -> float:
         return max(wait(state), _requested(_failure(state)).total_seconds())
 
@@ -42,14 +73,14 @@ def retrying(
         seconds = state.next_action.sleep if state.next_action else 0
         warn("%s attempt=%d attempts=%d wait_seconds=%.1f", _failure(state), state.attempt_number, attempts, seconds)
 
-    return Retrying(
-        stop=stop_after_attempt(attempts),
-        retry=retry_if_exception(_is_retried_here),
-        wait=seconds_to_wait,
-        sleep=sleep,
-        before_sleep=log_wait,
-        reraise=True,
-    )
+    return {
+        "stop": stop_after_attempt(attempts),
+        # Not `is_transient`: a task's execution timeout is transient, too, and must end the task.
+        "retry": retry_if_exception(lambda e: isinstance(e, retried) and _requested(e) <= LONGEST_WAIT),
+        "wait": seconds_to_wait,
+        "before_sleep": log_wait,
+        "reraise": True,
+    }
 
 
 def _failure(state: RetryCallState) -> BaseException | None:
@@ -58,8 +89,3 @@ def _failure(state: RetryCallState) -> BaseException | None:
 
 def _requested(error: BaseException | None) -> timedelta:
     return (retry_after(error) if error else None) or timedelta(0)
-
-
-def _is_retried_here(error: BaseException) -> bool:
-    # Not `is_transient`: a task's execution timeout is transient, too, and must end the task.
-    return isinstance(error, TransientError) and _requested(error) <= LONGEST_WAIT

@@ -9,7 +9,8 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, PositiveInt, SecretStr, ValidationError, model_validator
+from croniter import croniter  # type: ignore[import-untyped]
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from aggregator.core.errors import PermanentError
@@ -19,8 +20,16 @@ _UPPER = BeforeValidator(str.upper)
 # Upper limits: larger values overflow date arithmetic or PostgreSQL's integers.
 _YEAR_IN_MINUTES = 366 * 24 * 60
 _CENTURY_IN_DAYS = 36_600
+_CRON_FIELDS = 5
 _Count = Annotated[PositiveInt, Field(le=2**31 - 1)]
 _Days = Annotated[PositiveInt, Field(le=_CENTURY_IN_DAYS)]
+
+
+def _cron(value: str) -> str:
+    if len(value.split()) != _CRON_FIELDS or not croniter.is_valid(value):
+        msg = "not a cron expression of five fields"
+        raise ValueError(msg)
+    return value
 
 
 class Settings(BaseSettings):
@@ -141,6 +150,9 @@ class KpiSettings(Settings):
         n8n_read_timeout_seconds: Longest time for n8n's response, in seconds, 480 at most. Raise it if n8n queues
             webhooks (as n8n Cloud does), or if workflows respond when they end. A KPI without a response is
             ``unknown``.
+        kpi_dispatch_cron: Cron expression of the dispatch in UTC, ``0 12 * * *`` if not set. One run of a UTC day sends
+            a KPI, so only the first of several times a day sends it.
+        kpi_requests_at_once: Maximum number of KPIs that are sent to one n8n (scheme, host and port) at the same time.
         environment: Name of the deployment in requests to n8n and in job records, e.g. ``production``.
         job_timeout_minutes: Longest time from the request of a KPI to its report, in minutes.
         kpi_jobs_keep_days: Retention of job records, in days. Older runs send nothing without the param ``resend``.
@@ -148,6 +160,8 @@ class KpiSettings(Settings):
 
     n8n_api_key: SecretStr | None = None
     n8n_read_timeout_seconds: Annotated[PositiveInt, Field(le=480)] = 30
+    kpi_dispatch_cron: Annotated[str, AfterValidator(_cron)] | None = None
+    kpi_requests_at_once: Annotated[PositiveInt, Field(le=256)] = 16
     environment: str = "development"
     job_timeout_minutes: Annotated[PositiveInt, Field(le=_YEAR_IN_MINUTES)] = 30
     kpi_jobs_keep_days: _Days = 90

@@ -7,7 +7,7 @@ transitions. For each request, commit :func:`claim` before it and :func:`record`
 State      Meaning                                                Next states
 ========== ====================================================== ==================================================
 pending    The job record exists, and the KPI was not sent.       sending
-sending    A task claimed the KPI and sends the request.          triggered, failed, unknown, completed (early report)
+sending    A task claimed the KPI and writes the request.         triggered, failed, unknown, completed (early report)
 triggered  n8n accepted the request.                              completed, failed, timeout
 failed     n8n refused it, was unreachable or reported a failure. sending (retry or clear)
 unknown    The request may have arrived, its response was lost.   triggered (late owner), completed, failed, timeout
@@ -67,12 +67,14 @@ class Claim(StrEnum):
         CLAIMED: The caller, and nobody else, sends the request now.
         ACCEPTED: n8n accepted an earlier request.
         UNKNOWN: An earlier request may have been sent, or another owner sends it now.
+        FAILED: The pass failed to send it, and this is the first claim of the KPI's own instance after that.
         SENT_BY_ANOTHER_RUN: Another run of the same UTC day sent the KPI. It was removed from this job.
     """
 
     CLAIMED = "claimed"
     ACCEPTED = "accepted"
     UNKNOWN = "unknown"
+    FAILED = "failed"
     SENT_BY_ANOTHER_RUN = "sent by another run"
 
 
@@ -90,6 +92,28 @@ class Report(StrEnum):
     REPEATED = "repeated"
     REFUSED = "refused"
     NO_SUCH_KPI = "no such KPI"
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What a job knows about a KPI.
+
+    Attributes:
+        status: Its state.
+        requests: Number of requests, connections that failed included.
+        retry_count: Number of requests after the first one.
+        idempotency_key: ``Idempotency-Key`` of its last claim: trace id, number of the request unless it is the first
+            one, and KPI id. Retries share the key.
+        error: Why it failed or is unknown.
+        retry_after: Time until the next request after a transient failure; None after others.
+    """
+
+    status: Status
+    requests: int
+    retry_count: int
+    idempotency_key: str
+    error: str | None
+    retry_after: timedelta | None
 
 
 @dataclass(frozen=True)
@@ -175,8 +199,31 @@ def sent_by_other_runs(connection: Connection, trace_id: str) -> tuple[bool, dic
     return has_job, others
 
 
+def unsent(connection: Connection, trace_id: str, *, retry_group: str, resend: bool) -> set[str]:
+    """Find the KPIs of a job that the pass sends. Without claims, so that it connects only for these.
+
+    Args:
+        connection: psycopg connection or cursor of the KPI database.
+        trace_id: The job.
+        retry_group: As for :func:`claim`. KPIs that failed permanently in this group are left out.
+        resend: As for :func:`claim`.
+
+    Returns:
+        KPI ids.
+    """
+    rows = _query(connection, "kpi/queries/unsent.sql", trace_id=trace_id, retry_group=retry_group, resend=resend)
+    return {kpi_id for (kpi_id,) in rows}
+
+
 def claim(
-    connection: Connection, trace_id: str, kpi_id: str, owner: str, *, retry_group: str = "", resend: bool = False
+    connection: Connection,
+    trace_id: str,
+    kpi_id: str,
+    owner: str,
+    *,
+    retry_group: str = "",
+    resend: bool = False,
+    by_pass: bool = False,
 ) -> Claim:
     """Claim the right to send a KPI. Commit before the request, so that a killed process leaves its claim.
 
@@ -188,6 +235,8 @@ def claim(
         retry_group: Same value for all tries that repeat one request. A failed KPI that another group claims gets a new
             idempotency key.
         resend: Whether the run repeats KPIs that were sent already. Granted once for each KPI of a job.
+        by_pass: Whether the caller sends all KPIs of the run. The KPI's own instance then gets `Claim.FAILED` once if
+            the KPI failed, and continues its retry group.
 
     Returns:
         Whether to send the request.
@@ -204,28 +253,27 @@ def claim(
             _owner=owner,
             _retry_group=retry_group,
             _resend=resend,
+            _pass=by_pass,
         )
     )
 
 
-def idempotency_key(connection: Connection, trace_id: str, kpi_id: str) -> str:
-    """Return the ``Idempotency-Key`` of a claimed KPI.
+def read(connection: Connection, trace_id: str, kpi_id: str) -> Sent:
+    """Return what a job knows about a KPI.
 
     Args:
         connection: psycopg connection or cursor of the KPI database.
         trace_id: The job.
         kpi_id: The KPI.
 
-    Returns:
-        Trace id, number of the request unless it is the first one, and KPI id. Retries share the key.
-
     Raises:
         PermanentError: The job has no such KPI.
     """
-    rows = _query(connection, "kpi/queries/idempotency_key.sql", trace_id=trace_id, kpi_id=kpi_id)
+    rows = _query(connection, "kpi/queries/sent_kpi.sql", trace_id=trace_id, kpi_id=kpi_id)
     if not rows:
         raise _missing(trace_id)
-    return str(rows[0][0])
+    status, *more = rows[0]
+    return Sent(Status(status), *more)
 
 
 def record(
@@ -235,7 +283,8 @@ def record(
     owner: str,
     outcome: Literal["triggered", "failed", "unknown"],
     *,
-    retry_count: int = 0,
+    requests: int = 1,
+    retry_after: timedelta | None = None,
     error: str | None = None,
 ) -> Status:
     """Store the outcome of a request.
@@ -246,7 +295,8 @@ def record(
         kpi_id: The KPI.
         owner: The owner that claimed it.
         outcome: Outcome of the request.
-        retry_count: Number of requests after the first one of this claim.
+        requests: Number of requests since the last record of this KPI.
+        retry_after: Delay of the next request after a transient failure, zero or more; None after others.
         error: Message without secrets. The first 2,000 characters are stored.
 
     Returns:
@@ -263,7 +313,8 @@ def record(
             _kpi_id=kpi_id,
             _owner=owner,
             _outcome=outcome,
-            _retry_count=retry_count,
+            _requests=requests,
+            _retry_after=retry_after,
             _error=_storable(error),
         )
     )
@@ -319,7 +370,7 @@ def finalize(connection: Connection, trace_id: str) -> Summary:
     """
     if not _value(connection, "kpi.settle_job", _trace_id=trace_id):
         msg = (
-            f"Job {trace_id} has no record, because task create_job did not succeed. Nothing was sent. Fix the cause, "
+            f"Job {trace_id} has no record, because task send_kpis did not write it. Nothing was sent. Fix the cause, "
             "then clear the run."
         )
         raise PermanentError(msg)

@@ -1,4 +1,4 @@
-"""Operators of ``kpi_dispatch``: read the registry, create the job, send each KPI, finalize the job.
+"""Operators of ``kpi_dispatch``: read the registry, send all KPIs, show the outcome of each, finalize the job.
 
 Each KPI is sent once: its claim is committed before the request, its outcome after it. ``aggregator.kpi.jobs`` has a
 table of the states. XCom holds ids only. Each task reads the registry, so a cleared task sends the current entry.
@@ -6,32 +6,34 @@ table of the states. XCom holds ids only. Each task reads the registry, so a cle
 
 from __future__ import annotations
 
+import asyncio
 import time
+from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, timedelta
 from math import ceil
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from airflow.sdk import BaseOperator, Variable
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowSkipException
 
-from aggregator.core.errors import AggregatorError, PermanentError, WrongParamsError
+from aggregator.core.errors import AggregatorError, PermanentError, TransientError, WrongParamsError
 from aggregator.core.operators import ClosingOperator
 from aggregator.core.settings import KpiSettings
-from aggregator.kpi import WORKER
+from aggregator.kpi.payload import Job
 from aggregator.kpi.trace_id import trace_id_of
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
-    from datetime import datetime
 
     import psycopg
     from airflow.sdk import Context
     from psycopg.rows import TupleRow
 
-    from aggregator.kpi.jobs import Claim, Summary
+    from aggregator.kpi.dispatch import Outcome
+    from aggregator.kpi.jobs import Claim, Sent, Summary
     from aggregator.kpi.registry import Kpi, Registry
 
 REGISTRY_TASK = "read_registry"
@@ -122,11 +124,11 @@ class ReadKpiRegistryOperator(_KpiOperator):
         return batches(ids, conf.getint("core", "max_map_length", fallback=1024))
 
 
-class CreateKpiJobOperator(_KpiOperator):
-    """Write the job record before any webhook is called."""
+class SendKpisOperator(_KpiOperator):
+    """Write the job record, then send all KPIs at once. A KPI that fails does not fail this task."""
 
     def execute(self, context: Context) -> list[int]:
-        """Create the job record, or update the record of a cleared run.
+        """Create the job record, or update the record of a cleared run, and send its KPIs that were not sent.
 
         Args:
             context: Airflow's task context.
@@ -135,29 +137,41 @@ class CreateKpiJobOperator(_KpiOperator):
             The indices of a full batch. The task instances are the product of batches and indices.
 
         Raises:
+            PermanentError: A setting is invalid. Nothing was sent.
             AggregatorError: The KPI database is unavailable. Nothing was sent.
         """
         from aggregator.kpi import jobs
 
-        run = context["dag_run"]
-        trace_id = trace_id_of(run)
+        run, job, settings = context["dag_run"], Job.of(context), KpiSettings.load()
         batches_ = context["ti"].xcom_pull(task_ids=REGISTRY_TASK)
         ids = {id_ for batch in batches_ for id_ in batch}
         kpis = [kpi for kpi in _registry().kpis if kpi.id in ids]
-        environment = KpiSettings.load().environment
         with self._transaction(context) as cursor:
-            jobs.create(cursor, trace_id, kpis, dag_id=run.dag_id, run_id=run.run_id, environment=environment)
-        self.log.info("Job record written: job=%s kpis=%d", trace_id, len(kpis))
+            jobs.create(
+                cursor, job.trace_id, kpis, dag_id=run.dag_id, run_id=run.run_id, environment=settings.environment
+            )
+            unsent = jobs.unsent(cursor, job.trace_id, retry_group=job.retry_group, resend=job.resend)
+        self.log.info("Job record written: job=%s kpis=%d unsent=%d", job.trace_id, len(kpis), len(unsent))
+        if unsent:
+            self._send([kpi for kpi in kpis if kpi.id in unsent], context, settings.kpi_requests_at_once)
         return list(range(len(batches_[0]))) if batches_ else []
+
+    def _send(self, kpis: list[Kpi], context: Context, at_once: int) -> None:
+        from aggregator.kpi.dispatch import Database, Sender
+
+        job = Job.of(context)
+        with closing(Database(context)) as database:
+            outcomes = asyncio.run(Sender(job, database, at_once=at_once).send(kpis))
+        counts = " ".join(f"{outcome}={number}" for outcome, number in sorted(outcomes.items()))
+        self.log.info("KPIs sent: job=%s %s", job.trace_id, counts)
 
 
 class TriggerKpiOperator(_KpiOperator):
-    """Send one KPI to its n8n workflow, unless it was sent before.
+    """Show the outcome of one KPI. Send the KPI if it is unsent or failed.
 
     Args:
         batch: KPI ids.
-        index: Position in the batch of the KPI that this instance sends. Beyond the end of the batch, the instance is
-            skipped.
+        index: Position in the batch of this instance's KPI. Beyond the end of the batch, the instance is skipped.
         **kwargs: Arguments of `BaseOperator`.
     """
 
@@ -172,97 +186,97 @@ class TriggerKpiOperator(_KpiOperator):
         return self.batch[self.index] if self.index < len(self.batch) else "–"
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Claim the KPI, call the webhook and record the outcome.
+        """Claim the KPI. If the claim is granted, call the webhook and record the outcome.
+
+        If the task ``send_kpis`` failed to send the KPI, the first try raises its error and sends nothing.
 
         Args:
             context: Airflow's task context.
 
         Returns:
-            ``kpiId``, ``status``, ``requests`` (number of requests) and ``retryCount`` (requests after the first one).
+            ``kpiId``, ``status``, ``requests`` (number of requests) and ``retryCount`` (requests after the first one),
+            from the job record.
 
         Raises:
             N8nError: The workflow was not started, it ran and failed, or its outcome is unknown.
-            PermanentError: The KPI is no longer in the registry, or an earlier try may have sent it.
+            TransientError: ``send_kpis`` could not start the workflow. The next try sends the KPI.
+            PermanentError: The KPI is no longer in the registry, ``send_kpis`` failed permanently, or an earlier try
+                may have sent the KPI.
             AirflowSkipException: Another run of the day sent it, or the index is beyond the end of the batch.
             AggregatorError: The KPI database is unavailable. If this happens after the request, the next try finds the
                 claim and does not send the KPI again.
         """
-        from aggregator.kpi.jobs import Claim
+        from aggregator.kpi import jobs
 
         if self.index >= len(self.batch):
             msg = "The last batch has fewer KPIs than the others."
             raise AirflowSkipException(msg)
-        kpi = next((kpi for kpi in _registry().kpis if kpi.id == self.kpi_id), None)
-        if kpi is None:
-            msg = (
-                f"KPI {self.kpi_id} is not active in the registry any more, or invalid. It was not sent. Correct the "
-                "registry and clear this task, or clear the run to leave the KPI out."
-            )
-            raise PermanentError(msg)
-        owner = uuid4().hex
-        claim, idempotency_key = self._claim(context, owner)
-        if claim is Claim.CLAIMED:
-            return self._send(context, kpi, owner, idempotency_key)
-        return self._not_sent(claim)
-
-    def _claim(self, context: Context, owner: str) -> tuple[Claim, str]:
-        from aggregator.kpi import jobs
-
-        ti, trace_id = context["ti"], trace_id_of(context["dag_run"])
-        # A clear raises max_tries, and a retry does not.
-        retry_group = f"{ti.map_index}/{ti.max_tries}"
+        job, owner = Job.of(context), uuid4().hex
         with self._transaction(context) as cursor:
-            claim = jobs.claim(
-                cursor, trace_id, self.kpi_id, owner, retry_group=retry_group, resend=context["params"]["resend"]
-            )
-            key = jobs.idempotency_key(cursor, trace_id, self.kpi_id) if claim is jobs.Claim.CLAIMED else ""
-        return claim, key
+            claim = jobs.claim(cursor, job.trace_id, self.kpi_id, owner, retry_group=job.retry_group, resend=job.resend)
+            sent = None if claim is jobs.Claim.SENT_BY_ANOTHER_RUN else jobs.read(cursor, job.trace_id, self.kpi_id)
+            # Before the commit, so that an error undoes the claim.
+            kpi = self._registry_entry() if claim is jobs.Claim.CLAIMED else None
+        if kpi and sent:
+            sent = self._send(context, kpi, owner, sent)
+        elif claim is not jobs.Claim.ACCEPTED or not sent:
+            raise self._not_sent(claim, sent)
+        self.log.info("KPI accepted by n8n: kpi=%s status=%s requests=%d", self.kpi_id, sent.status, sent.requests)
+        return {
+            "kpiId": self.kpi_id,
+            "status": sent.status.value,
+            "requests": sent.requests,
+            "retryCount": sent.retry_count,
+        }
 
-    def _not_sent(self, claim: Claim) -> dict[str, Any]:
-        from aggregator.kpi.jobs import Claim, Status
-
-        if claim is Claim.ACCEPTED:
-            self.log.info("Not sent again, because n8n accepted an earlier request: kpi=%s", self.kpi_id)
-            return {"kpiId": self.kpi_id, "status": Status.TRIGGERED.value, "requests": 0, "retryCount": 0}
-        if claim is Claim.SENT_BY_ANOTHER_RUN:
-            msg = (
-                f"Another run of this day sent KPI {self.kpi_id} or sends it now. This run does not send it, and its "
-                "job record does not contain it. To repeat it, trigger a new run with resend and this id."
-            )
-            raise AirflowSkipException(msg)
+    def _registry_entry(self) -> Kpi:
+        for kpi in _registry().kpis:
+            if kpi.id == self.kpi_id:
+                return kpi
         msg = (
-            f"An earlier try may have sent KPI {self.kpi_id}; its outcome is unknown. The KPI was not sent again, and "
-            "clearing this task does not send it. Check n8n's executions. If the workflow did not run, trigger a new "
-            "run with resend and this id."
+            f"KPI {self.kpi_id} is not active in the registry any more, or invalid. It was not sent. Correct the "
+            "registry and clear this task, or clear the run to leave the KPI out."
         )
         raise PermanentError(msg)
 
-    def _send(self, context: Context, kpi: Kpi, owner: str, idempotency_key: str) -> dict[str, Any]:
-        from aggregator.n8n.errors import N8nError, N8nUnknownError
+    def _not_sent(self, claim: Claim, sent: Sent | None) -> Exception:
+        from aggregator.kpi.jobs import Claim
+
+        if claim is Claim.SENT_BY_ANOTHER_RUN:
+            return AirflowSkipException(
+                f"Another run of this day sent KPI {self.kpi_id} or sends it now. This run does not send it, and its "
+                "job record does not contain it. To repeat it, trigger a new run with resend and this id."
+            )
+        if claim is Claim.FAILED and sent:
+            if sent.retry_after is not None:
+                return TransientError(f"{sent.error}", retry_after=sent.retry_after)
+            return PermanentError(f"{sent.error}")
+        return PermanentError(
+            f"KPI {self.kpi_id} may have been sent, so it is not sent again, also not after a clear. "
+            f"{sent.error if sent else ''} If the workflow did not run, trigger a new run with resend and this id."
+        )
+
+    def _send(self, context: Context, kpi: Kpi, owner: str, sent: Sent) -> Sent:
+        from aggregator.kpi.dispatch import outcome_of
+        from aggregator.n8n.errors import N8nError
         from aggregator.n8n.hook import N8nHook
 
         try:
-            # Inside, so that an invalid setting is stored as a failure of the claimed KPI.
-            body = payload(kpi, trace_id_of(context["dag_run"]), _run_time(context), KpiSettings.load().environment)
-            delivery = N8nHook().post(kpi.webhook_url, body, idempotency_key=idempotency_key)
+            delivery = N8nHook().post(
+                kpi.webhook_url,
+                Job.of(context).payload(kpi),
+                idempotency_key=sent.idempotency_key,
+                # While n8n is down, every KPI retries. One request a try is enough: Airflow waits between tries.
+                while_unavailable=context["ti"].try_number == 1,
+            )
         except AggregatorError as error:
-            outcome: Literal["unknown", "failed"] = "unknown" if isinstance(error, N8nUnknownError) else "failed"
-            retry_count = error.retry_count if isinstance(error, N8nError) else 0
-            self._record(context, owner, outcome, retry_count, str(error))
+            outcome, retry_after = outcome_of(error)
+            requests = 1 + error.retry_count if isinstance(error, N8nError) else 0
+            self._record(context, owner, outcome, requests=requests, retry_after=retry_after, error=str(error))
             raise
-        retry_count = delivery.retry_count
-        status = self._record(context, owner, "triggered", retry_count)
-        self.log.info("Webhook called: kpi=%s status=%s retry_count=%d", kpi.id, status, retry_count)
-        return {"kpiId": kpi.id, "status": status, "requests": 1 + retry_count, "retryCount": retry_count}
+        return self._record(context, owner, "triggered", requests=1 + delivery.retry_count)
 
-    def _record(
-        self,
-        context: Context,
-        owner: str,
-        outcome: Literal["triggered", "failed", "unknown"],
-        retry_count: int,
-        error: str | None = None,
-    ) -> str:
+    def _record(self, context: Context, owner: str, outcome: Outcome, **more: Any) -> Sent:
         from tenacity import wait_exponential
 
         from aggregator.core.retrying import retrying
@@ -270,11 +284,10 @@ class TriggerKpiOperator(_KpiOperator):
 
         trace_id = trace_id_of(context["dag_run"])
 
-        def attempt() -> str:
+        def attempt() -> Sent:
             with self._transaction(context) as cursor:
-                return jobs.record(
-                    cursor, trace_id, self.kpi_id, owner, outcome, retry_count=retry_count, error=error
-                ).value
+                jobs.record(cursor, trace_id, self.kpi_id, owner, outcome, **more)
+                return jobs.read(cursor, trace_id, self.kpi_id)
 
         # If this fails, the outcome is lost and the KPI becomes unknown.
         retry = retrying(attempts=4, wait=wait_exponential(), sleep=time.sleep, warn=self.log.warning)
@@ -370,29 +383,6 @@ def batches(ids: list[str], max_length: int) -> list[list[str]]:
     return [ids[start : start + size] for start in range(0, len(ids), size)]
 
 
-def payload(kpi: Kpi, trace_id: str, run_time: datetime, environment: str) -> dict[str, Any]:
-    """Return the body of a webhook call, the product's ``IndividualKPITrigger``.
-
-    Args:
-        kpi: Entry of the registry.
-        trace_id: The job.
-        run_time: Logical date of the run.
-        environment: ``ENVIRONMENT``.
-    """
-    return {
-        "traceId": trace_id,
-        "kpiId": kpi.id,
-        "timestamp": f"{run_time.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}",
-        "kpiType": kpi.type,
-        "metadata": {
-            "schedulerWorker": WORKER,
-            "environment": environment,
-            "kpiName": kpi.name,
-            "kpiDescription": kpi.description,
-        },
-    }
-
-
 def _registry() -> Registry:
     from aggregator.kpi import registry
 
@@ -416,14 +406,9 @@ def _selected(kpis: list[str] | None, registry: Registry) -> list[str]:
     return [id_ for id_ in active if not wanted or id_ in wanted]
 
 
-def _run_time(context: Context) -> datetime:
-    run = context["dag_run"]
-    return run.logical_date or run.run_after
-
-
 def _past_day(context: Context) -> str | None:
     """Why the run is skipped, if it is for a past day."""
-    due, started = _run_time(context).astimezone(UTC), context["ti"].start_date.astimezone(UTC)
+    due, started = Job.of(context).run_time.astimezone(UTC), context["ti"].start_date.astimezone(UTC)
     if due.date() >= started.date() or started - due <= MAX_DELAY:
         return None
     return (

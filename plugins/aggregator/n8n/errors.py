@@ -25,8 +25,8 @@ class N8nUnavailableError(N8nError, TransientError):
     """The workflow was not started. The same request may start it later."""
 
 
-class N8nNotRegisteredError(N8nUnavailableError):
-    """n8n has no such webhook: for a second while a workflow is republished, or permanently."""
+class N8nNotRegisteredError(N8nRefusedError):
+    """n8n has no such webhook: for a second while a workflow is republished, or permanently. The hook asks again."""
 
 
 class N8nUnknownError(N8nError, PermanentError):

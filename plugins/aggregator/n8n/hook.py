@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import ssl
 import time
-from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from airflow.sdk import BaseHook
 from tenacity import wait_exponential
 
 from aggregator.core import connections
-from aggregator.core.errors import PermanentError, UnknownConnectionError
+from aggregator.core.errors import PermanentError, TransientError, UnknownConnectionError
 from aggregator.core.retrying import retrying
 from aggregator.core.settings import KpiSettings
 from aggregator.n8n.addresses import origin_of, parse_origins, parse_url, resolve
@@ -25,10 +25,13 @@ from aggregator.n8n.errors import N8nError, N8nNotRegisteredError, N8nRefusedErr
 from aggregator.n8n.responses import MAY_HAVE_STARTED, Response, check
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping
 
 ATTEMPTS = 4
 """Maximum number of requests for one delivery, with waits of 1, 2 and 4 seconds between them."""
+
+RETRIED = (TransientError, N8nNotRegisteredError)
+"""Errors after which a request is repeated."""
 
 CONNECT_SECONDS = 10.0
 
@@ -36,6 +39,8 @@ MAX_BODY = 16 * 1024
 """Number of bytes of a response body that are read."""
 
 _KEY = re.compile(r"[!-~]+")
+_NO_CERTIFICATES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""For http: httpx would load the certificate authorities, which takes 0.1 s."""
 
 
 @dataclass(frozen=True)
@@ -94,14 +99,19 @@ class N8nHook(BaseHook):
         self.conn_id = conn_id
         self.sleep = sleep
         self.timeouts = timeouts
+        self._lookups: dict[bytes, asyncio.Future[list[str]]] = {}
 
-    def post(self, url: str, payload: Mapping[str, Any], *, idempotency_key: str) -> Delivery:
+    def post(
+        self, url: str, payload: Mapping[str, Any], *, idempotency_key: str, while_unavailable: bool = True
+    ) -> Delivery:
         """Send ``payload`` to a webhook. Repeat the request only if the workflow was certainly not started.
 
         Args:
             url: URL of the webhook, ``http`` or ``https``, without credentials.
             payload: Sent as JSON, unchanged.
             idempotency_key: Sent as ``Idempotency-Key``. Use the same key for all attempts to start the same thing.
+            while_unavailable: Whether to repeat the request while n8n is unavailable. Without this, only a webhook that
+                is not registered is requested again.
 
         Returns:
             The accepted call.
@@ -114,56 +124,99 @@ class N8nHook(BaseHook):
             PermanentError: The connection or its key is invalid.
             TypeError, ValueError: The payload cannot be written as JSON.
         """
-        target = parse_url(url)
-        headers = {
-            "Accept-Encoding": "identity",  # a compressed body could be larger than `MAX_BODY`
-            "Content-Type": "application/json",
-            "Idempotency-Key": quote(idempotency_key, safe="/_-.:"),
-        }
-        content = json.dumps(payload, ensure_ascii=False, allow_nan=False).encode()
         sent = 0
+
+        async def key() -> str:
+            return idempotency_key
 
         def attempt() -> int:
             nonlocal sent
             sent += 1
-            return self._send(target, headers, content)
+            return asyncio.run(self.request(url, payload, key))
 
         try:
-            retry = retrying(attempts=ATTEMPTS, wait=wait_exponential(), sleep=self.sleep, warn=self.log.warning)
-            status = retry(attempt)
-        except N8nNotRegisteredError as error:
-            refused = N8nRefusedError(str(error))
-            refused.status, refused.retry_count = error.status, sent - 1
-            raise refused from None
+            status = retrying(
+                attempts=ATTEMPTS,
+                wait=wait_exponential(),
+                sleep=self.sleep,
+                warn=self.log.warning,
+                retried=RETRIED if while_unavailable else N8nNotRegisteredError,
+            )(attempt)
         except N8nError as error:
             error.retry_count = sent - 1
             raise
         return Delivery(status, sent - 1)
 
-    def _send(self, url: httpx.URL, headers: dict[str, str], content: bytes) -> int:
-        access, origin = self._access, origin_of(url)
+    async def request(self, url: str, payload: Mapping[str, Any], claim: Callable[[], Awaitable[str]]) -> int:
+        """Send one request on a new connection, because a server may close an idle one while the request is written.
+
+        Args:
+            url: As for :meth:`post`.
+            payload: As for :meth:`post`.
+            claim: Returns the idempotency key. It is awaited when the connection is open, before a byte of the request
+                is written. If it raises, nothing is sent, and its error is raised unchanged.
+
+        Returns:
+            The HTTP status, 2xx.
+
+        Raises:
+            AggregatorError: As for :meth:`post`.
+        """
+        target = parse_url(url)
+        access, origin = self._access, origin_of(target)
         allowed = origin in access.origins
-        addresses = resolve(url, allowed=allowed)
-        headers = {**headers, "Host": url.netloc.decode()}
+        content = json.dumps(payload, ensure_ascii=False, allow_nan=False).encode()
+        headers = {
+            "Accept-Encoding": "identity",  # a compressed body could be larger than `MAX_BODY`
+            "Content-Type": "application/json",
+            "Host": target.netloc.decode(),
+        }
         if allowed and access.key:
             headers["Authorization"] = f"Bearer {access.key}"
-        connect, read = self.timeouts or (CONNECT_SECONDS, KpiSettings.load().n8n_read_timeout_seconds)
+
+        async def trace(event: str, info: dict[str, Any]) -> None:
+            if event == "http11.send_request_headers.started":
+                key = quote(await claim(), safe="/_-.:")
+                info["request"].headers.append((b"Idempotency-Key", key.encode()))
+
+        addresses = await self._resolve(target, allowed=allowed)
+        connect, read = self._timeouts
         timeout = httpx.Timeout(read, connect=connect)
-        with httpx.Client(timeout=timeout, verify=_certificates(url), trust_env=False) as client:
+        verify = self._certificates if target.scheme == "https" else _NO_CERTIFICATES
+        async with httpx.AsyncClient(timeout=timeout, verify=verify, trust_env=False) as client:
             requests = [
                 client.build_request(
                     "POST",
-                    url.copy_with(host=address),
+                    target.copy_with(host=address),
                     headers=headers,
                     content=content,
-                    extensions={"sni_hostname": url.raw_host.decode()},
+                    extensions={"sni_hostname": target.raw_host.decode(), "trace": trace},
                 )
                 for address in addresses
             ]
-            with closing(_first_response(client, requests, origin)) as response:
-                key_withheld = access.key is not None and not allowed
-                check(_read(response, access, read), origin, key_withheld=key_withheld)
-                return response.status_code
+            response = await _first_response(client, requests, origin)
+            try:
+                check(await _read(response, access, read), origin, key_withheld=access.key is not None and not allowed)
+            finally:
+                await response.aclose()
+        return response.status_code
+
+    async def _resolve(self, url: httpx.URL, *, allowed: bool) -> list[str]:
+        # In a thread, and one for each host: lookups of a host that hangs must not take the threads of the others.
+        host = url.netloc
+        if host not in self._lookups:
+            self._lookups[host] = asyncio.ensure_future(asyncio.to_thread(resolve, url, allowed=allowed))
+            self._lookups[host].add_done_callback(lambda _: self._lookups.pop(host))
+        return await self._lookups[host]
+
+    @cached_property
+    def _timeouts(self) -> tuple[float, float]:
+        return self.timeouts or (CONNECT_SECONDS, KpiSettings.load().n8n_read_timeout_seconds)
+
+    @cached_property
+    def _certificates(self) -> ssl.SSLContext:
+        # Loading the certificate authorities takes 0.1 s.
+        return httpx.create_ssl_context()
 
     @cached_property
     def _access(self) -> _Access:
@@ -186,16 +239,11 @@ class N8nHook(BaseHook):
         return _Access(key, parse_origins(origins, self.conn_id))
 
 
-def _certificates(url: httpx.URL) -> ssl.SSLContext:
-    # Loading the certificate authorities takes 0.1 s, so skip it for http.
-    return httpx.create_ssl_context() if url.scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-
-
-def _first_response(client: httpx.Client, requests: Sequence[httpx.Request], origin: str) -> httpx.Response:
+async def _first_response(client: httpx.AsyncClient, requests: list[httpx.Request], origin: str) -> httpx.Response:
     """The response from the first address that accepts a connection. Its body is not read."""
     for number, request in enumerate(requests, start=1):
         try:
-            return client.send(request, stream=True)
+            return await client.send(request, stream=True)
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             if number == len(requests):
                 raise _not_connected(error, origin) from None
@@ -208,23 +256,24 @@ def _first_response(client: httpx.Client, requests: Sequence[httpx.Request], ori
 
 
 def _not_connected(error: httpx.TransportError, origin: str) -> N8nError:
-    cause: BaseException | None = error
-    while cause and not isinstance(cause, ssl.SSLCertVerificationError):
-        cause = cause.__cause__ or cause.__context__
-    if cause:
-        msg = f"The certificate of {origin} is not valid: {error}. Nothing was sent. Replace the certificate."
-        return N8nRefusedError(msg)
-    reason = str(error) or type(error).__name__
+    cause: BaseException = error
+    # The client's own text is only "All connection attempts failed".
+    while deeper := cause.__cause__ or cause.__context__:
+        cause = deeper
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            msg = f"The certificate of {origin} is not valid: {error}. Nothing was sent. Replace the certificate."
+            return N8nRefusedError(msg)
+    reason = str(cause) or type(error).__name__
     msg = f"Connecting to {origin} failed: {reason}. Nothing was sent. Check that n8n is running and reachable."
     return N8nUnavailableError(msg)
 
 
-def _read(response: httpx.Response, access: _Access, seconds: float) -> Response:
+async def _read(response: httpx.Response, access: _Access, seconds: float) -> Response:
     """Read the parts of a response that the rules use. The body of a success is read only if it is a page."""
     content_type = response.headers.get("Content-Type", "")
     body, complete = b"", True
     if not response.is_success or "html" in content_type:
-        body, complete = _read_body(response, seconds)
+        body, complete = await _read_body(response, seconds)
     return Response(
         response.status_code,
         content_type,
@@ -235,12 +284,12 @@ def _read(response: httpx.Response, access: _Access, seconds: float) -> Response
     )
 
 
-def _read_body(response: httpx.Response, seconds: float) -> tuple[bytes, bool]:
+async def _read_body(response: httpx.Response, seconds: float) -> tuple[bytes, bool]:
     """Up to `MAX_BODY` bytes, and False if the connection broke before."""
     body = b""
     deadline = time.monotonic() + seconds
     try:
-        for chunk in response.iter_raw():
+        async for chunk in response.aiter_raw():
             body += chunk
             if len(body) >= MAX_BODY or time.monotonic() > deadline:
                 break

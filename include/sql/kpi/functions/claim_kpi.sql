@@ -1,10 +1,12 @@
 -- Called by aggregator.kpi.jobs.claim, in a separate transaction before the request. Decides whether to send a KPI.
+-- _pass: the caller is the task that sends all KPIs of the run, not the task instance of this KPI.
 --
 -- State in this job             | Sent by another run | _resend     | Result              | State afterwards
 -- ------------------------------+---------------------+-------------+---------------------+-----------------
 -- pending, failed               | no                  | any         | claimed             | sending
 -- pending, failed               | yes                 | no          | sent by another run | row deleted
 -- pending, failed               | yes                 | first, again| claimed             | sending
+-- failed, by the pass           | no                  | any         | failed              | unchanged
 -- sending                       | any                 | any         | unknown             | unknown
 -- triggered, completed, timeout | any                 | no, again   | accepted            | unchanged
 -- triggered, completed, timeout | any                 | first       | claimed             | sending
@@ -15,12 +17,14 @@
 -- no row                        | yes                 | first, again| null                | no row
 --
 -- Sent by another run: another run of the same UTC day has the KPI in any state but pending and failed.
+-- By the pass: the pass made the last claim, and the instance has not seen its outcome. The instance takes the failure
+-- over and raises it: its next claim sends the KPI.
 -- _resend: "first" is the first claim of this KPI with _resend in this job, "again" any later one.
 -- The owner is unique to one try, so a claim never comes from the owner that is sending. Only "claimed" changes the
 -- owner. A claim has a new idempotency key if it follows an earlier request and is a first _resend or has another
 -- _retry_group. Otherwise it keeps the key.
 create or replace function kpi.claim_kpi(
-    _trace_id text, _kpi_id text, _owner text, _retry_group text, _resend boolean
+    _trace_id text, _kpi_id text, _owner text, _retry_group text, _resend boolean, _pass boolean
 )
 returns text
 language plpgsql
@@ -55,9 +59,21 @@ begin
         return 'sent by another run';
     end if;
 
+    update kpi.job_kpis as stored
+    set by_pass = false, retry_group = _retry_group
+    where
+        stored.trace_id = _trace_id
+        and stored.kpi_id = _kpi_id
+        and stored.status = 'failed'
+        and stored.by_pass
+        and not _pass;
+    if found then
+        return 'failed';
+    end if;
+
     -- Granted once for each KPI: with a plain flag, each clear of a run with resend would send everything again.
     update kpi.job_kpis as stored
-    set status = 'pending', retry_count = 0, error = null
+    set status = 'pending', requests = 0, retry_count = 0, error = null
     where
         stored.trace_id = _trace_id
         and stored.kpi_id = _kpi_id
@@ -75,7 +91,8 @@ begin
         )::integer,
         retry_group = _retry_group,
         resend = stored.resend or _resend,
-        retry_count = stored.retry_count + (stored.status = 'failed')::integer,
+        by_pass = _pass,
+        retry_at = null,
         error = null,
         sent_at = now()
     where
@@ -103,5 +120,6 @@ begin
 end
 $$;
 
-comment on function kpi.claim_kpi(text, text, text, text, boolean) is 'Decides whether the caller may send a KPI now';
-revoke all on function kpi.claim_kpi(text, text, text, text, boolean) from public;
+comment on function kpi.claim_kpi(text, text, text, text, boolean, boolean)
+is 'Decides whether the caller may send a KPI now';
+revoke all on function kpi.claim_kpi(text, text, text, text, boolean, boolean) from public;
