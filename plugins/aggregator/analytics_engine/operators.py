@@ -11,7 +11,7 @@ from airflow.sdk import BaseOperator
 from aggregator.core.data_interval import data_interval
 from aggregator.core.errors import PermanentError
 from aggregator.core.text import listed
-from aggregator.postgres.operators import LONGEST_NAME, NAMED_AT_MOST, refuse_incomplete
+from aggregator.postgres.operators import LONGEST_NAME, NAMED_AT_MOST, is_suspicious, refuse_incomplete
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -171,7 +171,6 @@ class AnalyticsEngineToPostgresOperator(BaseOperator):
             AggregatorError: No row was stored. With ``isolate_by`` all groups but those in the text may be stored.
         """
         from aggregator.analytics_engine.hook import AnalyticsEngineHook
-        from aggregator.postgres.empty_source import is_suspicious
         from aggregator.postgres.hook import PostgresTransactionHook
         from aggregator.postgres.upsert import Query, UpsertSpec, upsert
 

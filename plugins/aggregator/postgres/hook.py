@@ -72,15 +72,8 @@ class PostgresTransactionHook(PostgresHook):
     def task_transaction(self, context: Context, *, read_only: bool = False) -> Iterator[psycopg.Cursor[TupleRow]]:
         """Open the transaction of a task, with its name and what is left of its ``execution_timeout``.
 
-        Args:
-            context: Airflow's context of the running task instance.
-            read_only: Refuse every write, except to temporary tables.
-
         Yields:
             A cursor as :meth:`transaction` yields it.
-
-        Raises:
-            AggregatorError: As :meth:`transaction` does.
         """
         task_instance = context["ti"]
         with self.transaction(
@@ -185,12 +178,6 @@ def execute(
         conn_id: Connection of the database.
         timeout: As for :meth:`PostgresTransactionHook.transaction`.
         application_name: As for :meth:`PostgresTransactionHook.transaction`.
-
-    Returns:
-        Its rows.
-
-    Raises:
-        AggregatorError: As :meth:`PostgresTransactionHook.transaction` does.
     """
     statement = (SQL / file).read_text()
     hook = PostgresTransactionHook(conn_id)
@@ -241,9 +228,6 @@ def describe(error: psycopg.Error) -> str:
     """Describe an error of the server, without texts that can contain values of rows.
 
     DETAIL, CONTEXT and the messages of class 22 (data exceptions) quote values.
-
-    Args:
-        error: An error with a SQLSTATE.
 
     Returns:
         SQLSTATE and condition, then the message and the names of the objects, as far as they are known.

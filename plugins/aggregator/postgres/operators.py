@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from psycopg import Cursor
     from psycopg.rows import TupleRow
+    from structlog.typing import FilteringBoundLogger
 
     from aggregator.postgres.hook import PostgresTransactionHook
     from aggregator.postgres.upsert import Refusal, Source, UpsertCounts, UpsertResult
@@ -66,6 +67,39 @@ def refuse_incomplete(table: str, by: str, result: UpsertResult, *, dry_run: boo
         f"{result.counts}. Fix the cause and clear the task."
     )
     raise PermanentError(msg)
+
+
+def is_suspicious(
+    cursor: Cursor[TupleRow],
+    stored: str,
+    parameters: Mapping[str, Any],
+    *,
+    source: str,
+    table: str,
+    log: FilteringBoundLogger,
+) -> bool:
+    """Check whether rows are stored for a window whose source is empty, and log a warning if so. The rows stay.
+
+    Args:
+        cursor: A cursor on the target's database.
+        stored: SELECT of one number: the rows that the target has for the window.
+        parameters: Values of its placeholders.
+        source: Name of the source for the log.
+        table: The target.
+        log: Log of the task.
+    """
+    (rows,) = cursor.execute(stored, parameters).fetchone() or (0,)
+    if rows:
+        log.warning(
+            "SUSPICIOUS: the source is empty, but rows are stored for this window: source=%r table=%s stored=%d. "
+            "Nothing was changed. If the source is correct, delete the rows by hand.",
+            source,
+            table,
+            rows,
+        )
+    else:
+        log.info("The source is empty, and no rows are stored for this window: source=%r table=%s", source, table)
+    return bool(rows)
 
 
 class SqlUpsertOperator(BaseOperator):
@@ -202,8 +236,6 @@ class SqlUpsertOperator(BaseOperator):
     def _suspicious(
         self, cursor: Cursor[TupleRow], parameters: Mapping[str, Any], counts: UpsertCounts
     ) -> dict[str, bool]:
-        from aggregator.postgres.empty_source import is_suspicious
-
         if self.stored is None:
             return {}
         empty = not any(asdict(counts).values())

@@ -46,9 +46,6 @@ def begin(connection: psycopg.Connection[Any], settings: Mapping[str, str] | Non
 
     Returns:
         A cursor that returns tuples. The caller commits or rolls back.
-
-    Raises:
-        psycopg.Error: The server refused a setting, or the connection broke.
     """
     connection.autocommit = False
     connection.prepare_threshold = None

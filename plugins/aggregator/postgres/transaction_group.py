@@ -51,10 +51,6 @@ class TransactionGroup:
     def run(self, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
         """Do the work for all items concurrently, with one thread for each item.
 
-        Args:
-            work: Opens its transactions with :meth:`transaction`.
-            items: At least one.
-
         Returns:
             The results, in the order of the items.
 
@@ -86,9 +82,6 @@ class TransactionGroup:
     @contextmanager
     def transaction(self) -> Iterator[psycopg.Cursor[TupleRow]]:
         """Open a transaction of the group.
-
-        Yields:
-            Its cursor.
 
         Raises:
             CancelledError: The group has ended. Nothing was committed.

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from aggregator.core.data_interval import data_interval
 from aggregator.core.errors import WrongParamsError
 from aggregator.core.params import problems
-from aggregator.postgres.operators import describe_refusal, refuse_incomplete
+from aggregator.postgres.operators import describe_refusal, is_suspicious, refuse_incomplete
 from aggregator.telemetry.params import TelemetryDailyParams
 
 if TYPE_CHECKING:
@@ -87,7 +87,6 @@ class TelemetryDailyOperator(BaseOperator):
             PermanentError: Event types were refused, and all others are stored; or PostgreSQL refused everything.
             TransientError: The database could not be reached or was busy. Nothing was written.
         """
-        from aggregator.postgres.empty_source import is_suspicious
         from aggregator.postgres.hook import PostgresTransactionHook
         from aggregator.postgres.upsert import Query, UpsertSpec, compute, upsert
 

@@ -158,9 +158,6 @@ def compute(
 def blames_rows(error: psycopg.Error) -> bool:
     """Return whether PostgreSQL refused rows because of their values.
 
-    Args:
-        error: An error of a statement.
-
     Returns:
         False for transient errors, for errors of the statement or the transaction, and for errors of the client.
     """
