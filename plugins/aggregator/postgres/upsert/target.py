@@ -17,19 +17,18 @@ if TYPE_CHECKING:
 
     from aggregator.postgres.upsert.spec import UpsertSpec
 
-_TABLE = """
-select pg_class.oid from pg_class join pg_namespace on pg_namespace.oid = pg_class.relnamespace
-where nspname = %s and relname = %s and relkind in ('r', 'p')
-"""
-
 # A column of a domain has the type that the domain is based on.
 _COLUMNS = """
-with recursive base (attnum, oid) as (
-    select attnum, atttypid from pg_attribute where attrelid = %(table)s and attnum > 0 and not attisdropped
+with recursive base (attrelid, attnum, oid) as (
+    select attrelid, attnum, atttypid
+    from pg_attribute join pg_class on pg_class.oid = attrelid join pg_namespace on pg_namespace.oid = relnamespace
+    where nspname = %s and relname = %s and relkind in ('r', 'p') and attnum > 0 and not attisdropped
     union all
-    select base.attnum, pg_type.typbasetype from base join pg_type using (oid) where pg_type.typtype = 'd'
+    select base.attrelid, base.attnum, pg_type.typbasetype
+    from base join pg_type using (oid) where pg_type.typtype = 'd'
 )
 select
+    attribute.attrelid,
     attribute.attname,
     case when type.typnamespace = 'pg_catalog'::regnamespace then type.typname else '' end,
     format_type(attribute.atttypid, attribute.atttypmod),
@@ -39,7 +38,7 @@ select
 from base
 join pg_type as type using (oid)
 left join pg_type as element on element.oid = type.typelem and type.typcategory = 'A'
-join pg_attribute as attribute on attribute.attrelid = %(table)s and attribute.attnum = base.attnum
+join pg_attribute as attribute using (attrelid, attnum)
 where type.typtype <> 'd'
 order by attribute.attnum
 """
@@ -93,14 +92,12 @@ class Target:
     def read(cls, cursor: psycopg.Cursor[TupleRow], spec: UpsertSpec) -> Target:
         """Read the table from the catalog, and refuse an upsert that its columns or indexes do not allow."""
         schema, _, name = spec.table.partition(".")
-        found = cursor.execute(_TABLE, [schema, name]).fetchone()
-        if found is None:
+        found = cursor.execute(_COLUMNS, [schema, name]).fetchall()
+        if not found:
             refuse(spec, "the table does not exist; name it as schema.table, exactly as in the catalog")
-        (oid,) = found
-        columns = {row[0]: Column(*row) for row in cursor.execute(_COLUMNS, {"table": oid})}
-        target = cls(spec, sql.Identifier(schema, name), columns)
+        target = cls(spec, sql.Identifier(schema, name), {column: Column(column, *row) for _, column, *row in found})
         target._check_spec()
-        indexes = cursor.execute(_UNIQUE_INDEXES, {"table": oid, "key": sorted(spec.key)}).fetchall()
+        indexes = cursor.execute(_UNIQUE_INDEXES, {"table": found[0][0], "key": sorted(spec.key)}).fetchall()
         target._check_indexes([nulls_not_distinct for (nulls_not_distinct,) in indexes])
         return target
 
