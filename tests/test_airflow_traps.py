@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 from uuid import uuid4
 
+import airflow
 import pendulum
 import pytest
 import time_machine
 from airflow import __version__
 from airflow._shared.plugins_manager.plugins_manager import _load_plugins_from_plugin_directory
+from airflow.api_fastapi.core_api.datamodels.ui.dag_runs import DAGRunLightResponse
+from airflow.api_fastapi.core_api.routes.ui import ui_router
 from airflow.jobs.triggerer_job_runner import ToTriggerSupervisor
 from airflow.models import import_all_models
 from airflow.models.dag import DagModel
@@ -32,6 +37,7 @@ from airflow.timetables.trigger import CronTriggerTimetable
 from airflow.triggers.base import StartTriggerArgs
 from airflow.utils.state import DagRunState
 from airflow.utils.types import DagRunTriggeredByType, DagRunType
+from fastapi.routing import APIRoute
 from sqlalchemy import create_engine, select
 from sqlalchemy.orm import Session
 
@@ -39,7 +45,6 @@ from aggregator.alerts.deadline import DagRunDue, notify_late
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from airflow.timetables.base import Timetable
 
@@ -229,3 +234,49 @@ class TestPlugins:
         _load_plugins_from_plugin_directory(str(tmp_path))
 
         assert ("module_of_a_plugin_package" in sys.modules) is registered
+
+
+class TestUserInterface:
+    """What the Operations page reads of Airflow's UI; nothing of it is documented as stable (ADR 11)."""
+
+    def test_ui_gives_its_libraries_to_plugins(self) -> None:
+        source = bundle_of_the_ui()
+
+        given = set(re.findall(r"Reflect\.set\(globalThis,`(\w+)`", source))
+        assert given >= {"React", "ReactRouterDOM", "ChakraUI"}
+        assert "globalThis.AirflowPlugin" in source
+
+    def test_ui_takes_a_component_by_the_name_of_its_app(self) -> None:
+        pattern = r"\.bundle_url,document\.baseURI\)\.href\)\.then\(\(\)=>\{let \w+=globalThis\[\w+\.name\]"
+        assert re.search(pattern, bundle_of_the_ui())
+
+    @pytest.mark.parametrize(
+        ("path", "key", "fields"),
+        [
+            ("/dags", "dags", {"dag_id", "is_paused", "next_dagrun_run_after", "latest_dag_runs"}),
+            ("/calendar/{dag_id}", "dag_runs", {"date", "state", "count"}),
+            ("/dags/{dag_id}/dagRuns/{dag_run_id}/deadlines", "deadlines", {"dag_run_id", "deadline_time"}),
+        ],
+    )
+    def test_ui_routes_of_the_run_history_exist(self, path: str, key: str, fields: set[str]) -> None:
+        (route,) = [each for each in ui_router.routes if isinstance(each, APIRoute) and each.path == f"/ui{path}"]
+
+        (item,) = get_args(route.response_model.model_fields[key].annotation)
+        names = {field.alias or name for name, field in item.model_fields.items()} | {*item.model_computed_fields}
+        assert names >= fields
+
+    def test_runs_of_the_ui_have_their_times(self) -> None:
+        assert {*DAGRunLightResponse.model_fields} >= {
+            "run_id",
+            "logical_date",
+            "run_after",
+            "start_date",
+            "end_date",
+            "state",
+        }
+
+
+def bundle_of_the_ui() -> str:
+    """The main module of Airflow's user interface."""
+    (path,) = (Path(airflow.__file__).parent / "ui/dist/assets").glob("index-*.js")
+    return path.read_text()
