@@ -231,17 +231,15 @@ export const Chart = ({
                     }),
                   ),
               !stacked &&
-                at !== null &&
-                series.map(
-                  (each) =>
-                    each.values[at] !== null &&
-                    h("circle", {
-                      key: each.name,
-                      cx: x(at) + slot / 2,
-                      cy: y(each.values[at]),
-                      r: 3.5,
-                      fill: each.color,
-                    }),
+                series.flatMap((each) =>
+                  days.map((day, index) => {
+                    // A day between two without data has no line.
+                    const alone =
+                      (each.values[index - 1] ?? null) === null && (each.values[index + 1] ?? null) === null;
+                    if (each.values[index] === null || !(alone || index === at)) return null;
+                    const center = { cx: x(index) + slot / 2, cy: y(each.values[index]) };
+                    return h("circle", { key: `${each.name} ${day}`, ...center, r: 3.5, fill: each.color });
+                  }),
                 ),
             ),
         ),

@@ -1,6 +1,9 @@
 /**
  * Whether the runs of each DAG were on time, from Airflow's own API, with the user's rights.
  *
+ * The routes are those of Airflow's own UI. They may change with any release: tests/test_airflow_traps.py names what is read. The
+ * stable API returns at most 100 runs at once, so that a month of runs would be 100 requests.
+ *
  * A run of a DAG that runs once a day or less is judged by its own times. Of DAGs that run more often, Airflow counts the runs
  * of each day, and lists those that missed their deadline: a month of them would be thousands of runs.
  */
@@ -109,7 +112,7 @@ const slotHistory = (dag, runs, missed, now, zone) => {
   };
 };
 
-/** Judge the days of a DAG that runs several times a day. */
+/** Judge the days of a DAG that runs several times a day. A deadline is some time after the start of its data interval. */
 const countHistory = (dag, calendar, missed, missedTotal, now) => {
   const days = lastDays(PERIOD, now);
   const perDay = DAY / dag.everySeconds;
@@ -117,7 +120,9 @@ const countHistory = (dag, calendar, missed, missedTotal, now) => {
   const states = Map.groupBy(calendar.dag_runs, (entry) => entry.date.slice(0, 10));
   const runsOf = (day) => Object.fromEntries((states.get(day) ?? []).map((entry) => [entry.state, entry.count]));
   const first = days.find((day) => Object.keys(runsOf(day)).some((state) => state !== "planned"));
-  const missedOf = Map.groupBy(missed, (runId) => runId.replace(/^\w+__/u, "").slice(0, 10));
+  const ahead =
+    (dag.deadlineSeconds + (dag.offsetSeconds ?? 0) + (dag.offsetSeconds === null ? 0 : dag.everySeconds)) * 1000;
+  const missedOf = Map.groupBy(missed, (each) => utcDay(Date.parse(each.deadline_time) - ahead));
   const sum = { judged: 0, failed: 0, missing: 0 };
 
   const cells = days.map((day) => {
@@ -164,7 +169,7 @@ const countHistory = (dag, calendar, missed, missedTotal, now) => {
  * @param {any[]} dags As the API describes them.
  * @param {number} now Milliseconds.
  * @param {string} zone
- * @returns {{byDag: Map<string, History> | null, error: any}}
+ * @returns {{byDag: Map<string, History> | null, problem: any}} `problem`: why there is none, or no newer one.
  */
 export const useHistory = (dags, now, zone) => {
   const fast = dags.filter(isFast);
@@ -191,42 +196,46 @@ export const useHistory = (dags, now, zone) => {
   ];
   const { data, error } = useApis(urls || null);
 
-  const byDag = useMemo(() => {
-    if (!data) return null;
-    const [list, allMissed, ...more] = data;
-    const missed = new Set(allMissed.deadlines.map((each) => each.dag_run_id));
-    const known = new Map(list.dags.map((each) => [each.dag_id, each]));
-    return new Map(
-      dags.map((dag) => {
-        const airflow = known.get(dag.dagId);
-        const runs = airflow?.latest_dag_runs ?? [];
-        const at = fast.indexOf(dag);
-        const [calendar, own] = at === -1 ? [] : more.slice(2 * at, 2 * at + 2);
-        const judged = calendar
-          ? countHistory(
-              dag,
-              calendar,
-              own.deadlines.map((each) => each.dag_run_id),
-              own.total_entries,
-              now,
-            )
-          : slotHistory(dag, runs, missed, now, zone);
-        const done = runs.filter((run) => run.state === "success").map((run) => run.end_date);
-        return [
-          dag.dagId,
-          {
-            ...judged,
-            lastSuccess: done.sort().at(-1) ?? null,
-            nextRun: airflow?.next_dagrun_run_after ?? null,
-            paused: airflow?.is_paused ?? false,
-          },
-        ];
-      }),
-    );
-    // eslint-disable-next-line -- `fast` follows from `dags`
-  }, [data, dags, now, zone]);
+  return useMemo(() => {
+    try {
+      return { byDag: data && historiesOf(dags, fast, data, now, zone), problem: error && UNAVAILABLE };
+    } catch {
+      // Another Airflow, whose responses have another shape: freshness and alerts do not need them.
+      return { byDag: null, problem: UNAVAILABLE };
+    }
+  }, [data, error, dags, now, zone]);
+};
 
-  return { byDag, error };
+const UNAVAILABLE = {
+  reason: "history",
+  message:
+    "Airflow did not return its runs, or this version returns them in another form. Freshness and alerts are up to date.",
+};
+
+const historiesOf = (dags, fast, [list, allMissed, ...more], now, zone) => {
+  const missed = new Set(allMissed.deadlines.map((each) => each.dag_run_id));
+  const known = new Map(list.dags.map((each) => [each.dag_id, each]));
+  return new Map(
+    dags.map((dag) => {
+      const airflow = known.get(dag.dagId);
+      const runs = airflow?.latest_dag_runs ?? [];
+      const at = fast.indexOf(dag);
+      const [calendar, own] = at === -1 ? [] : more.slice(2 * at, 2 * at + 2);
+      const judged = calendar
+        ? countHistory(dag, calendar, own.deadlines, own.total_entries, now)
+        : slotHistory(dag, runs, missed, now, zone);
+      const done = runs.filter((run) => run.state === "success").map((run) => run.end_date);
+      return [
+        dag.dagId,
+        {
+          ...judged,
+          lastSuccess: done.sort().at(-1) ?? null,
+          nextRun: airflow?.next_dagrun_run_after ?? null,
+          paused: airflow?.is_paused ?? false,
+        },
+      ];
+    }),
+  );
 };
 
 /**

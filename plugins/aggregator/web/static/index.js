@@ -53,7 +53,7 @@ const Shell = ({ className, children }) =>
   );
 
 const NewVersion = () => {
-  const { data } = useApi(operations("overview"));
+  const { data } = useApi(operations("overview"), { every: 300 });
   if (!data || data.pageVersion === LOADED_VERSION) return null;
   return h(
     "button",

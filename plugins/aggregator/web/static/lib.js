@@ -1,7 +1,7 @@
 /** Everything that has no look of its own: elements, hooks, requests, times and numbers. */
 
 const { React, ReactRouterDOM } = globalThis;
-const { useCallback, useEffect, useRef, useState, useSyncExternalStore } = React;
+const { startTransition, useCallback, useEffect, useRef, useState, useSyncExternalStore } = React;
 
 export { React };
 export const { Link, useSearchParams } = ReactRouterDOM;
@@ -119,7 +119,8 @@ const useLoad = (key, load, every) => {
       try {
         const data = await current.current(controller.signal);
         keep(key, data);
-        setState({ key, data, error: null, at: Date.now() });
+        // A transition renders in slices, so that a large table does not block the page.
+        startTransition(() => setState({ key, data, error: null, at: Date.now() }));
       } catch (error) {
         if (controller.signal.aborted) return;
         const failure = error instanceof ApiError ? error : new ApiError(0, "invalid", "The response is not JSON.");

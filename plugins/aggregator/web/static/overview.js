@@ -152,7 +152,7 @@ const DagTable = ({ dags, histories, failed }) => {
   const waiting = failed ? h("span", { className: "ops-muted" }, "–") : h(Loading, { height: 22 });
   return h(
     "div",
-    { className: "ops-scroll", tabIndex: 0, role: "region", "aria-label": "DAGs" },
+    { className: "ops-scroll" },
     h(
       "table",
       { className: "ops-table ops-dags", "aria-label": "DAGs" },
@@ -258,7 +258,7 @@ export const Overview = () => {
 const Everything = ({ overview }) => {
   const now = useNow();
   const zone = useZone();
-  const { byDag, error } = useHistory(overview.dags, now, zone);
+  const { byDag, problem } = useHistory(overview.dags, now, zone);
   const alerts = useMemo(
     () =>
       [...overview.dags.flatMap((dag) => dag.openAlerts), ...overview.otherAlerts].sort(
@@ -279,8 +279,8 @@ const Everything = ({ overview }) => {
       : h(
           Section,
           { title: "DAGs", note: "Each cell is a UTC day of data. A run is on time if it ends before its deadline." },
-          error && !byDag && h(Failure, { error }),
-          h(DagTable, { dags: overview.dags, histories: byDag, failed: Boolean(error) }),
+          problem && h(Failure, { error: problem }),
+          h(DagTable, { dags: overview.dags, histories: byDag, failed: Boolean(problem) }),
           h(Legend, { tones: STRIP_TONES }),
         ),
   );

@@ -80,7 +80,7 @@ const DagFigures = ({ data }) => {
   const now = useNow();
   const zone = useZone();
   const dags = useMemo(() => [dag], [dag]);
-  const { byDag, error } = useHistory(dags, now, zone);
+  const { byDag, problem } = useHistory(dags, now, zone);
   const history = byDag?.get(dag.dagId);
   const [view, title] = VIEW[dag.product];
   return h(
@@ -103,7 +103,7 @@ const DagFigures = ({ data }) => {
         title: dag.everySeconds > 86_400 ? "Last 14 months" : "Last 14 days",
         note: `A run is on time if it ends within ${textOf({ value: dag.deadlineSeconds / 60, unit: null })} min after it is due.`,
       },
-      error && !history && h(Failure, { error }),
+      problem && h(Failure, { error: problem }),
       history &&
         h("div", { className: "ops-row" }, h(DagStrip, { dag, history }), h("div", null, h(Budget, { dag, history }))),
       history && h(Legend, { tones: STRIP_TONES }),

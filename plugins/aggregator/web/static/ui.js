@@ -121,6 +121,7 @@ const REASONS = {
   timeout: "The database took too long",
   unavailable: "The database is not available",
   offline: "Airflow does not respond",
+  history: "The run history is not available",
 };
 
 const NEUTRAL = new Set(["not_connected", "not_migrated", "forbidden", "not_found"]);
@@ -234,27 +235,25 @@ const onCellKey = (event) => {
  * @property {string} [to] Where it leads, a path of Airflow's UI.
  */
 
-/** One cell of a strip or a matrix. @param {{cell: Cell, first: boolean, onClick?: () => void}} props */
-const CellBox = ({ cell, first, onClick }) =>
-  h(cell.to ? Link : onClick ? "button" : "span", {
-    className: `ops-cell ops-cell-${cell.tone}`,
-    style: cell.share === undefined ? undefined : { "--share": `${Math.round(cell.share * 100)}%` },
-    to: cell.to,
-    type: onClick && !cell.to ? "button" : undefined,
-    role: cell.to || onClick ? undefined : "img",
-    "aria-label": cell.label,
-    "data-tip": cell.label,
-    "data-cell": "",
-    tabIndex: first ? 0 : -1,
-    onClick,
-  });
+/** What every cell has. @param {Cell} cell @param {boolean} first Whether the tab key leads to it. */
+const cellProps = (cell, first) => ({
+  className: `ops-cell ops-cell-${cell.tone}`,
+  style: cell.share === undefined ? undefined : { "--share": `${Math.round(cell.share * 100)}%` },
+  "aria-label": cell.label,
+  "data-tip": cell.label,
+  "data-cell": "",
+  tabIndex: first ? 0 : -1,
+});
 
 /** A row of cells, one tab stop; arrow keys move. @param {{label: string, cells: Cell[]}} props */
 export const Strip = ({ label, cells }) =>
   h(
     "div",
     { className: "ops-strip", role: "group", "aria-label": label, "data-cells": cells.length, onKeyDown: onCellKey },
-    cells.map((cell, index) => h(CellBox, { key: index, cell, first: index === cells.length - 1 })),
+    cells.map((cell, index) => {
+      const props = { key: index, ...cellProps(cell, index === cells.length - 1) };
+      return cell.to ? h(Link, { ...props, to: cell.to }) : h("span", { ...props, role: "img" });
+    }),
   );
 
 /**
@@ -262,13 +261,26 @@ export const Strip = ({ label, cells }) =>
  * @param {{label: string, corner: string, columns: {key: string, name: string, title: string}[], rows: {key: string, head: any,
  *   cells: Cell[]}[], onSelect?: (row: number, column: number) => void, selected?: number}} props
  */
-export const Matrix = React.memo(({ label, corner, columns, rows, onSelect, selected }) =>
-  h(
+export const Matrix = React.memo(({ label, corner, columns, rows, onSelect, selected }) => {
+  // One handler for thousands of cells.
+  const select = (event) => {
+    const cell = event.target instanceof Element ? event.target.closest("[data-cell]") : null;
+    if (onSelect && cell) onSelect(cell.parentElement.rowIndex - 1, cell.cellIndex - 1);
+  };
+  const onKeyDown = (event) => (event.key === "Enter" ? select(event) : onCellKey(event));
+  return h(
     "div",
-    { className: "ops-scroll", tabIndex: 0, role: "region", "aria-label": label },
+    { className: "ops-scroll" },
     h(
       "table",
-      { className: "ops-matrix", "aria-label": label, "data-cells": columns.length, onKeyDown: onCellKey },
+      {
+        className: classes("ops-matrix", onSelect && "ops-selects"),
+        role: "grid",
+        "aria-label": label,
+        "data-cells": columns.length,
+        onKeyDown,
+        onClick: select,
+      },
       h(
         "thead",
         null,
@@ -293,19 +305,13 @@ export const Matrix = React.memo(({ label, corner, columns, rows, onSelect, sele
             "tr",
             { key: row.key },
             h("th", { scope: "row" }, row.head),
-            row.cells.map((cell, x) =>
-              h(
-                "td",
-                { key: columns[x].key },
-                h(CellBox, { cell, first: x === 0 && y === 0, onClick: onSelect && (() => onSelect(y, x)) }),
-              ),
-            ),
+            row.cells.map((cell, x) => h("td", { key: columns[x].key, ...cellProps(cell, x === 0 && y === 0) })),
           ),
         ),
       ),
     ),
-  ),
-);
+  );
+});
 
 /** Heads of the days of a matrix: the day of the month, and the month where it begins. @param {string[]} days @param {(day: string) => string} title */
 export const dayColumns = (days, title) =>
@@ -337,7 +343,7 @@ export const Legend = ({ tones }) =>
 export const Table = ({ label, columns, rows, rowKey, sort }) =>
   h(
     "div",
-    { className: "ops-scroll", tabIndex: 0, role: "region", "aria-label": label },
+    { className: "ops-scroll" },
     h(
       "table",
       { className: "ops-table", "aria-label": label },
