@@ -135,5 +135,10 @@ vendor: ## Renew the chart library of the Operations page from npm (needs npm)
 		&& cp package/LICENSE "$(CURDIR)/$(VENDOR)/LICENSE"
 	@sha256sum $(VENDOR)/lightweight-charts.js
 
+.PHONY: screenshots
+screenshots: setup ## Renew the screenshots of the README from the end-to-end tests (needs Chromium)
+	@$(RUN) -m pytest -q tests/e2e/test_operations_page.py -k "both_themes and (overview or market)"
+	@mkdir -p docs/images && cp .local/screenshots/operations-overview.png .local/screenshots/operations-market-dark.png docs/images/
+
 .uv/bin/uv:
 	@UV_VERSION=$(UV_VERSION) PYTHON=$(PYTHON) dev/setup.sh uv
