@@ -116,7 +116,7 @@ const draw = (library, element, data, zone, onHover) => {
   });
   chart.priceScale("shade").applyOptions({ scaleMargins: { top: 0, bottom: 0 }, visible: false });
   const poor = rgba("warning-solid", 0.16);
-  const gap = rgba("failed-solid", 0.14);
+  const gap = rgba("fg-muted", 0.12);
   shade.setData(
     windows.map(({ time, bar }) => {
       const missing = !bar && time !== data.open?.time;

@@ -100,7 +100,7 @@ const Bars = () => {
     Section,
     {
       title: "Bars",
-      note: "Incomplete bars are pale on an amber ground, windows without a bar are red. The open window is dashed.",
+      note: "Incomplete bars are pale on an amber ground, windows without a bar are gray. The open window is dashed.",
       tools: [
         h(SymbolPicker, { key: "symbol", symbol, onChange: setSymbol }),
         h(Choice, {
