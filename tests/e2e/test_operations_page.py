@@ -166,7 +166,7 @@ class TestWithData:
         self, profile: BrowserContext, stack: Stack, view: str, title: str
     ) -> None:
         with visit(profile, stack) as visited:
-            visited.open(f"/plugin/operations?view={view}")
+            visited.open(f"/plugin/operations?view={view}&symbol=BTCUSD")
             visited.wait_until_loaded()
 
             expect(visited.page).to_have_title(f"{title} - Operations")
