@@ -140,15 +140,6 @@ def test_failing_select_stores_nothing_and_shows_no_value(
     assert connection.execute("select count(*) from public.totals").fetchone() == (0,)
 
 
-def test_query_outside_the_dialect_is_not_sent(
-    connection: psycopg.Connection, analytics_engine: AnalyticsEngineControl
-) -> None:
-    before = len(analytics_engine.requests())
-    with pytest.raises(PermanentError):
-        run(sql="select count(*) from bench format JSON")
-    assert len(analytics_engine.requests()) == before
-
-
 def test_only_queries_are_templates() -> None:
     assert set(AnalyticsEngineToPostgresOperator.template_fields) == {"sql", "select", "stored", "skipped"}
     assert set(AnalyticsEngineToPostgresOperator.template_ext) == {".sql"}
