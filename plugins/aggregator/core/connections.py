@@ -20,9 +20,6 @@ PERCENT_ENCODE = "If it is a URI, percent-encode its password: / is %2F, # is %2
 def get(conn_id: str) -> Connection:
     """Read a connection whose extra is a JSON object or empty, without the blanks around its login and password.
 
-    Args:
-        conn_id: The connection.
-
     Raises:
         UnknownConnectionError: The connection does not exist.
         TransientError: A secrets backend failed.
@@ -62,9 +59,6 @@ def check_backends(query: Callable[[BaseSecretsBackend], object]) -> None:
 
     Airflow reports a missing secret and a backend that fails alike. In a task, its own backend returns "not found" even
     if its database is down. Other backends raise.
-
-    Args:
-        query: Queries one backend.
 
     Raises:
         TransientError: A backend failed; it may succeed later.

@@ -20,9 +20,6 @@ def data_interval(context: Context) -> DataInterval:
     It depends on the stored run and not on the current time, so a run that is cleared a month later has the same
     interval.
 
-    Args:
-        context: Airflow's task context.
-
     Returns:
         The interval, which depends on how the run was created:
 

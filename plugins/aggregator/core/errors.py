@@ -105,9 +105,6 @@ class UnknownConnectionError(PermanentError):
 def is_transient_sqlstate(sqlstate: str | None) -> bool:
     """Whether a statement that failed with this code may succeed later.
 
-    Args:
-        sqlstate: A SQLSTATE of five characters, or a PostgREST code; None if the server sent none.
-
     Returns:
         True for the codes and classes in :data:`TRANSIENT_SQLSTATES`.
     """
@@ -116,9 +113,6 @@ def is_transient_sqlstate(sqlstate: str | None) -> bool:
 
 def is_transient_http_status(status: int) -> bool:
     """Whether a request that failed with this status may succeed later.
-
-    Args:
-        status: HTTP status code.
 
     Returns:
         True for 408, 425, 429 and 5xx. Hooks of services that use a status differently have their own rules.
@@ -156,9 +150,6 @@ def is_transient(exception: BaseException) -> bool:
     exception without a decision is permanent. Interruptions (execution timeout, exit, Ctrl-C) are transient, because
     they do not come from the work.
 
-    Args:
-        exception: The exception that ended the work.
-
     Returns:
         True if it is transient, False if it is permanent.
     """
@@ -168,9 +159,6 @@ def is_transient(exception: BaseException) -> bool:
 
 def first_sentence(exception: BaseException) -> str:
     """The first sentence of an error, safe to send to an external system.
-
-    Args:
-        exception: The exception that ended the work.
 
     Returns:
         At most :data:`SENTENCE_AT_MOST` characters. For errors of other libraries only the class: their text may
@@ -183,14 +171,7 @@ def first_sentence(exception: BaseException) -> str:
 
 
 def retry_after(exception: BaseException) -> timedelta | None:
-    """The delay that the server requested, at most :data:`LONGEST_RETRY_AFTER`.
-
-    Args:
-        exception: The exception that ended the work.
-
-    Returns:
-        The delay; None if the server requested none.
-    """
+    """The delay that the server requested, at most :data:`LONGEST_RETRY_AFTER`."""
     for link in _chain(exception):
         if isinstance(link, TransientError) and link.retry_after:
             return min(link.retry_after, LONGEST_RETRY_AFTER)

@@ -87,10 +87,6 @@ async def read_json(request: Request, *, at_most: int, empty: Any = None) -> Any
 def validate(model: type[M], value: object) -> M:
     """Validate what a caller sent.
 
-    Args:
-        model: The model.
-        value: The value.
-
     Raises:
         HTTPException: 400 with every problem, by the names that the caller used.
     """

@@ -22,9 +22,6 @@ _STRING_OR_BRACKET = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOT
 def parse(content: bytes) -> Any:
     """Parse a body. A byte order mark is ignored. Invalid bytes and lone surrogates are replaced by U+FFFD.
 
-    Args:
-        content: UTF-8.
-
     Raises:
         ValueError: The body is not JSON, is nested deeper than `MAX_DEPTH`, or has a number that is too long.
     """
@@ -37,9 +34,6 @@ def parse(content: bytes) -> Any:
 
 def parse_leniently(text: str) -> Any:
     """Parse a document whose parts are validated separately. A byte order mark is ignored.
-
-    Args:
-        text: The document.
 
     Returns:
         The document. Strings may contain lone surrogates. A value that is nested too deeply is `TOO_DEEP`, and an

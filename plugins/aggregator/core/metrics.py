@@ -41,10 +41,6 @@ def report(context: Context, result: Any) -> None:
 
     Counts of a dry run are logged and not sent as metrics. A run is dry if the result's ``dry_run`` is true; without
     that key, if the param ``dryRun`` is true.
-
-    Args:
-        context: Airflow's task context.
-        result: The task's result. Its keys in :data:`COUNTERS` are reported.
     """
     is_dry_run = context["params"].get("dryRun", False)
     if isinstance(result, Mapping):

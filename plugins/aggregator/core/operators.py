@@ -41,9 +41,6 @@ class ClosingOperator(BaseOperator):
 def failed_tasks(context: Context) -> list[str]:
     """The failed task instances of a run, in the order of the DAG.
 
-    Args:
-        context: Context of a task that runs after all others.
-
     Returns:
         Task ids; ids of mapped instances end with their map index in brackets. Tasks in state ``upstream_failed`` are
         left out.

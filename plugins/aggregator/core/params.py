@@ -35,9 +35,6 @@ def check(context: Context) -> None:
     """Reject unknown params, and days in the future; the ``pre_execute`` of every task.
 
     Airflow accepts any name. Without this check, a run with a misspelled param would use the default and succeed.
-
-    Raises:
-        WrongParamsError: At least one param is wrong. The text names each.
     """
     run = context["dag_run"]
     declared = context["dag"].params
