@@ -92,10 +92,12 @@ def up(console: Console) -> int:
     """Start the stack and leave it running."""
     stack = Stack(HOME / "stack")
     with progress(console) as bar:
-        stack.start(Ports.from_environment(stack.kept_ports), durable=True, say=steps(console, bar))
+        ports = Ports.from_environment(stack.kept_ports)
+        stack.start(ports, durable=True, say=steps(console, bar), history=True)
     console.print(
         f"""
 Airflow runs at [link={stack.airflow_url}]{stack.airflow_url}[/link].
+Its Operations page is [link={stack.operations_url}]{stack.operations_url}[/link].
 You are signed in as admin: the local stack has no passwords. It listens on 127.0.0.1 only.
 The scheduler now runs the latest interval of every DAG.
 

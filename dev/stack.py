@@ -184,6 +184,11 @@ class Stack:
         return f"http://localhost:{self.ports.airflow}"
 
     @property
+    def operations_url(self) -> str:
+        """URL of the Operations page."""
+        return f"{self.airflow_url}/plugin/operations"
+
+    @property
     def products_url(self) -> str:
         """Libpq URL of the database of all products."""
         return self.url_of("products")
@@ -215,13 +220,14 @@ class Stack:
         )
         return response.status_code, {target["target"]: target["state"] for target in response.json()["targets"]}
 
-    def start(self, ports: Ports, *, durable: bool, say: Callable[[str], object]) -> None:
+    def start(self, ports: Ports, *, durable: bool, say: Callable[[str], object], history: bool = False) -> None:
         """Start everything, and wait until Airflow has loaded every DAG.
 
         Args:
             ports: Ports of the programs.
             durable: Whether the data must survive a power failure.
             say: Called with the name of each step before it starts.
+            history: Whether to load four weeks of results, too.
 
         Raises:
             StackError: The stack runs already, a port is taken, or a program does not start.
@@ -245,7 +251,7 @@ class Stack:
             self.n8n.wait_until_ready()
             say("Loading the sample data")
             with psycopg.connect(self.products_url) as connection:
-                load(self.analytics_engine, connection)
+                load(self.analytics_engine, connection, history=history)
             say("Waiting for Airflow's API server")
             self._start_task_starters()
             say("Waiting for Airflow to load the DAGs")

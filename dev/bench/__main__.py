@@ -12,7 +12,7 @@ from rich.console import Console
 
 from dev import postgres
 
-BENCHES = ("upsert", "transfer", "analytics", "ohlcv", "ohlcv_run", "fan_out", "maintenance")
+BENCHES = ("upsert", "transfer", "analytics", "ohlcv", "ohlcv_run", "fan_out", "maintenance", "operations")
 """Modules of this package with a function ``run(server, *, quick, console)``."""
 
 
@@ -29,6 +29,7 @@ def main() -> None:
         # Some peers are hooks of Airflow, which reads its configuration at the first import.
         os.environ["AIRFLOW_HOME"] = folder
         os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+        os.environ["AIRFLOW__CORE__PLUGINS_FOLDER"] = str(Path(__file__).parents[2] / "plugins")
         os.environ["AIRFLOW__LOGGING__LOGGING_LEVEL"] = "WARNING"
         server = postgres.start(Path(folder) / "postgres", durable=False)
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
@@ -52,12 +53,13 @@ on conflict (symbol, timeframe, ts) do update
 """
 
 
-def load(analytics_engine: AnalyticsEngineControl, products: psycopg.Connection) -> None:
+def load(analytics_engine: AnalyticsEngineControl, products: psycopg.Connection, *, history: bool = False) -> None:
     """Load everything, and replace the data of an earlier call.
 
     Args:
         analytics_engine: Control of the stand-in for Analytics Engine.
         products: Connection to the migrated database; the transaction is committed.
+        history: Whether to add :func:`load_history`.
     """
     today = datetime.now(UTC).date()
     with products.cursor() as cursor:
@@ -66,12 +68,23 @@ def load(analytics_engine: AnalyticsEngineControl, products: psycopg.Connection)
         cursor.executemany(_WARMUP_COUNTER, warmup.counters(today))
     load_analytics(products, today)
     load_candles(products, today)
+    if history:
+        load_history(products)
     products.commit()
     analytics_engine.delete("clicks")
     days = [today - timedelta(days=age) for age in range(DAYS, 0, -1)]
     load_telemetry(products, days)
     for day in days:
         analytics_engine.write("clicks", clicks.events(day))
+
+
+def load_history(products: psycopg.Connection) -> None:
+    """Add what the DAGs would have written in the last four weeks, and candles for them. The transaction stays open.
+
+    Args:
+        products: Connection to the migrated database, which has the other sample data.
+    """
+    products.execute((Path(__file__).with_name("history.sql")).read_bytes())
 
 
 def load_telemetry(products: psycopg.Connection, days: Iterable[date]) -> None:

@@ -16,6 +16,7 @@ import pytest
         ("upsert", ["upsert of Rows", "psycopg executemany", "insert_rows"]),
         ("analytics", ["hourly, a day", "daily reports", "monthly usage", "DuckDB seconds"]),
         ("maintenance", ["month", "without"]),
+        ("operations", ["/overview", "/ohlcv/tasks", "/kpi/grid", "Slowest call, p95"]),
         ("ohlcv", ["ours", "Polars, bars alone, index on time", "original", "days of candles", "WAL of bars"]),
     ],
 )

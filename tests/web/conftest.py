@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from aggregator.alerts import freshness
-from aggregator.core.catalog import CATALOG
 from aggregator.web import freshness as freshness_api
 from aggregator.web import health
 from aggregator.web.operations import database, overview
@@ -23,9 +22,6 @@ if TYPE_CHECKING:
 PATIENCE = 120.0
 
 OPERATIONS = "/api/operations"
-
-MARKET_DAG = "ohlcv_aggregation"
-"""The only DAG of the team ``market``."""
 
 
 @pytest.fixture(autouse=True)
@@ -73,43 +69,11 @@ class Operations:
 
 @pytest.fixture(scope="session")
 def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operations]:
-    # Importing Airflow's models takes seconds, and only some tests need them.
-    from airflow import models, settings  # noqa: PLC0415
-    from airflow.api_fastapi.app import create_app, get_auth_manager  # noqa: PLC0415
-    from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser  # noqa: PLC0415
-    from airflow.models.base import Base  # noqa: PLC0415
-    from airflow.models.dag import DagModel  # noqa: PLC0415
-    from airflow.models.dagbundle import DagBundleModel  # noqa: PLC0415
-    from airflow.models.team import Team  # noqa: PLC0415
-    from fastapi.testclient import TestClient  # noqa: PLC0415
-    from sqlalchemy import NullPool, create_engine  # noqa: PLC0415
-    from sqlalchemy.orm import Session, sessionmaker  # noqa: PLC0415
+    # This import takes seconds, and only some tests need it.
+    from dev import api_server  # noqa: PLC0415
 
-    engine = create_engine(f"sqlite:///{tmp_path_factory.mktemp('airflow') / 'airflow.db'}", poolclass=NullPool)
-    models.import_all_models()  # type: ignore[no-untyped-call]
-    Base.metadata.create_all(engine)
-    with pytest.MonkeyPatch.context() as patch, Session(engine) as session:
-        for name in ("Session", "NonScopedSession"):
-            patch.setattr(settings, name, sessionmaker(engine))
-        teams = {name: Team(name=name) for name in ("market", "others")}
-        bundles = {name: DagBundleModel(name=name) for name in teams}
-        for name, bundle in bundles.items():
-            bundle.teams = [teams[name]]
-        session.add_all([*teams.values(), *bundles.values()])
-        session.flush()
-        session.add_all(
-            DagModel(dag_id=dag_id, bundle_name="market" if dag_id == MARKET_DAG else "others")  # type: ignore[no-untyped-call]
-            for dag_id in CATALOG
-        )
-        session.commit()
-        patch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "only-for-tests-" * 6)
-        client = TestClient(create_app(apps="core"), follow_redirects=False, raise_server_exceptions=False)
-        users = {
-            "admin": SimpleAuthManagerUser(username="admin", role="admin"),
-            "market": SimpleAuthManagerUser(username="market", role="viewer", teams=["market"]),
-            "nobody": SimpleAuthManagerUser(username="nobody", role=None),
-        }
-        yield Operations(client, {name: get_auth_manager().generate_jwt(user) for name, user in users.items()})
+    with api_server.running(tmp_path_factory.mktemp("airflow")) as server:
+        yield Operations(server.client, server.tokens)
 
 
 @pytest.fixture

@@ -33,25 +33,22 @@ OF_MARKET = {"/overview", "/alerts", "/dags/{dag_id}", "/dags/{dag_id}/run", *(p
 """Paths that a user who may read only ``ohlcv_aggregation`` may request."""
 
 
-@pytest.mark.parametrize("path", PATHS)
-def test_login_is_required(operations: Operations, path: str) -> None:
-    response = operations.get(PATHS[path], user=None, **REQUIRED)
-    assert (response.status_code, response.json()["reason"]) == (401, "login")
-
-
-@pytest.mark.parametrize("path", PATHS)
-def test_user_without_a_role_is_refused(operations: Operations, path: str) -> None:
-    response = operations.get(PATHS[path], user="nobody", **REQUIRED)
-    assert (response.status_code, response.json()["reason"]) == (403, "forbidden")
-
-
-@pytest.mark.parametrize("path", PATHS)
-def test_user_sees_only_the_data_of_dags_that_they_may_read(
-    operations: Operations, migrated: Callable[..., psycopg.Connection], path: str
+@pytest.mark.parametrize(("user", "status", "reason"), [(None, 401, "login"), ("nobody", 403, "forbidden")])
+def test_every_path_requires_a_login_and_a_role(
+    operations: Operations, user: str | None, status: int, reason: str
 ) -> None:
-    migrated("market", "clicks", "ops")
-    response = operations.get(PATHS[path], user="market", **REQUIRED)
-    assert (response.status_code == 403) == (path not in OF_MARKET), response.text
+    assert len(PATHS) > 20
+    for path in PATHS.values():
+        response = operations.get(path, user=user, **REQUIRED)
+        assert (response.status_code, response.json()["reason"]) == (status, reason), path
+
+
+def test_user_sees_only_the_data_of_dags_that_they_may_read(
+    operations: Operations, migrated: Callable[..., psycopg.Connection]
+) -> None:
+    migrated("market", "ops")
+    statuses = {path: operations.get(url, user="market", **REQUIRED).status_code for path, url in PATHS.items()}
+    assert {path for path, status in statuses.items() if status != 403} == OF_MARKET
 
 
 def test_lists_leave_out_dags_that_the_user_may_not_read(
@@ -90,22 +87,22 @@ def test_lists_leave_out_dags_that_the_user_may_not_read(
     assert operations.get("/dags/click_rollups/run", user="market", run_id="x").status_code == 403
 
 
-def without_data(path: str) -> tuple[int, str | None]:
-    """Status and reason of a response without data, or without a connection."""
-    return {"/ohlcv/bars": (404, "not_found"), "/kpi/jobs/{traceId}": (404, "not_found")}.get(path, (200, None))
-
-
-@pytest.mark.parametrize("path", PATHS)
-def test_empty_database_has_no_items(
-    operations: Operations, migrated: Callable[..., psycopg.Connection], path: str
-) -> None:
+def test_empty_database_has_no_items(operations: Operations, migrated: Callable[..., psycopg.Connection]) -> None:
     migrated(*DATABASES)
-    response = operations.get(PATHS[path], **REQUIRED)
-    body = response.json()
-    assert (response.status_code, body.get("reason")) == without_data(path), response.text
-    assert body.get("items", []) == []
-    assert body.get("total", 0) == 0
-    assert body.get("problems", []) == []
+    for path, url in PATHS.items():
+        response = operations.get(url, **REQUIRED)
+        body = response.json()
+        expected = (404, "not_found") if path in {"/ohlcv/bars", "/kpi/jobs/{traceId}"} else (200, None)
+        assert (response.status_code, body.get("reason")) == expected, response.text
+        assert (body.get("items", []), body.get("total", 0), body.get("problems", [])) == ([], 0, []), path
+        assert (
+            operations.client.head(
+                f"/api/operations{url}",
+                params=REQUIRED,
+                headers={"Authorization": f"Bearer {operations.tokens['admin']}"},
+            ).status_code
+            == response.status_code
+        )
 
 
 @pytest.mark.parametrize(

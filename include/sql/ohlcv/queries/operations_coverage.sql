@@ -32,7 +32,7 @@ days as (
         known.*,
         day.starts_at,
         day.starts_at + interval '24 hours' <= known.built_until as is_over,
-        day.starts_at + interval '24 hours' > known.first and day.starts_at < known.built_until as is_known
+        (day.starts_at + interval '24 hours' > known.first and day.starts_at < known.built_until) is true as is_known
     from known
     cross join
         generate_series(

@@ -13,7 +13,7 @@ from aggregator.core.http import Camel
 from aggregator.web.operations import access, kpi, overview
 from aggregator.web.operations.database import Reader, ReadError, database
 from aggregator.web.operations.overview import Alert, Dag
-from aggregator.web.operations.params import Days, Number, Page, Time, invalid
+from aggregator.web.operations.params import Days, Number, Page, RunId, Time, invalid
 
 DAYS = 7
 """Days of the figures of a DAG, including today."""
@@ -122,7 +122,7 @@ async def read_dag(dag_id: KnownDag) -> DagTab:
 @router.get("/{dag_id}/run")
 async def read_run(
     dag_id: KnownDag,
-    run_id: Annotated[str, Query(max_length=250)],
+    run_id: RunId,
     start: Annotated[Time, Query(description="Start of the run's data interval.")] = None,
     end: Annotated[Time, Query(description="End of the run's data interval.")] = None,
 ) -> RunTab:

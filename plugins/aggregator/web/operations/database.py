@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import deque
+from contextlib import suppress
 from datetime import timedelta
 from functools import lru_cache
 from http import HTTPStatus
@@ -114,11 +116,20 @@ class Database:
             return await self._threads.run(self._read, query, timeout=REQUEST_TIMEOUT)
         except TimeoutError:
             raise self._timeout() from None
+        finally:
+            asyncio.get_running_loop().call_later(KEEP, self._close_unused)
+
+    def _close_unused(self) -> None:
+        # Threads take connections from the other end, and may take the last one between these steps.
+        with suppress(IndexError):
+            while time.monotonic() - self._idle[0][1] >= KEEP:
+                self._idle.popleft()[0].close()
 
     def close(self) -> None:
         """Close the connections that are not in use."""
-        while self._idle:
-            self._idle.pop()[0].close()
+        with suppress(IndexError):
+            while True:
+                self._idle.pop()[0].close()
 
     def _read(self, query: Callable[[Reader], T]) -> T:
         hook = _PooledHook(self.conn_id, self._idle)
@@ -171,12 +182,10 @@ class _PooledHook(PostgresTransactionHook):
     def connect(self) -> psycopg.Connection:
         """Return an idle connection, or open one."""
         self.reused = False
-        while self.idle:
-            connection, since = self.idle.pop()
-            if time.monotonic() - since < KEEP and not connection.closed:
-                self.reused = True
-                return connection
-            connection.close()
+        with suppress(IndexError):
+            connection, _ = self.idle.pop()
+            self.reused = True
+            return connection
         return super().connect()
 
     def release(self, connection: psycopg.Connection) -> None:
@@ -197,7 +206,9 @@ def _sqlstate(error: AggregatorError) -> str | None:
 
 
 def _is_timeout(error: AggregatorError) -> bool:
-    return isinstance(error.__context__, psycopg.errors.QueryCanceled)
+    # The server ends an idle transaction after the same time, for example while this machine is overloaded.
+    timeouts = (psycopg.errors.QueryCanceled, psycopg.errors.IdleInTransactionSessionTimeout)
+    return isinstance(error.__context__, timeouts)
 
 
 @lru_cache

@@ -50,6 +50,7 @@ Time = AwareDatetime | None
 """A timestamp with its zone; None if not given."""
 
 Text = Annotated[str, StringConstraints(max_length=200), AfterValidator(_whole_text)]
+RunId = Annotated[str, StringConstraints(max_length=250), AfterValidator(_whole_text)]
 Search = Annotated[Text, Query(description="Only names that contain this text; upper and lower case are equal.")]
 
 
@@ -92,11 +93,12 @@ _Until = Annotated[Day, Query(alias="to", description="UTC day after the last on
 
 def _days(at_most: int) -> Callable[..., Days]:
     def days(first: _First = None, until: _Until = None) -> Days:
-        end = until or (first + timedelta(days=DEFAULT_DAYS) if first else datetime.now(UTC).date() + timedelta(days=1))
+        length = timedelta(days=DEFAULT_DAYS)
         try:
-            start = first or end - timedelta(days=DEFAULT_DAYS)
+            end = until or (first + length if first else datetime.now(UTC).date() + timedelta(days=1))
+            start = first or end - length
         except OverflowError:
-            raise invalid("to", "is too early") from None
+            raise invalid("from" if first else "to", "is outside the calendar") from None
         if not 0 < (end - start).days <= at_most:
             raise invalid("to", f"must be 1 to {at_most} days after from")
         return Days(start, end)
