@@ -15,7 +15,7 @@ select
     report_back and status = 'completed' as reported,
     count(*) over () as total
 from kpi.job_kpis
-where trace_id = %(trace_id)s and strpos(lower(kpi_id || ' ' || name), lower(%(search)s)) > 0
+where trace_id = %(trace_id)s and (%(search)s = '' or strpos(lower(kpi_id || ' ' || name), lower(%(search)s)) > 0)
 order by
     array_position(
         array['failed', 'timeout', 'unknown', 'pending', 'sending', 'triggered', 'completed'], status

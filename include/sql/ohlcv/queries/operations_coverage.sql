@@ -10,12 +10,12 @@ with symbols as (
         count(*) over () as total
     from ohlcv.assets as asset
     inner join ohlcv.timeframes as base on asset.base_timeframe = base.timeframe
-    where strpos(lower(asset.symbol), lower(%(search)s)) > 0
+    where %(search)s = '' or strpos(lower(asset.symbol), lower(%(search)s)) > 0
     order by asset.symbol
     limit %(limit)s offset %(offset)s
 ),
 
-known as (
+known as materialized (
     select
         symbols.*,
         coalesce(task.built_until, task.cursor) as built_until,
@@ -25,6 +25,25 @@ known as (
         ) as first
     from symbols
     left join ohlcv.tasks as task on symbols.symbol = task.symbol and task.timeframe = '15m'
+),
+
+whole as materialized (
+    select bar.*
+    from known
+    cross join
+        lateral (
+            select
+                stored.symbol,
+                stored.ts,
+                stored.candles,
+                stored.expected_candles
+            from ohlcv.bars as stored
+            where
+                stored.symbol = known.symbol
+                and stored.timeframe = '1d'
+                and stored.ts >= %(first_day)s::date::timestamp at time zone 'UTC'
+                and stored.ts < %(until_day)s::date::timestamp at time zone 'UTC'
+        ) as bar
 ),
 
 days as (
@@ -63,9 +82,7 @@ select
         order by days.starts_at
     ) as expected
 from days
-left join
-    ohlcv.bars as whole
-    on days.symbol = whole.symbol and whole.timeframe = '1d' and days.starts_at = whole.ts
+left join whole on days.symbol = whole.symbol and days.starts_at = whole.ts
 left join lateral (
     -- The 1d bar of the newest days may be missing yet, and a silent day has none.
     select sum(bar.candles) as candles

@@ -12,6 +12,6 @@ select
     ) as timeframes,
     count(*) over () as total
 from ohlcv.assets as asset
-where strpos(lower(asset.symbol), lower(%(search)s)) > 0
+where %(search)s = '' or strpos(lower(asset.symbol), lower(%(search)s)) > 0
 order by asset.symbol
 limit %(limit)s offset %(offset)s

@@ -4,6 +4,6 @@ select
     count(*) as tasks
 from ohlcv.tasks
 where
-    strpos(lower(symbol), lower(%(search)s)) > 0
+    (%(search)s = '' or strpos(lower(symbol), lower(%(search)s)) > 0)
     and (%(timeframe)s::text is null or timeframe = %(timeframe)s)
 group by status

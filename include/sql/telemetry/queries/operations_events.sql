@@ -10,7 +10,7 @@ select
 from public.telemetry_daily
 where
     date >= %(first_day)s::date and date < %(until_day)s::date
-    and strpos(lower(event), lower(%(search)s)) > 0
+    and (%(search)s = '' or strpos(lower(event), lower(%(search)s)) > 0)
 group by event
 order by sum(count) desc, event asc
 limit %(limit)s offset %(offset)s

@@ -30,6 +30,13 @@ class Hire(Camel):
     days: int
 
 
+class HireRow(Hire):
+    """A hire, and the clicks of all hires."""
+
+    all_valid: int
+    all_invalid: int
+
+
 class Hires(Items[Hire]):
     """Hires, and the clicks of all of them."""
 
@@ -54,8 +61,13 @@ async def read_hires(days: DayRange, page: PageOf, search: Search = "") -> Hires
     parameters = {**days.parameters, "search": search}
 
     def read(reader: Reader) -> Hires:
-        found = page.items(reader, Hire, "clicks/queries/operations_hires.sql", **parameters)
-        clicks = reader.row("clicks/queries/operations_clicks.sql", **parameters)
-        return Hires(total=found.total, items=found.items, **clicks)
+        found = page.items(reader, HireRow, "clicks/queries/operations_hires.sql", **parameters)
+        first = found.items[0] if found.items else None
+        return Hires(
+            total=found.total,
+            items=list(found.items),
+            valid=first.all_valid if first else 0,
+            invalid=first.all_invalid if first else 0,
+        )
 
     return await _database.read(read)

@@ -155,6 +155,8 @@ class Database:
         with hook.transaction(
             timeout=STATEMENT_TIMEOUT, application_name="aggregator/operations", read_only=True
         ) as cursor:
+            # Compiling a plan takes longer than the statements of this page.
+            cursor.execute("set local jit to off")
             return query(Reader(cursor))
 
     def _timeout(self) -> ReadError:

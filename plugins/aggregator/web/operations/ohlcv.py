@@ -267,9 +267,10 @@ async def read_tasks(
         statuses = dict.fromkeys(("idle", "running", "disabled", "hard_failed"), 0)
         counted = reader.rows("ohlcv/queries/operations_task_statuses.sql", **filters)
         statuses |= {row["status"]: row["tasks"] for row in counted}
-        parameters = {**filters, **sorting, "status": status}
-        found = page.items(reader, Task, "ohlcv/queries/operations_tasks.sql", **parameters)
-        return Tasks(total=found.total, items=found.items, statuses=statuses)
+        parameters = {**filters, **sorting, "status": status, "limit": page.limit, "offset": page.offset}
+        rows = reader.rows("ohlcv/queries/operations_tasks.sql", **parameters)
+        total = statuses[status] if status else sum(statuses.values())
+        return Tasks(total=total, items=[Task(**row) for row in rows], statuses=statuses)
 
     return await _database.read(read)
 
