@@ -58,7 +58,8 @@ class World:
         """Register workflows. ``origins`` are other URLs by KPI id."""
         self.ids = [f"{prefix}-{index}" for index in range(number)]
         self.n8n.register({id_: Workflow() for id_ in self.ids})
-        self.ids += origins
+        # First, so that they get the slots if all hosts share them.
+        self.ids = [*origins, *self.ids]
         self.variables = kpi_pass.environment(self.url, self.n8n, self.ids, KEY, origins)
         os.environ.update(self.variables)
 
