@@ -72,8 +72,8 @@ def _measure(stack: Stack, connection: psycopg.Connection, symbols: int) -> tupl
     if inserted != symbols:
         msg = f"{inserted} bars of {symbols} symbols were built. A scheduled run may have built the others."
         raise RuntimeError(msg)
-    instances = stack.airflow.get(f"dags/{DAG_ID}/dagRuns/{run_id}/taskInstances")["total_entries"]
-    return instances, seconds, cpu
+    instances = stack.airflow.get(f"dags/{DAG_ID}/dagRuns/{run_id}/taskInstances")["task_instances"]
+    return sum(instance["state"] != "skipped" for instance in instances), seconds, cpu
 
 
 def _run(stack: Stack) -> tuple[str, int]:
