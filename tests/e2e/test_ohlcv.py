@@ -103,10 +103,12 @@ def test_cleared_run_rewrites_no_bar(stack: Stack, products: psycopg.Connection,
     assert [row for row in versions(products) if row[2] < DAY] == before
 
 
-def test_run_that_fits_one_task_instance_has_one(stack: Stack, scheduled: dict[str, Any]) -> None:
-    last = [run for run in stack.airflow.runs(DAG) if run["state"] == "success"]
-    states = [{task["task_id"]: task["state"] for task in instances(stack, run["dag_run_id"])} for run in last]
-    assert {"build_bars": "success", "build_shards": "skipped", "finish": "skipped"} in states
+def test_dry_run_that_fits_one_task_instance_has_one(stack: Stack, scheduled: dict[str, Any]) -> None:
+    run_id = stack.airflow.start(DAG, startDate=f"{DAY:%F}", symbols=[SYMBOL])
+    assert stack.airflow.wait_for_run(DAG, run_id)["state"] == "success"
+    states = {task["task_id"]: task["state"] for task in instances(stack, run_id)}
+    assert states == {"build_bars": "success", "build_shards": "skipped", "finish": "skipped"}
+    assert totals(stack, run_id).items() >= {"dry_run": True, "inserted": 0, "deleted": 0}.items()
 
 
 def test_next_run_adds_a_late_candle_to_every_timeframe(
