@@ -32,9 +32,9 @@ with runs as (
         start_date, end_date, created_at, updated_at, last_scheduling_decision, clear_number, log_template_id
     )
     select
-        %(dag)s, 'scheduled__' || due, 'scheduled', 'success', due, due, due + %(every)s, due + %(every)s, due, due,
+        %(dag)s, 'scheduled__' || due, 'scheduled', 'success', due - %(every)s, due - %(every)s, due, due, due, due,
         due, due, due, due, 0, (select max(id) from log_template)
-    from generate_series(%(begin)s, %(end)s - interval '1 microsecond', %(every)s) as due
+    from generate_series(%(begin)s + %(every)s, %(end)s, %(every)s) as due
     returning id, run_id, run_after
 ),
 instances as (
