@@ -310,6 +310,10 @@ class Stack:
             "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor" if self.workers else "LocalExecutor",
             "AIRFLOW__CELERY__BROKER_URL": f"redis+socket://{self._redis_socket}",
             "AIRFLOW__CORE__PARALLELISM": "4",
+            # On Python 3.14, LocalExecutor forks no workers, so tasks would inherit nothing. macOS cannot fork safely.
+            **({"AIRFLOW__CORE__MP_START_METHOD": "fork"} if sys.platform == "linux" else {}),
+            # A supervisor that misses the end of its task waits this long (default: 5 s), and the slot stays taken.
+            "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
             "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
             "AIRFLOW__CORE__FERNET_KEY": secret(
                 "fernet_key", lambda: base64.urlsafe_b64encode(os.urandom(32)).decode()
@@ -403,7 +407,9 @@ class Stack:
             return {}
         # A socket that only its owner can use needs no port and no password.
         redis = ["redis-server", "--port", "0", "--unixsocket", str(self._redis_socket), "--unixsocketperm", "700"]
-        worker = ["airflow", "celery", "worker", "--skip-serve-logs", "--celery-hostname"]
+        # Workers import what tasks need before they fork them only if they load the plugin when they start.
+        worker = ["env", "AIRFLOW__CORE__LAZY_LOAD_PLUGINS=False", "airflow", "celery", "worker"]
+        worker += ["--skip-serve-logs", "--celery-hostname"]
         return {
             # A process title would overwrite the environment and the stack's mark in it.
             "redis": [*redis, "--save", "", "--dir", str(self.home), "--set-proc-title", "no"],

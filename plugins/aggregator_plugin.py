@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+from typing import TYPE_CHECKING, Any
 
+from airflow.configuration import conf
 from airflow.plugins_manager import AirflowPlugin
 
 from aggregator.alerts import dags_test
 from aggregator.alerts.deadline import DagRunDue
 from aggregator.core.timetable import OffsetCronTimetable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def forks_tasks(command: Sequence[str]) -> bool:
+    """Whether a process forks task processes, or processes that parse DAG files.
+
+    Args:
+        command: Its command line.
+    """
+    match command[1:]:
+        case ["celery", "worker", *_] | ["dag-processor", *_]:
+            return True
+        case ["scheduler", *_]:
+            return "LocalExecutor" in conf.get("core", "executor")
+        case _:
+            return False
 
 
 class AggregatorPlugin(AirflowPlugin):
@@ -18,6 +38,12 @@ class AggregatorPlugin(AirflowPlugin):
     deadline_references = [DagRunDue]  # noqa: RUF012
     listeners = [dags_test]  # noqa: RUF012
     timetables = [OffsetCronTimetable]  # noqa: RUF012 (an instance variable in Airflow's base class)
+
+    @classmethod
+    def on_load(cls, *_: Any, **__: Any) -> None:
+        """Import what tasks need before task processes are forked, so that they inherit it."""
+        if forks_tasks(sys.argv):  # noqa: TID251 - what is imported early changes no DAG
+            import aggregator.preload  # noqa: F401
 
     # Properties: every Airflow process loads the plugin, and only the API server needs FastAPI.
     @property

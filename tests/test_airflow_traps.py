@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import sys
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
+from unittest.mock import Mock, call
 from uuid import uuid4
 
 import airflow
@@ -17,6 +19,8 @@ from airflow import __version__
 from airflow._shared.plugins_manager.plugins_manager import _load_plugins_from_plugin_directory
 from airflow.api_fastapi.core_api.datamodels.ui.dag_runs import DAGRunLightResponse
 from airflow.api_fastapi.core_api.routes.ui import ui_router
+from airflow.configuration import conf
+from airflow.jobs import job
 from airflow.jobs.triggerer_job_runner import ToTriggerSupervisor
 from airflow.models import import_all_models
 from airflow.models.dag import DagModel
@@ -24,11 +28,14 @@ from airflow.models.dagbundle import DagBundleModel
 from airflow.models.dagrun import DagRun
 from airflow.models.serialized_dag import SerializedDagModel
 from airflow.models.taskinstance import TaskInstance, clear_task_instances
+from airflow.providers.celery.cli import celery_command
+from airflow.providers.celery.executors import celery_executor_utils
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, BaseOperator, CronDataIntervalTimetable
 from airflow.sdk.definitions.callback import AsyncCallback
 from airflow.sdk.definitions.deadline import BaseDeadlineReference, DeadlineAlert, DeadlineReference
 from airflow.sdk.definitions.mappedoperator import OperatorPartial
+from airflow.sdk.execution_time import supervisor
 from airflow.sdk.execution_time.comms import SetRenderedMapIndex, SetXCom, ToSupervisor
 from airflow.serialization.encoders import coerce_to_core_timetable
 from airflow.serialization.serialized_objects import DagSerialization, LazyDeserializedDAG
@@ -221,6 +228,28 @@ def messages(union: Any) -> set[type]:
     return {*get_args(get_args(union)[0])}
 
 
+class TestSupervisor:
+    """Why ``[workers] min_heartbeat_interval`` is 1 second everywhere."""
+
+    def test_supervisor_that_missed_the_end_of_a_task_waits_for_the_heartbeat_interval(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The streams of a process can end before the process can be reaped. Then nothing wakes the supervisor."""
+        monkeypatch.setattr(supervisor, "MIN_HEARTBEAT_INTERVAL", 5)
+        select = Mock(return_value=[])
+        process = Mock(TimeoutExpired=TimeoutError)
+        process.wait.side_effect = [TimeoutError, 0]
+        task = supervisor.ActivitySubprocess(
+            process_log=Mock(), id=uuid4(), pid=1, stdin=Mock(), process=process, client=Mock()
+        )
+        task.selector = Mock(select=select)
+        task._last_heartbeat_attempt = task._last_successful_heartbeat = time.monotonic()
+
+        task._monitor_subprocess()  # type: ignore[no-untyped-call]  # Airflow's
+
+        assert select.call_args_list == [call(timeout=5), call(timeout=5)]
+
+
 class TestPlugins:
     @pytest.mark.parametrize(("ignore", "registered"), [("", True), ("*.py\n!*_plugin.py\n", False)])
     def test_plugin_loader_registers_every_file_by_its_name(
@@ -234,6 +263,12 @@ class TestPlugins:
         _load_plugins_from_plugin_directory(str(tmp_path))
 
         assert ("module_of_a_plugin_package" in sys.modules) is registered
+
+    def test_workers_load_plugins_before_they_fork_only_if_plugins_are_not_loaded_lazily(self) -> None:
+        """Why workers set ``[core] lazy_load_plugins``: the scheduler's job loads listeners, a worker has no job."""
+        assert conf.get_default_value("core", "lazy_load_plugins") == "True"
+        assert "get_listener_manager" in vars(job)
+        assert "get_listener_manager" not in vars(celery_command) | vars(celery_executor_utils)
 
 
 class TestUserInterface:

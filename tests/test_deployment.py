@@ -39,6 +39,7 @@ ELSEWHERE = {
         "ANALYTICS_ENGINE_PORT",
     },
     "of the image": {"AIRFLOW__CORE__DAGS_FOLDER", "AIRFLOW__CORE__PLUGINS_FOLDER"},
+    "of the worker, and of LocalExecutor": {"AIRFLOW__CORE__LAZY_LOAD_PLUGINS", "AIRFLOW__CORE__MP_START_METHOD"},
     "of the Workers": {
         "CLICKS_AE",
         "CONFIG_KV",

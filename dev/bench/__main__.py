@@ -12,7 +12,7 @@ from rich.console import Console
 
 from dev import postgres
 
-BENCHES = ("upsert", "transfer", "analytics", "ohlcv", "ohlcv_run", "fan_out", "maintenance", "operations")
+BENCHES = ("upsert", "transfer", "analytics", "ohlcv", "ohlcv_run", "fan_out", "maintenance", "operations", "task_cost")
 """Modules of this package with a function ``run(server, *, quick, console)``."""
 
 
