@@ -47,8 +47,8 @@ dead-letters: setup ## List the runs of the local stack that failed after their 
 	@$(RUN) -m dev dead-letters
 
 .PHONY: kpi-registry
-kpi-registry: setup ## Check a KPI registry, FILE=… (- for standard input), or else that of the local stack
-	@$(if $(FILE),$(RUN) -m aggregator.kpi.registry "$(FILE)",$(RUN) -m dev kpi-registry)
+kpi-registry: setup ## Validate a KPI registry, FILE=…, or show that of the local stack, or DO="apply FILE", "enable ID", …
+	@$(if $(FILE),$(RUN) -m aggregator.kpi.registry validate "$(FILE)",$(RUN) -m dev kpi-registry $(or $(DO),show))
 
 .PHONY: test
 test: setup ## Lint, type-check, run every test, and those of PostgreSQL on the oldest version, too

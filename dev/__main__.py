@@ -148,8 +148,8 @@ def dead_letters(_: Console) -> int:
 
 
 def kpi_registry(_: Console) -> int:
-    """Check the KPI registry of the running stack."""
-    command = [sys.executable, "-m", "aggregator.kpi.registry"]
+    """Execute a command of the KPI registry on the running stack."""
+    command = [sys.executable, "-m", "aggregator.kpi.registry", *sys.argv[2:]]
     return subprocess.call(command, env=running_stack().environment(), cwd=REPOSITORY)
 
 
@@ -183,10 +183,14 @@ def main() -> int:
     """Run one command. Expected errors are one paragraph without a traceback."""
     parser = argparse.ArgumentParser(prog="python -m dev")
     parser.add_argument("command", choices=COMMANDS)
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="arguments of kpi-registry")
     # Without a terminal, rich breaks lines at 80 characters.
     console = Console() if sys.stdout.isatty() else Console(width=140)
+    options = parser.parse_args()
+    if options.arguments and options.command != "kpi-registry":
+        parser.error(f"{options.command} takes no arguments")
     try:
-        return COMMANDS[parser.parse_args().command](console)
+        return COMMANDS[options.command](console)
     except (StackError, PostgresError, AirflowApiError) as error:
         console.print(f"[red]{error}[/]", highlight=False)
         return 1

@@ -5,17 +5,24 @@ from __future__ import annotations
 import io
 import json
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import jsonschema  # type: ignore[import-untyped]
 import pytest
+from airflow.models.variable import Variable
+from airflow.utils.session import create_session
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import text
 
+from aggregator.kpi import cli as registry_cli
 from aggregator.kpi import jobs, registry
-from aggregator.kpi.registry import Dropped, Kpi, RegistryError, main, parse
+from aggregator.kpi.cli import main
+from aggregator.kpi.registry import VARIABLE, Dropped, Kpi, RegistryError, load, parse
 from tests.kpi_data import RUN, TRACE, entry
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     import psycopg
@@ -327,7 +334,7 @@ class TestCommand:
     def test_valid_registry_lists_kpis_without_their_paths(
         self, file: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        assert main([str(file)]) == 0
+        assert main(["validate", str(file)]) == 0
         output = capsys.readouterr().out
         assert "KPIs to send: 1" in output
         assert "cmc-btc-price" in output
@@ -338,7 +345,7 @@ class TestCommand:
         self, file: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         file.write_text(json.dumps({"kpis": [entry("[red]a[/]"), entry("b", webhookUrl=f"ftp://{SECRET}")]}))
-        assert main([str(file)]) == 1
+        assert main(["validate", str(file)]) == 1
         output = capsys.readouterr().out
         assert "[red]a[/]" in output
         assert "dropped b: webhookUrl: URL scheme should be 'http' or 'https'" in output
@@ -348,14 +355,12 @@ class TestCommand:
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(SEED)))
-        assert main(["-"]) == 0
+        assert main(["validate", "-"]) == 0
         assert "cmc-btc-price" in capsys.readouterr().out
 
-    def test_without_a_file_the_variable_is_read(
-        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_show_reads_the_variable(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
         monkeypatch.setenv("AIRFLOW_VAR_KPI-REGISTRY", json.dumps(SEED))
-        assert main([]) == 0
+        assert main(["show"]) == 0
         assert "cmc-btc-price" in capsys.readouterr().out
 
     @pytest.mark.parametrize("content", [b"{", b"\xff"])
@@ -363,6 +368,163 @@ class TestCommand:
         self, file: Path, capsys: pytest.CaptureFixture[str], content: bytes
     ) -> None:
         file.write_bytes(content)
-        assert main([str(file)]) == 1
-        assert main([str(file.parent / "missing")]) == 1
+        assert main(["validate", str(file)]) == 1
+        assert main(["validate", str(file.parent / "missing")]) == 1
         assert capsys.readouterr().err.count("\n") == 2
+
+
+@pytest.mark.usefixtures("metadata_database")
+class TestChanges:
+    @pytest.fixture
+    def change(self, tmp_path: Path) -> Callable[..., int]:
+        """Execute a command; entries are the content of its file."""
+
+        def change(command: str, *entries: Any, yes: bool = True) -> int:
+            name, *arguments = command.split()
+            if entries:
+                path = tmp_path / "registry.json"
+                path.write_text(json.dumps({"kpis": entries}))
+                arguments = [str(path)]
+            return main([name, *arguments, *(["--yes"] if yes and name != "diff" else [])])
+
+        return change
+
+    @pytest.fixture
+    def answer(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], str]], None]:
+        """Answer the question of a command on a terminal."""
+
+        def answer(reply: Callable[[], str]) -> None:
+            monkeypatch.setattr("sys.stdin", Mock(isatty=lambda: True))
+            monkeypatch.setattr("builtins.input", lambda _: reply())
+
+        return answer
+
+    def test_apply_prints_changed_fields_without_values_and_writes_the_variable(
+        self, change: Callable[..., int], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert change("apply", entry("a"), entry("b"), entry("c")) == 0
+        assert set(ids()) == {"a", "b", "c"}
+        capsys.readouterr()
+
+        url = f"https://n8n.example.com/webhook/{SECRET}"
+        new = [entry("b", webhookUrl=url), entry("c", active=False), entry("d")]
+        assert change("diff", *new) == 0
+        assert ids() == ["a", "b", "c"]
+        assert change("apply", *new) == 0
+
+        output = capsys.readouterr().out
+        changes = ["- a", "~ b: webhookUrl", "~ c: active -> inactive", "+ d (active)"]
+        assert output.splitlines()[:-1] == changes * 2
+        assert SECRET not in output
+        assert ids() == ["b", "d"]
+
+    def test_entry_that_the_dispatch_would_drop_is_refused(
+        self, change: Callable[..., int], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        change("apply", entry("a"))
+        before = load()
+
+        assert change("apply", entry("a"), entry("b", webhookUrl=f"ftp://{SECRET}")) == 1
+        assert change("diff", entry("a"), entry("a")) == 1
+
+        output, error = capsys.readouterr()
+        assert "refused b: webhookUrl: URL scheme should be 'http' or 'https'" in output
+        assert "refused a: id: an earlier entry has the same id and is used" in output
+        assert "Nothing was changed." in error
+        assert SECRET not in output + error
+        assert load() == before
+
+    def test_enable_and_disable_change_one_entry_only(self, change: Callable[..., int]) -> None:
+        change("apply", entry("a", metadata={"x": "ä"}), entry("b", active=False, other=[1.5]))
+        assert change("enable b") == 0
+        assert change("disable a") == 0
+
+        assert json.loads(load() or "") == {
+            "kpis": [entry("a", active=False, metadata={"x": "ä"}), entry("b", active=True, other=[1.5])]
+        }
+
+    def test_enable_refuses_an_invalid_entry_and_disable_repairs_one(
+        self, change: Callable[..., int], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        broken = {"type": ""}
+        change("apply", entry("a"), entry("b", active=False, **broken))
+        assert change("enable b") == 1
+        assert "refused b: type: String should have at least 1 character" in capsys.readouterr().out
+        assert ids() == ["a"]
+
+        store(entry("a", **broken), entry("b", **broken), entry("c", active=False))
+        assert change("disable a") == 0
+        assert change("enable c") == 0
+        assert [dropped.name for dropped in parse(load()).dropped] == ["b"]
+        assert ids() == ["c"]
+
+    def test_unknown_id_is_an_error(self, change: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+        change("apply", entry("a"))
+        assert change("disable A") == 1
+        assert "No KPI has the id 'A'. Nothing was changed." in capsys.readouterr().err
+
+    def test_change_needs_a_confirmation(
+        self,
+        change: Callable[..., int],
+        answer: Callable[[Callable[[], str]], None],
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        change("apply", entry("a"))
+        monkeypatch.setattr("sys.stdin", io.StringIO())
+        assert change("disable a", yes=False) == 1
+        assert "confirm with --yes" in capsys.readouterr().err
+        answer(lambda: "")
+        assert change("disable a", yes=False) == 1
+        assert ids() == ["a"]
+        answer(lambda: "y")
+        assert change("disable a", yes=False) == 0
+        assert ids() == []
+
+    @pytest.mark.parametrize("exists", [True, False])
+    def test_variable_that_changed_after_it_was_shown_is_not_overwritten(
+        self,
+        exists: bool,
+        change: Callable[..., int],
+        answer: Callable[[Callable[[], str]], None],
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        if exists:
+            change("apply", entry("a"))
+
+        def meanwhile() -> str:
+            store(entry("b"))
+            return "y"
+
+        answer(meanwhile)
+        assert change("apply", entry("c"), yes=False) == 1
+        assert "The registry changed after it was shown. Nothing was changed." in capsys.readouterr().err
+        assert ids() == ["b"]
+
+    def test_registry_outside_of_airflows_database_is_refused(
+        self, change: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setenv("AIRFLOW_VAR_KPI-REGISTRY", json.dumps(SEED))
+        assert change("disable cmc-btc-price") == 1
+        assert "environment variable or a secrets backend" in capsys.readouterr().err
+
+    def test_database_error_is_one_line_without_values(
+        self, change: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr(registry_cli, "load", lambda: None)
+        with create_session() as session:
+            session.execute(text("drop table variable"))
+
+        assert change("apply", entry("a", name=SECRET)) == 1
+        error = capsys.readouterr().err
+        assert "Airflow's database refused the statement or did not respond: OperationalError." in error
+        assert SECRET not in error
+        assert error.count("\n") == 1
+
+
+def store(*entries: Any) -> None:
+    Variable.set(VARIABLE, json.dumps({"kpis": entries}))
+
+
+def ids() -> list[str]:
+    return [kpi.id for kpi in parse(load()).kpis]

@@ -1,18 +1,15 @@
 """The KPI registry: the Airflow Variable ``kpi-registry``, a JSON document that people edit.
 
-python -m aggregator.kpi.registry [FILE | -]
+``python -m aggregator.kpi.registry`` checks, shows and changes it.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
 import re
 import sys
 import unicodedata
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
-from urllib.parse import urlsplit
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import (
     AfterValidator,
@@ -28,11 +25,8 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
-from aggregator.core.errors import AggregatorError, PermanentError
+from aggregator.core.errors import PermanentError
 from aggregator.core.json_input import MAX_DEPTH, SURROGATE, TOO_DEEP, parse_leniently
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 VARIABLE = "kpi-registry"
 """Name of the Airflow Variable."""
@@ -271,44 +265,7 @@ def load() -> str | None:
     return text
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Print which KPIs of a registry would be sent, and which entries would be dropped.
-
-    Args:
-        arguments: Arguments of the command line.
-
-    Returns:
-        The exit code: 0, or 1 if the registry cannot be read or an entry is dropped.
-    """
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    parser = argparse.ArgumentParser(
-        prog="python -m aggregator.kpi.registry",
-        description="Validate a KPI registry: list the KPIs to send and the dropped entries.",
-    )
-    parser.add_argument(
-        "file", nargs="?", help=f"JSON file, or - for standard input (default: the Airflow Variable {VARIABLE})"
-    )
-    name = parser.parse_args(arguments).file
-    try:
-        registry = parse(load() if name is None else sys.stdin.read() if name == "-" else Path(name).read_text())
-    except (AggregatorError, OSError, UnicodeDecodeError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    table = Table("id", "name", "type", "host", "reports back", title=f"KPIs to send: {len(registry.kpis)}")
-    for kpi in registry.kpis:
-        # The path is left out, because it may be the only secret of an unprotected webhook.
-        host = urlsplit(kpi.webhook_url).netloc
-        table.add_row(*map(escape, [kpi.id, kpi.name, kpi.type, host]), "yes" if kpi.report_back else "no")
-    # Without a terminal, rich would wrap lines at 80 characters.
-    console = Console() if sys.stdout.isatty() else Console(width=160)
-    console.print(table)
-    for dropped in registry.dropped:
-        console.print(f"[red]dropped[/] {escape(dropped.name)}: {escape(dropped.reason)}", highlight=False)
-    return 1 if registry.dropped else 0
-
-
 if __name__ == "__main__":
+    from aggregator.kpi.cli import main
+
     sys.exit(main())
