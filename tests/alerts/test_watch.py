@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,10 @@ from aggregator.alerts.messages import stale
 from aggregator.alerts.notifier import notify_failed
 from aggregator.alerts.store import Alert, Kind, OpenAlert, open_alerts, raise_alert, resolve
 from aggregator.core.errors import AggregatorError
+from aggregator.kpi.registry import VARIABLE
 from aggregator.postgres.migrations import databases
 from tests.alerts.test_store import SINCE, messages
+from tests.kpi_data import entry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -528,3 +531,36 @@ def test_empty_databases_raise_no_alert(airflow: AirflowRuns, migrated: Callable
     migrated(*databases())
     watch.check()
     assert open_alerts() == []
+
+
+def test_invalid_kpis_are_an_alert_until_the_registry_is_valid(
+    ops: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check(*entries: Any) -> None:
+        monkeypatch.setenv("AIRFLOW_VAR_KPI-REGISTRY", json.dumps({"kpis": entries}))
+        watch.watch_kpi_registry(open_alerts())
+
+    check(entry("a"))
+    assert kinds(ops) == []
+    check(entry("a"), entry("b", webhookUrl="ftp://secret-word"))
+    check(entry("a"), entry("b", webhookUrl="ftp://secret-word"))
+    assert kinds(ops) == [("kpi_registry", False)]
+    monkeypatch.setenv("AIRFLOW_VAR_KPI-REGISTRY", "{")
+    watch.watch_kpi_registry(open_alerts())
+    assert kinds(ops) == [("kpi_registry", False)]
+    check(entry("a"), entry("b", active=False, webhookUrl="ftp://secret-word"))
+    assert kinds(ops) == [("kpi_registry", True)]
+    invalid, recovery = messages(ops)
+    assert invalid.startswith(
+        "CRITICAL REGISTRY: entries of the KPI registry are invalid: b (webhookUrl: URL scheme should be 'http' or "
+        "'https'). kpi_dispatch does not send them, and sends no earlier version instead. Next step: "
+    )
+    assert "secret-word" not in invalid
+    assert recovery == "RECOVERED: every active entry of the KPI registry is valid."
+
+
+@pytest.mark.usefixtures("ops", "metadata_database")
+def test_missing_kpi_registry_is_no_alert(ops: psycopg.Connection) -> None:
+    about_runs(Kind.KPI_REGISTRY, "b", dag_id=VARIABLE)
+    watch.watch_kpi_registry(open_alerts())
+    assert kinds(ops) == [("kpi_registry", False)]

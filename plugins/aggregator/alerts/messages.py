@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from aggregator.alerts.freshness import Freshness
     from aggregator.alerts.store import OpenAlert
     from aggregator.core.failures import Failure
+    from aggregator.kpi.registry import Dropped
 
 Window = tuple[datetime | None, datetime | None]
 """Start and end of a run's data interval; a run of a DAG without data intervals has none."""
 
 MAX_NAMES = 5
-"""Disabled tasks that a text names."""
+"""Disabled tasks, or invalid KPIs, that a text names."""
 
 
 def minute(time: datetime) -> str:
@@ -102,6 +103,18 @@ def disabled(tasks: Sequence[str], since: datetime) -> str:
         "Next step: read their errors in ops.ops_issues, correct the candles, then run: "
         "python -m aggregator.ohlcv reset",
         run_link("ohlcv_aggregation"),
+    )
+
+
+def kpi_registry(dropped: Sequence[Dropped]) -> str:
+    """The text of an alert about entries of the KPI registry that are not sent."""
+    entries = listed([f"{name} ({reason})" for name, reason in dropped], MAX_NAMES, separator="; ")
+    return _joined(
+        f"CRITICAL REGISTRY: entries of the KPI registry are invalid: {entries}.",
+        "kpi_dispatch does not send them, and sends no earlier version instead.",
+        "Next step: correct the entries, then check them with: python -m aggregator.kpi.registry validate.",
+        "To send them on the same day, trigger a run of kpi_dispatch: it leaves out the KPIs that were sent.",
+        run_link("kpi_dispatch"),
     )
 
 

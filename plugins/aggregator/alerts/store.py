@@ -30,6 +30,7 @@ class Kind(StrEnum):
     STALE = "stale"
     DEAD_LETTERS = "dead_letters"
     TASK_DISABLED = "task_disabled"
+    KPI_REGISTRY = "kpi_registry"
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from aggregator.alerts.store import Alert, Kind, OpenAlert, execute, open_alerts
 from aggregator.core.catalog import CATALOG
 from aggregator.core.errors import AggregatorError, UnknownConnectionError
 from aggregator.core.failures import has_wrong_params
+from aggregator.kpi import registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -59,7 +60,7 @@ def check(*, with_data: bool = True) -> None:
     Args:
         with_data: Whether to check the products' tables.
     """
-    data = (watch_freshness, watch_disabled_tasks) if with_data else ()
+    data = (watch_freshness, watch_disabled_tasks, watch_kpi_registry) if with_data else ()
     with _logged_errors():
         # An alert that changes after this is not resolved by these steps.
         alerts = open_alerts()
@@ -206,6 +207,27 @@ def watch_disabled_tasks(alerts: Iterable[OpenAlert]) -> None:
         return
     for alert in _of(alerts, Kind.TASK_DISABLED):
         resolve(alert, "RECOVERED: no OHLCV task is disabled.")
+
+
+def watch_kpi_registry(alerts: Iterable[OpenAlert]) -> None:
+    """Raise an alert while entries of the KPI registry are invalid, before and after the runs that do not send them."""
+    text = registry.load()
+    if text is None:
+        # Nobody has KPIs, or Airflow's database does not respond.
+        return
+    try:
+        dropped = registry.parse(text).dropped
+    except registry.RegistryError:
+        # The runs fail, and have alerts.
+        return
+    if dropped:
+        names = tuple(entry.name for entry in dropped)
+        raise_alert(
+            Alert(Kind.KPI_REGISTRY, registry.VARIABLE, datetime.now(UTC), messages.kpi_registry(dropped), names)
+        )
+        return
+    for alert in _of(alerts, Kind.KPI_REGISTRY):
+        resolve(alert, "RECOVERED: every active entry of the KPI registry is valid.")
 
 
 def _of(alerts: Iterable[OpenAlert], *kinds: Kind) -> Iterator[OpenAlert]:

@@ -28,6 +28,7 @@ const KINDS = {
   stale: ["bad", "Stale"],
   dead_letters: ["late", "Dead letters"],
   task_disabled: ["late", "Task disabled"],
+  kpi_registry: ["bad", "Invalid KPIs"],
 };
 
 export const STRIP_TONES = /** @type {[string, string][]} */ ([
