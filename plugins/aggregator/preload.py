@@ -30,6 +30,7 @@ _AIRFLOW = (
     "airflow.sdk.execution_time.timeout",
     "airflow.sdk.observability.stats",
     "airflow.version",
+    "anyio._backends._asyncio",
     "jinja2.ext",
     "packaging.requirements",
     "pendulum.locales.en.locale",
