@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 
 from aggregator.alerts import freshness
 from aggregator.alerts.freshness import TARGETS, Freshness, Lag, State, Target
+from aggregator.web import freshness as freshness_api
 from aggregator.web.app import APPS
 
 NOW = datetime(2026, 11, 16, tzinfo=UTC)
@@ -104,3 +105,27 @@ def test_hanging_check_is_unknown_and_has_one_thread_however_many_requests(
         assert started == [TARGETS[0]]
     finally:
         hangs.set()
+
+
+def test_slow_check_has_its_last_result_until_that_is_old(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    goes_on = threading.Event()
+    goes_on.set()
+
+    def check(target: Target, _: datetime) -> Freshness:
+        goes_on.wait()
+        return Freshness(target, State.FRESH, NOW)
+
+    def states() -> set[str]:
+        return {target["state"] for target in client.get("/").json()["targets"]}
+
+    monkeypatch.setattr(freshness, "check_target", check)
+    monkeypatch.setattr(freshness_api, "KEEP", 0.0)
+    try:
+        assert states() == {"fresh"}
+        goes_on.clear()
+        monkeypatch.setattr(freshness, "TIME_LIMIT", timedelta(seconds=0.1))
+        assert states() == {"fresh"}
+        monkeypatch.setattr(freshness_api, "KEEP_WHILE_SLOW", 0.0)
+        assert states() == {"unknown"}
+    finally:
+        goes_on.set()

@@ -51,6 +51,14 @@ def test_user_sees_only_the_data_of_dags_that_they_may_read(
     assert {path for path, status in statuses.items() if status != 403} == OF_MARKET
 
 
+@pytest.mark.parametrize("path", ["/dags/x%00y", "/dags/%00/run?run_id=a", "/dags/unknown", "/kpi/jobs/%00"])
+@pytest.mark.parametrize("user", ["admin", "market"])
+def test_path_that_names_nothing_is_refused_without_names_of_dags(operations: Operations, user: str, path: str) -> None:
+    response = operations.get(path, user=user)
+    assert response.status_code in {400, 403, 404}
+    assert "click_rollups" not in response.text
+
+
 def test_lists_leave_out_dags_that_the_user_may_not_read(
     operations: Operations, migrated: Callable[..., psycopg.Connection]
 ) -> None:

@@ -23,8 +23,12 @@ _BAD = {State.STALE, State.UNKNOWN}
 KEEP = 10.0
 """Seconds for which the result of a check is used by other requests."""
 
+KEEP_WHILE_SLOW = 60.0
+"""Seconds for which the last result is used while a newer check takes longer than its time limit."""
+
 _threads = ThreadPoolExecutor(len(TARGETS), thread_name_prefix="freshness")
 _checks: dict[Target, tuple[float, Future[Freshness]]] = {}
+_results: dict[Target, tuple[float, Freshness]] = {}
 
 
 async def check_all(within: timedelta) -> list[Freshness]:
@@ -33,20 +37,33 @@ async def check_all(within: timedelta) -> list[Freshness]:
     So a server that drops packets holds one thread for each of its tables, however many requests there are.
 
     Args:
-        within: Time limit. A table whose check takes longer is unknown.
+        within: Time limit. A table whose check takes longer has its last result, if that is less than
+            ``KEEP_WHILE_SLOW`` old. Otherwise, it is unknown.
 
     Returns:
         One result for each table, in the order of ``TARGETS``.
     """
     checks = {target: asyncio.wrap_future(_start(target)) for target in TARGETS}
     await asyncio.wait(checks.values(), timeout=within.total_seconds())
-    return [check.result() if check.done() else Freshness(target, State.UNKNOWN) for target, check in checks.items()]
+    return [check.result() if check.done() else _last(target) for target, check in checks.items()]
+
+
+def _last(target: Target) -> Freshness:
+    at, result = _results.get(target, (-KEEP_WHILE_SLOW, Freshness(target, State.UNKNOWN)))
+    return result if time.monotonic() - at < KEEP_WHILE_SLOW else Freshness(target, State.UNKNOWN)
+
+
+def _check(target: Target) -> Freshness:
+    at = time.monotonic()
+    result = freshness.check_target(target, datetime.now(UTC))
+    _results[target] = (at, result)
+    return result
 
 
 def _start(target: Target) -> Future[Freshness]:
     started, check = _checks.get(target, (0.0, None))
     if check is None or (check.done() and time.monotonic() - started > KEEP):
-        check = _threads.submit(freshness.check_target, target, datetime.now(UTC))
+        check = _threads.submit(_check, target)
         _checks[target] = (time.monotonic(), check)
     return check
 
@@ -54,6 +71,7 @@ def _start(target: Target) -> Future[Freshness]:
 def forget() -> None:
     """Forget the results of earlier checks."""
     _checks.clear()
+    _results.clear()
 
 
 class TargetLag(Camel):

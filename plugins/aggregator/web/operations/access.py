@@ -33,7 +33,7 @@ def known_dag(dag_id: str) -> str:
         ReadError: It is not.
     """
     if dag_id not in CATALOG:
-        detail = f"This repository has no DAG {dag_id!r}. Open one of: {', '.join(CATALOG)}."
+        detail = f"This repository has no DAG {dag_id!r}. /overview has those that you may see."
         raise ReadError(HTTPStatus.NOT_FOUND, "not_found", detail)
     return dag_id
 

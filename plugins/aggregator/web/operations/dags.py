@@ -100,7 +100,8 @@ class RunTab(Camel):
     problems: list[str]
 
 
-router = APIRouter(prefix="/dags", tags=["tabs"], dependencies=[access.DAG_OF_PATH])
+# Airflow queries its database for the DAG, and fails for a text that is no DAG ID.
+router = APIRouter(prefix="/dags", tags=["tabs"], dependencies=[Depends(access.known_dag), access.DAG_OF_PATH])
 KnownDag = Annotated[str, Depends(access.known_dag)]
 
 
