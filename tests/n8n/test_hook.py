@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import socket
@@ -342,6 +343,23 @@ class TestHostileUrls:
         with pytest.raises(N8nRefusedError, match=r"resolves to 127\.0\.0\.1"):
             post(hook, f"http://rebinding.test:{httpx.URL(workflow.url).port}/webhook/btc")
         assert workflow.requests() == []
+
+    def test_lookup_for_an_allowed_origin_allows_no_other_origin_of_its_host(
+        self, hook: N8nHook, connect: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as closed:
+            host = f"n8n.test:{closed.getsockname()[1]}"
+        connect(f"https://{host}")
+        resolve_to(monkeypatch, "127.0.0.1")
+
+        async def key() -> str:
+            return "a"
+
+        async def send_both() -> list[Any]:
+            requests = [hook.request(f"{scheme}://{host}/webhook/btc", PAYLOAD, key) for scheme in ("https", "http")]
+            return await asyncio.gather(*requests, return_exceptions=True)
+
+        assert [type(error) for error in asyncio.run(send_both())] == [N8nUnavailableError, N8nRefusedError]
 
     def test_host_is_resolved_once(
         self, workflow: N8nControl, hook: N8nHook, connect: Callable[..., None], monkeypatch: pytest.MonkeyPatch

@@ -99,7 +99,7 @@ class N8nHook(BaseHook):
         self.conn_id = conn_id
         self.sleep = sleep
         self.timeouts = timeouts
-        self._lookups: dict[bytes, asyncio.Future[list[str]]] = {}
+        self._lookups: dict[str, asyncio.Future[list[str]]] = {}
 
     def post(
         self, url: str, payload: Mapping[str, Any], *, idempotency_key: str, while_unavailable: bool = True
@@ -179,7 +179,7 @@ class N8nHook(BaseHook):
                 key = quote(await claim(), safe="/_-.:")
                 info["request"].headers.append((b"Idempotency-Key", key.encode()))
 
-        addresses = await self._resolve(target, allowed=allowed)
+        addresses = await self._resolve(target, origin, allowed=allowed)
         connect, read = self._timeouts
         timeout = httpx.Timeout(read, connect=connect)
         verify = self._certificates if target.scheme == "https" else _NO_CERTIFICATES
@@ -201,13 +201,13 @@ class N8nHook(BaseHook):
                 await response.aclose()
         return response.status_code
 
-    async def _resolve(self, url: httpx.URL, *, allowed: bool) -> list[str]:
-        # In a thread, and one for each host: lookups of a host that hangs must not take the threads of the others.
-        host = url.netloc
-        if host not in self._lookups:
-            self._lookups[host] = asyncio.ensure_future(asyncio.to_thread(resolve, url, allowed=allowed))
-            self._lookups[host].add_done_callback(lambda _: self._lookups.pop(host))
-        return await self._lookups[host]
+    async def _resolve(self, url: httpx.URL, origin: str, *, allowed: bool) -> list[str]:
+        # In a thread, and one for each origin: lookups of a host that hangs must not take the threads of the others.
+        # Not one for each host: its origins may differ in whether private addresses are allowed.
+        if origin not in self._lookups:
+            self._lookups[origin] = asyncio.ensure_future(asyncio.to_thread(resolve, url, allowed=allowed))
+            self._lookups[origin].add_done_callback(lambda _: self._lookups.pop(origin))
+        return await self._lookups[origin]
 
     @cached_property
     def _timeouts(self) -> tuple[float, float]:
