@@ -317,6 +317,27 @@ class TestClaim:
         assert jobs.claim(kpi_db, TRACE, "a", "pass of a clear", retry_group="-1/3", by_pass=True) is Claim.CLAIMED
         assert jobs.read(kpi_db, TRACE, "a").idempotency_key == f"{TRACE}.2/a"
 
+    @pytest.mark.parametrize("outcome", ["triggered", "unknown", None])
+    def test_failure_that_n8n_reports_after_the_instance_ran_is_sent_by_a_clear(
+        self, kpi_db: Connection, outcome: Any
+    ) -> None:
+        create(kpi_db, "a")
+        jobs.claim(kpi_db, TRACE, "a", "pass", retry_group="-1/2", by_pass=True)
+        if outcome:
+            jobs.record(kpi_db, TRACE, "a", "pass", outcome)
+        assert jobs.claim(kpi_db, TRACE, "a", "instance", retry_group="0/2") is not Claim.CLAIMED
+        jobs.report(kpi_db, TRACE, "a", "failed")
+        assert jobs.claim(kpi_db, TRACE, "a", "instance", retry_group="0/5") is Claim.CLAIMED
+        assert jobs.read(kpi_db, TRACE, "a").idempotency_key == f"{TRACE}.2/a"
+
+    def test_instance_sends_a_kpi_that_failed_in_the_other_run_after_the_pass(self, kpi_db: Connection) -> None:
+        for trace_id in (TRACE, OTHER):
+            create(kpi_db, "a", trace_id=trace_id)
+        jobs.claim(kpi_db, OTHER, "a", "other", by_pass=True)
+        assert jobs.claim(kpi_db, TRACE, "a", "pass", by_pass=True) is Claim.SENT_BY_ANOTHER_RUN
+        jobs.record(kpi_db, OTHER, "a", "other", "failed")
+        assert jobs.claim(kpi_db, TRACE, "a", "instance") is Claim.CLAIMED
+
     def test_failure_of_the_pass_that_another_run_fixed_leaves_this_job(self, kpi_db: Connection) -> None:
         create(kpi_db, "a")
         jobs.claim(kpi_db, TRACE, "a", "pass", by_pass=True)

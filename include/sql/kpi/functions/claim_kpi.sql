@@ -4,7 +4,7 @@
 -- State in this job             | Sent by another run | _resend     | Result              | State afterwards
 -- ------------------------------+---------------------+-------------+---------------------+-----------------
 -- pending, failed               | no                  | any         | claimed             | sending
--- pending, failed               | yes                 | no          | sent by another run | row deleted
+-- pending, failed               | yes                 | no          | sent by another run | row deleted (*)
 -- pending, failed               | yes                 | first, again| claimed             | sending
 -- failed, by the pass           | no                  | any         | failed              | unchanged
 -- sending                       | any                 | any         | unknown             | unknown
@@ -16,6 +16,7 @@
 -- no row                        | yes                 | no          | sent by another run | no row
 -- no row                        | yes                 | first, again| null                | no row
 --
+-- (*) The pass keeps the row: if the other run fails, the instance of this KPI can still send it.
 -- Sent by another run: another run of the same UTC day has the KPI in any state but pending and failed.
 -- By the pass: the pass made the last claim, and the instance has not seen its outcome. The instance takes the failure
 -- over and raises it: its next claim sends the KPI.
@@ -33,6 +34,8 @@ set search_path = ''
 set datestyle = 'ISO, MDY'
 set timezone = 'UTC'
 as $$
+declare
+    is_failure boolean;
 begin
     -- A trace id begins with its day. The lock serializes the runs of a day that claim the same KPI.
     perform pg_advisory_xact_lock(hashtextextended(left(_trace_id, 14) || _kpi_id, 0));
@@ -55,19 +58,20 @@ begin
     then
         -- Otherwise a KPI that failed here and succeeded in another run would fail this job indefinitely.
         delete from kpi.job_kpis as stored
-        where stored.trace_id = _trace_id and stored.kpi_id = _kpi_id and stored.status in ('pending', 'failed');
+        where
+            not _pass
+            and stored.trace_id = _trace_id
+            and stored.kpi_id = _kpi_id
+            and stored.status in ('pending', 'failed');
         return 'sent by another run';
     end if;
 
+    -- Whatever the outcome is: if n8n reports a failure later, a clear must send the KPI.
     update kpi.job_kpis as stored
     set by_pass = false, retry_group = _retry_group
-    where
-        stored.trace_id = _trace_id
-        and stored.kpi_id = _kpi_id
-        and stored.status = 'failed'
-        and stored.by_pass
-        and not _pass;
-    if found then
+    where not _pass and stored.trace_id = _trace_id and stored.kpi_id = _kpi_id and stored.by_pass
+    returning stored.status = 'failed' into is_failure;
+    if is_failure then
         return 'failed';
     end if;
 
