@@ -236,6 +236,25 @@ def test_time_limit_leaves_kpis_to_their_instances(world: World, monkeypatch: py
     assert set(world.executions().values()) == {1}
 
 
+def test_terminated_pass_starts_no_request_and_records_those_it_sent(world: World) -> None:
+    world.make(200)
+    world.fault(Fault(delay_seconds=1))
+    run = world.run()
+    with ThreadPoolExecutor(1) as threads:
+        sending = threads.submit(run.execute, "send_kpis")
+        wait(lambda: await_claims(world, run), seconds=60)
+        run.dag.get_task("send_kpis").on_kill()
+        sending.result(60)
+    statuses = list(world.statuses(run).values())
+    assert set(statuses) == {"triggered", "pending"}
+    assert statuses.count("triggered") == len(world.n8n.requests())
+
+
+def await_claims(world: World, run: Run) -> None:
+    if "sending" not in world.statuses(run).values():
+        raise NotYetError
+
+
 def test_error_of_our_own_in_one_kpi_does_not_stop_the_others(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.make(3)
     request = N8nHook.request

@@ -237,6 +237,10 @@ class Sender:
         await asyncio.gather(*map(self._send_and_log, kpis))
         return self._outcomes
 
+    def stop(self) -> None:
+        """Start no more requests. Those that are sent are recorded."""
+        self._ends = 0.0
+
     async def _send_and_log(self, kpi: Kpi) -> None:
         outcome: str = "not_sent"
         try:

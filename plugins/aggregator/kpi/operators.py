@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from psycopg.rows import TupleRow
 
-    from aggregator.kpi.dispatch import Outcome
+    from aggregator.kpi.dispatch import Outcome, Sender
     from aggregator.kpi.jobs import Claim, Sent, Summary
     from aggregator.kpi.registry import Kpi, Registry
 
@@ -127,6 +127,8 @@ class ReadKpiRegistryOperator(_KpiOperator):
 class SendKpisOperator(_KpiOperator):
     """Write the job record, then send all KPIs at once. A KPI that fails does not fail this task."""
 
+    _sender: Sender | None = None
+
     def execute(self, context: Context) -> list[int]:
         """Create the job record, or update the record of a cleared run, and send its KPIs that were not sent.
 
@@ -156,12 +158,18 @@ class SendKpisOperator(_KpiOperator):
             self._send([kpi for kpi in kpis if kpi.id in unsent], context, settings.kpi_requests_at_once)
         return list(range(len(batches_[0]))) if batches_ else []
 
+    def on_kill(self) -> None:
+        """Start no more requests. Airflow kills the process after five seconds, so fewer KPIs become ``unknown``."""
+        if self._sender:
+            self._sender.stop()
+
     def _send(self, kpis: list[Kpi], context: Context, at_once: int) -> None:
         from aggregator.kpi.dispatch import Database, Sender
 
         job = Job.of(context)
         with closing(Database(context)) as database:
-            outcomes = asyncio.run(Sender(job, database, at_once=at_once).send(kpis))
+            self._sender = Sender(job, database, at_once=at_once)
+            outcomes = asyncio.run(self._sender.send(kpis))
         counts = " ".join(f"{outcome}={number}" for outcome, number in sorted(outcomes.items()))
         self.log.info("KPIs sent: job=%s %s", job.trace_id, counts)
 
