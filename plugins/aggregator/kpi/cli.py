@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console() if sys.stdout.isatty() else Console(width=160)
     try:
         return 0 if _execute(options, console) else 1
-    except (AggregatorError, OSError, UnicodeDecodeError) as error:
+    except (AggregatorError, OSError, UnicodeError) as error:
         print(error, file=sys.stderr)
     except SQLAlchemyError as error:
         # The text of the error has the statement with its values.
