@@ -55,11 +55,10 @@ def clean_airflow(before: datetime) -> None:
     )
     log.debug("%s", done.stdout)
     if done.returncode != 0:
-        msg = (
+        raise TransientError(
             "`airflow db clean` failed. Tables that it reached are clean, the others are unchanged, and the next try "
             f"continues. Its output ends with:\n{done.stdout[-2000:]}"
         )
-        raise TransientError(msg)
     log.info("airflow before=%s", before.date())
 
 

@@ -173,8 +173,7 @@ def _session() -> Iterator[Session]:
             yield session
     except SQLAlchemyError as error:
         # The text of the error names the database.
-        msg = (
+        raise AggregatorError(
             f"Airflow's database did not respond ({type(error).__name__}). Alerts about runs were not checked. The "
             "next check is in a few seconds. If this repeats, check AIRFLOW__DATABASE__SQL_ALCHEMY_CONN."
-        )
-        raise AggregatorError(msg) from None
+        ) from None

@@ -125,11 +125,10 @@ class AnalyticsEngineHook(BaseHook):
             msg = f"The hook reads FORMAT JSON, not {query.format}. Nothing was sent. End the query with FORMAT JSON."
             raise PermanentError(msg)
         if query.unreadable:
-            msg = (
+            raise PermanentError(
                 f"The hook cannot read {query.unreadable}, which the query selects. Nothing was sent. Select numbers, "
                 "Strings or times in UTC. Convert times with a time zone by toUnixTimestamp() or formatDateTime()."
             )
-            raise PermanentError(msg)
         with ExitStack() as resources:
             yield self._rows(resources, query)
 
@@ -144,12 +143,11 @@ class AnalyticsEngineHook(BaseHook):
         """
         oldest = datetime.now(UTC) - RETENTION
         if start < oldest:
-            msg = (
+            raise PermanentError(
                 f"The window starts at {start:%Y-%m-%d %H:%M:%S %Z}, but Analytics Engine keeps three months and may "
                 f"have deleted rows before {oldest:%Y-%m-%d}. Nothing was read, and stored rows are unchanged. Choose "
                 "a later window."
             )
-            raise PermanentError(msg)
 
     def _rows(self, resources: ExitStack, query: Query) -> AnalyticsEngineResult:
         try:
@@ -231,11 +229,10 @@ class _Account(AuthBase):
         connection = connections.get(conn_id)
         token = connection.password or ""
         if not _TOKEN.fullmatch(token):
-            msg = (
+            raise PermanentError(
                 f"Connection {conn_id!r} has no valid API token as its password. Nothing was sent. Set it to a "
                 "Cloudflare API token (permission: Account Analytics Read)."
             )
-            raise PermanentError(msg)
         account_id = connection.extra_dejson.get("account_id")
         if not isinstance(account_id, str) or not account_id:
             msg = f'Connection {conn_id!r} has no account id. Nothing was sent. Set its extra to {{"account_id": "…"}}.'

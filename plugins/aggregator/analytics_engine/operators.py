@@ -83,11 +83,10 @@ class AnalyticsEngineOperator(BaseOperator):
             rows = list(islice(result, MAX_ROWS + 1))
             names = [column.name for column in result.columns]
         if len(rows) > MAX_ROWS:
-            msg = (
+            raise PermanentError(
                 f"The result has more than {MAX_ROWS} rows, too many for XCom. Nothing was returned. Aggregate more, "
                 "or use AnalyticsEngineToPostgresOperator, which writes the rows into a table."
             )
-            raise PermanentError(msg)
         self.log.info("Queried Analytics Engine: requests=%d rows=%d", hook.requests_sent, len(rows))
         return [dict(zip(names, row, strict=True)) for row in rows]
 

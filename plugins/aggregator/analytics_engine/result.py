@@ -47,11 +47,10 @@ class Column:
         try:
             return cls(name, type_name, column_type(shown))
         except LookupError:
-            msg = (
+            raise PermanentError(
                 f"Analytics Engine returned column {name!r} as {shown!r}, a type that cannot be read. Nothing was "
                 "written. Select another expression."
-            )
-            raise PermanentError(msg) from None
+            ) from None
 
     def read(self, value: Any) -> Value:
         """Convert a JSON scalar, in which fractions are ``Decimal``. Raise PermanentError if it has another type."""
@@ -59,11 +58,10 @@ class Column:
             return self.type.read(value)
         except ValueError:
             found = "null" if value is None else f"a {type(value).__name__} of another type"
-            msg = (
+            raise PermanentError(
                 f"Analytics Engine returned column {self.name!r} as {self.type_name}, but a row holds {found}. "
                 "Nothing was written. Clear the task; if it fails again, change the expression in the query."
-            )
-            raise PermanentError(msg) from None
+            ) from None
 
 
 class AnalyticsEngineResult(Iterator[tuple[Value, ...]]):
@@ -155,11 +153,10 @@ class AnalyticsEngineResult(Iterator[tuple[Value, ...]]):
             next(self._events, None)  # raises if anything follows the object
         except (ArithmeticError, SystemError, ValueError):
             # The parser's backends raise these for a number with thousands of digits, or for 1e99999999999999999999.
-            msg = (
+            raise PermanentError(
                 f"Analytics Engine returned a number that is too large to read, after {seen} rows. Nothing was "
                 "written. Correct the query."
-            )
-            raise PermanentError(msg) from None
+            ) from None
         except ijson.JSONError:
             # Without the parser's own text, which quotes the body.
             msg = f"Analytics Engine's response is incomplete: no valid JSON after {seen} rows. Nothing was written."
@@ -167,11 +164,10 @@ class AnalyticsEngineResult(Iterator[tuple[Value, ...]]):
         if stated is None:
             _refuse()
         if stated != seen:
-            msg = (
+            raise TransientError(
                 f"Analytics Engine's response is incomplete: it has {seen} rows and announces {stated}. "
                 "Nothing was written."
             )
-            raise TransientError(msg)
 
     def _data(self) -> Iterator[tuple[Value, ...]]:
         self._expect("start_array")
@@ -214,17 +210,15 @@ class AnalyticsEngineResult(Iterator[tuple[Value, ...]]):
     def _event(self) -> tuple[str, Any]:
         event: tuple[str, Any] | None = next(self._events, None)
         if event is None:
-            msg = "no event is left"
-            raise ijson.IncompleteJSONError(msg)
+            raise ijson.IncompleteJSONError("no event is left")
         return event
 
 
 def _refuse() -> NoReturn:
-    msg = (
+    raise PermanentError(
         "Analytics Engine returned 200 with JSON that is not the result of a query (meta, data, rows). Nothing was "
         "written. Check the host of the connection."
     )
-    raise PermanentError(msg)
 
 
 def _columns(meta: Any) -> tuple[Column, ...]:

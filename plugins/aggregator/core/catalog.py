@@ -270,11 +270,10 @@ def facts_of(dag_id: str) -> DagFacts:
     """The entry of a DAG."""
     if dag_id not in CATALOG:
         required = ", ".join(field.name for field in fields(DagFacts) if field.default is MISSING)
-        msg = (
+        raise PermanentError(
             f"DAG {dag_id} has no entry in the catalog, so it is not loaded. Add {dag_id!r} to CATALOG in "
             f"plugins/aggregator/core/catalog.py, with its facts: {required}."
         )
-        raise PermanentError(msg)
     return CATALOG[dag_id]
 
 

@@ -76,11 +76,10 @@ def check_backends(query: Callable[[BaseSecretsBackend], object]) -> None:
             raise
         except Exception as error:  # noqa: BLE001 - backends raise errors of any class
             # Its text may contain a secret.
-            msg = (
+            raise (TransientError if is_transient(error) else PermanentError)(
                 f"{type(backend).__name__} failed ({type(error).__name__}), so a connection or variable could not be "
                 "read. Nothing was read or stored. Check the database or service that this secrets backend uses."
-            )
-            raise (TransientError if is_transient(error) else PermanentError)(msg) from None
+            ) from None
 
 
 def _query(backend: BaseSecretsBackend, conn_id: str) -> object:

@@ -48,9 +48,8 @@ def data_interval(context: Context) -> DataInterval:
     if named is None and timetable.is_now(run.logical_date, run.run_after):
         return stored
     if named is None or named.end > run.run_after:
-        msg = (
+        raise WrongParamsError(
             f"{timetable.why_refused(run.logical_date, run.run_after)} Nothing was processed. "
             f"Delete run {run.run_id} and start another one."
         )
-        raise WrongParamsError(msg)
     return named

@@ -27,8 +27,7 @@ def parse(content: bytes) -> Any:
     """
     text = content.decode("utf-8-sig", errors="replace")
     if _without_depths(text) != text:
-        msg = f"nested deeper than {MAX_DEPTH} levels"
-        raise ValueError(msg)
+        raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
     return _replaced(json.loads(text, parse_constant=_refuse_constant))
 
 
@@ -65,8 +64,7 @@ def _without_depths(text: str) -> str:
             if depth == MAX_DEPTH:
                 kept = found.end()
     if depth > MAX_DEPTH:
-        msg = "a list or an object is not closed"
-        raise ValueError(msg)
+        raise ValueError("a list or an object is not closed")
     return "".join([*parts, text[kept:]])
 
 
@@ -88,5 +86,4 @@ def _whole_number(digits: str) -> float:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    msg = f"{name} is not JSON"
-    raise ValueError(msg)
+    raise ValueError(f"{name} is not JSON")

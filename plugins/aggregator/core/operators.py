@@ -34,8 +34,7 @@ class ClosingOperator(BaseOperator):
         """
         super().post_execute(context, result)
         if failed := failed_tasks(context):
-            msg = f"{describe_failed(failed)} Fix its cause, then clear the failed tasks of this run."
-            raise PermanentError(msg)
+            raise PermanentError(f"{describe_failed(failed)} Fix its cause, then clear the failed tasks of this run.")
 
 
 def failed_tasks(context: Context) -> list[str]:

@@ -23,8 +23,7 @@ def _day(value: object) -> object:
         return None
     if isinstance(value, str) and re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
         return value
-    msg = "a day is written YYYY-MM-DD"
-    raise ValueError(msg)
+    raise ValueError("a day is written YYYY-MM-DD")
 
 
 Day = Annotated[date | None, BeforeValidator(_day)]

@@ -27,8 +27,7 @@ _Days = Annotated[PositiveInt, Field(le=_CENTURY_IN_DAYS)]
 
 def _cron(value: str) -> str:
     if len(value.split()) != _CRON_FIELDS or not croniter.is_valid(value):
-        msg = "not a cron expression of five fields"
-        raise ValueError(msg)
+        raise ValueError("not a cron expression of five fields")
     return value
 
 
@@ -61,12 +60,10 @@ class Settings(BaseSettings):
                 f"{'.'.join([str(e['loc'][0]).upper(), *map(str, e['loc'][1:])])}: {e['msg']}"
                 for e in error.errors(include_input=False)
             )
-            msg = f"Invalid settings: {problems}. Correct these environment variables."
-            raise PermanentError(msg) from None
+            raise PermanentError(f"Invalid settings: {problems}. Correct these environment variables.") from None
         except SettingsError:
             names = ", ".join(name.upper() for name, field in cls.model_fields.items() if field.default_factory)
-            msg = f"Invalid settings: {names}: not JSON. Correct this environment variable."
-            raise PermanentError(msg) from None
+            raise PermanentError(f"Invalid settings: {names}: not JSON. Correct this environment variable.") from None
 
 
 class ScheduleSettings(Settings):

@@ -144,11 +144,10 @@ class PostgresTransactionHook(PostgresHook):
                 msg = f"libpq refused the settings of {where}: {setting[0]}. Correct the connection's extra."
                 raise PermanentError(msg) from None
             if _UNSUPPORTED_PARAMETER in reason:
-                msg = (
+                raise PermanentError(
                     f"The pooler of {where} refused a start-up parameter: {reason}. Nothing was read or stored. Remove "
                     f"`options` from the extra of connection `{conn_id}`, and PGOPTIONS from the environment."
-                )
-                raise PermanentError(msg) from None
+                ) from None
             advice = f" {connections.PERCENT_ENCODE}" if _is_login_refused(settings, reason) else ""
             msg = f"PostgreSQL cannot be reached by {where}: {reason}. Nothing was read or stored.{advice}"
             raise TransientError(msg) from None

@@ -207,11 +207,10 @@ def _numbered(folder: Path) -> list[Path]:
     paths = sorted(folder.glob("*.sql"))
     for expected, path in enumerate(paths, start=1):
         if re.fullmatch(r"\d{4}_[a-z0-9_]+", path.stem) is None or int(path.stem.split("_")[0]) != expected:
-            msg = (
+            raise PermanentError(
                 f"{path} is not named {expected:04}_<what>.sql. Migrations are numbered without gaps, each number "
                 "once. Nothing was applied. Rename the file."
             )
-            raise PermanentError(msg)
     return paths
 
 
@@ -236,11 +235,10 @@ def _refuse_changed_history(applied: Mapping[str, str], paths: Sequence[Path], d
     for name, digest in applied.items():
         if digests.get(name) != digest:
             what = "was changed" if name in digests else "was removed"
-            msg = (
+            raise PermanentError(
                 f"Migration {name} was applied to {database}, and its file {what} later. Nothing was applied. Restore "
                 "the file, and make the change in a new migration."
             )
-            raise PermanentError(msg)
 
 
 def _drop_alembic_table(cursor: Cursor, database: str, applied: Mapping[str, str]) -> None:

@@ -62,11 +62,10 @@ def refuse_incomplete(table: str, by: str, result: UpsertResult, *, dry_run: boo
         return
     named = listed(map(describe_refusal, result.refused), NAMED_AT_MOST, separator="; ")
     others = "Nothing was written in this dry run; all others would be stored" if dry_run else "All others are stored"
-    msg = (
+    raise PermanentError(
         f"PostgreSQL refused {len(result.refused)} of the groups of {table} by {by}: {named}. {others}: "
         f"{result.counts}. Fix the cause and clear the task."
     )
-    raise PermanentError(msg)
 
 
 def is_suspicious(
@@ -162,14 +161,11 @@ class SqlUpsertOperator(BaseOperator):
     ) -> None:
         super().__init__(**kwargs)
         if (sql is None) == (rows is None):
-            msg = f"Task {self.task_id} needs exactly one of `sql` and `rows`."
-            raise ValueError(msg)
+            raise ValueError(f"Task {self.task_id} needs exactly one of `sql` and `rows`.")
         if isolate_by is not None and (sql is None or isolate_by not in key):
-            msg = f"Task {self.task_id} can isolate rows of `sql` only, and by a column of `key` only."
-            raise ValueError(msg)
+            raise ValueError(f"Task {self.task_id} can isolate rows of `sql` only, and by a column of `key` only.")
         if groups is not None and isolate_by is None:
-            msg = f"Task {self.task_id} has `groups` without a column to isolate them by. Add `isolate_by`."
-            raise ValueError(msg)
+            raise ValueError(f"Task {self.task_id} has `groups` without a column to isolate them by. Add `isolate_by`.")
         self.conn_id = conn_id
         self.table = table
         self.key = key
@@ -247,11 +243,10 @@ class SqlUpsertOperator(BaseOperator):
     def _iterate_rows(self, context: Context) -> Iterator[Row]:
         rows = self.rows.resolve(context) if isinstance(self.rows, XComArg) else self.rows
         if rows is None or isinstance(rows, str | bytes | Mapping):
-            msg = (
+            raise PermanentError(
                 f"The rows for {self.table} are a {type(rows).__name__}, not a list of rows. Nothing was written. "
                 "Correct the task that returns them."
             )
-            raise PermanentError(msg)
         return iter(rows)
 
     def _columns_and_values(self, rows: Iterator[Row]) -> tuple[Sequence[str], Iterator[Sequence[Any]]]:
@@ -261,22 +256,19 @@ class SqlUpsertOperator(BaseOperator):
         if first is None:
             return columns or self.key, iter(())
         if columns is None:
-            msg = (
+            raise PermanentError(
                 f"The rows for {self.table} do not name their columns. Nothing was written. Add `columns` to the task."
             )
-            raise PermanentError(msg)
         return columns, (self._values(row, number, columns) for number, row in enumerate(chain([first], rows), 1))
 
     def _values(self, row: object, number: int, columns: Sequence[str]) -> Sequence[Any]:
         if isinstance(row, Mapping):
             if missing := [column for column in columns if column not in row]:
-                msg = f"Row {number} for {self.table} has no {', '.join(missing)}. Nothing was written."
-                raise PermanentError(msg)
+                raise PermanentError(f"Row {number} for {self.table} has no {', '.join(missing)}. Nothing was written.")
             if self.columns is None and len(row) > len(columns):
-                msg = (
+                raise PermanentError(
                     f"Row {number} for {self.table} has columns that the first row does not have. Nothing was written."
                 )
-                raise PermanentError(msg)
             return [row[column] for column in columns]
         if isinstance(row, Sequence) and not isinstance(row, str | bytes):
             return row

@@ -33,8 +33,7 @@ class TelemetryDailyParams(BaseModel):
     def _check_range(self) -> Self:
         first, last = self.days(date.min)
         if first > last:
-            msg = f"startDate {first} is after endDate {last}"
-            raise ValueError(msg)
+            raise ValueError(f"startDate {first} is after endDate {last}")
         if (days := (last - first).days + 1) > MAX_DAYS:
             msg = f"startDate {first} to endDate {last} are {days} days, and one run covers {MAX_DAYS} days at most"
             raise ValueError(msg)

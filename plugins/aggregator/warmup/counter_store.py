@@ -115,11 +115,10 @@ class S3CounterStore:
         hook.conn_config = AwsConnectionWrapper(conn=connections.get(self.conn_id))
         bucket = hook.service_config.get("bucket_name")
         if not bucket:
-            msg = (
+            raise PermanentError(
                 f"Connection {self.conn_id} names no bucket. Nothing was reset. Add this to its extra: "
                 '{"service_config": {"s3": {"bucket_name": …}}}'
             )
-            raise PermanentError(msg)
         try:
             client = hook.get_conn()
             found = _find(client, bucket, {f"{PREFIX}{domain.organization_id}/{domain.domain}" for domain in domains})
@@ -128,11 +127,10 @@ class S3CounterStore:
             failed = _delete(client, bucket, keys)
         except ClientError as error:
             code, status = error.response["Error"]["Code"], error.response["ResponseMetadata"]["HTTPStatusCode"]
-            msg = (
+            raise (TransientError if is_transient_http_status(status) else PermanentError)(
                 f"The bucket of connection {self.conn_id} refused to list its counters: {status} {code}. Nothing was "
                 "reset. Check the name of the bucket and the rights of the access key (list and delete objects)."
-            )
-            raise (TransientError if is_transient_http_status(status) else PermanentError)(msg) from None
+            ) from None
         except BotoCoreError as error:
             msg = (
                 f"The request to the bucket of connection {self.conn_id} failed ({type(error).__name__}). Some "

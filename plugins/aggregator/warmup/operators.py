@@ -69,11 +69,10 @@ class WarmupResetOperator(BaseOperator):
         report = store.reset_daily_counters(domains, window.end)
         if report.failed:
             reasons = ", ".join(f"{code} for {count}" for code, count in report.failed.items())
-            msg = (
+            raise (TransientError if report.is_transient else PermanentError)(
                 f"{sum(report.failed.values())} warm-up counters could not be reset: {reasons}. {report.reset} others "
                 "were reset. Fix the cause and clear this task: it resets the remaining counters."
             )
-            raise (TransientError if report.is_transient else PermanentError)(msg)
         result = {"domains": len(domains), "reset": report.reset, "kept": report.kept}
         self.log.info("Reset warm-up counters: before=%s domains=%d reset=%d kept=%d", window.end, *result.values())
         return result

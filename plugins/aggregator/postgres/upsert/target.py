@@ -140,8 +140,7 @@ class Target:
 
 def refuse(spec: UpsertSpec, reason: str) -> NoReturn:
     """Raise a permanent error about an upsert that cannot work."""
-    msg = f"Cannot upsert into {spec.table}: {reason}. Nothing was written."
-    raise PermanentError(msg)
+    raise PermanentError(f"Cannot upsert into {spec.table}: {reason}. Nothing was written.")
 
 
 def _names(columns: Iterable[str]) -> str:
