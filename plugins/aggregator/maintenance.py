@@ -63,11 +63,7 @@ def clean_airflow(before: datetime) -> None:
 
 
 def clean_logs(before: datetime) -> None:
-    """Delete log files of tasks and of the DAG processor, and the folders that are then empty.
-
-    Args:
-        before: Files that were written last before this time are deleted.
-    """
+    """Delete logs of tasks and of the DAG processor that were written last before a time, and empty folders."""
     root, oldest = Path(conf.get("logging", "base_log_folder")), before.timestamp()
     files, old_folders = 0, []
     for folder, folders, names in os.walk(root):
@@ -87,14 +83,7 @@ def clean_logs(before: datetime) -> None:
 
 
 def clean_alerts(before: datetime) -> None:
-    """Delete resolved alerts with their messages, and resolved dead letters.
-
-    Args:
-        before: Those that were resolved before this time are deleted.
-
-    Raises:
-        AggregatorError: Nothing was deleted.
-    """
+    """Delete alerts with their messages, and dead letters, that were resolved before a time."""
     ((alerts, letters),) = execute("alerts/queries/clean.sql", {"before": before})
     log.info("alerts before=%s alerts=%d dead_letters=%d", before.date(), alerts, letters)
 

@@ -40,7 +40,16 @@ def dag_args(dag_id: str, **task_args: Any) -> dict[str, Any]:
     _, problem = deadline_settings()
     if problem:
         log.error("%s", problem)
-    in_suite = facts.owner is Owner.ANALYTICS
+    callback: Any = notify_failed
+    if facts.owner is Owner.ANALYTICS:
+        # The suite has a pause and dead letters.
+        callback = [dead_letters.record, notify_failed]
+        suite_args = {
+            "pre_execute": check_params_and_pause,
+            "on_failure_callback": dead_letters.record,
+            "on_success_callback": dead_letters.resolve,
+        }
+        task_args = {**suite_args, **task_args}
     return {
         "dag_id": dag_id,
         "description": facts.description,
@@ -49,8 +58,8 @@ def dag_args(dag_id: str, **task_args: Any) -> dict[str, Any]:
         "tags": list(facts.tags),
         "deadline": alert_after(deadline_of(dag_id), note=problem),
         "template_searchpath": [str(SQL)],
-        "on_failure_callback": [dead_letters.record, notify_failed] if in_suite else notify_failed,
-        "default_args": default_args(facts.owner, **{**(_suite_args() if in_suite else {}), **task_args}),
+        "on_failure_callback": callback,
+        "default_args": default_args(facts.owner, **task_args),
     }
 
 
@@ -93,20 +102,7 @@ def default_args(owner: Owner, **task_args: Any) -> dict[str, Any]:
     }
 
 
-def _suite_args() -> dict[str, Any]:
-    """Task arguments of the analytics suite: its pause and its dead letters."""
-    return {
-        "pre_execute": check_params_and_pause,
-        "on_failure_callback": dead_letters.record,
-        "on_success_callback": dead_letters.resolve,
-    }
-
-
 def check_params_and_pause(context: Context) -> None:
-    """Reject wrong params, and skip scheduled runs while the analytics suite is paused.
-
-    Args:
-        context: Airflow's task context.
-    """
+    """Reject wrong params, and skip scheduled runs while the analytics suite is paused."""
     params.check(context)
     skip_while_paused(context)

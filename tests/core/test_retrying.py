@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowTaskTimeout
-from tenacity import wait_exponential, wait_none
+from tenacity import Retrying, wait_exponential, wait_none
 
 from aggregator.core.errors import PermanentError, TransientError, parse_retry_after
-from aggregator.core.retrying import LONGEST_WAIT, retrying
+from aggregator.core.retrying import LONGEST_WAIT, retry_options
 
 if TYPE_CHECKING:
     from time_machine import TimeMachineFixture
@@ -38,7 +38,8 @@ class Calls:
                 raise end
             return end
 
-        return retrying(attempts=attempts, wait=wait or wait_none(), sleep=self.slept.append, warn=log.warning)(call)
+        options = retry_options(attempts=attempts, wait=wait or wait_none(), sleep=self.slept.append, warn=log.warning)
+        return Retrying(**options)(call)
 
 
 @pytest.fixture

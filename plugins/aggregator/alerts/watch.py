@@ -188,9 +188,8 @@ def watch_dead_letters(alerts: Iterable[OpenAlert]) -> None:
     ((depth, since),) = execute("alerts/queries/dead_letter_depth.sql", {})
     if depth >= ALERT_DEPTH:
         raise_alert(Alert(Kind.DEAD_LETTERS, "ops.dead_letters", since, messages.dead_letters(depth, since)))
-        return
-    for alert in _of(alerts, Kind.DEAD_LETTERS):
-        resolve(alert, f"RECOVERED: fewer than {ALERT_DEPTH} dead letters are open.")
+    else:
+        _resolve(alerts, Kind.DEAD_LETTERS, f"RECOVERED: fewer than {ALERT_DEPTH} dead letters are open.")
 
 
 def watch_disabled_tasks(alerts: Iterable[OpenAlert]) -> None:
@@ -204,9 +203,8 @@ def watch_disabled_tasks(alerts: Iterable[OpenAlert]) -> None:
         names = tuple(name for name, _ in tasks)
         since = tasks[0][1] or datetime.now(UTC)
         raise_alert(Alert(Kind.TASK_DISABLED, "ohlcv.tasks", since, messages.disabled(names, since), names))
-        return
-    for alert in _of(alerts, Kind.TASK_DISABLED):
-        resolve(alert, "RECOVERED: no OHLCV task is disabled.")
+    else:
+        _resolve(alerts, Kind.TASK_DISABLED, "RECOVERED: no OHLCV task is disabled.")
 
 
 def watch_kpi_registry(alerts: Iterable[OpenAlert]) -> None:
@@ -222,12 +220,15 @@ def watch_kpi_registry(alerts: Iterable[OpenAlert]) -> None:
         return
     if dropped:
         names = tuple(entry.name for entry in dropped)
-        raise_alert(
-            Alert(Kind.KPI_REGISTRY, registry.VARIABLE, datetime.now(UTC), messages.kpi_registry(dropped), names)
-        )
-        return
-    for alert in _of(alerts, Kind.KPI_REGISTRY):
-        resolve(alert, "RECOVERED: every active entry of the KPI registry is valid.")
+        text = messages.kpi_registry(dropped)
+        raise_alert(Alert(Kind.KPI_REGISTRY, registry.VARIABLE, datetime.now(UTC), text, names))
+    else:
+        _resolve(alerts, Kind.KPI_REGISTRY, "RECOVERED: every active entry of the KPI registry is valid.")
+
+
+def _resolve(alerts: Iterable[OpenAlert], kind: Kind, text: str) -> None:
+    for alert in _of(alerts, kind):
+        resolve(alert, text)
 
 
 def _of(alerts: Iterable[OpenAlert], *kinds: Kind) -> Iterator[OpenAlert]:

@@ -20,7 +20,7 @@ from urllib.parse import quote
 import requests
 from airflow.sdk import BaseHook
 from requests.auth import AuthBase
-from tenacity import wait_exponential_jitter
+from tenacity import Retrying, wait_exponential_jitter
 
 from aggregator.analytics_engine import dialect
 from aggregator.analytics_engine.errors import (
@@ -34,7 +34,7 @@ from aggregator.analytics_engine.errors import (
 from aggregator.analytics_engine.result import AnalyticsEngineResult
 from aggregator.core import connections
 from aggregator.core.errors import PermanentError
-from aggregator.core.retrying import LONGEST_WAIT, retrying
+from aggregator.core.retrying import LONGEST_WAIT, retry_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -185,7 +185,8 @@ class AnalyticsEngineHook(BaseHook):
                     raise as_permanent(error) from None
                 raise
 
-        return retrying(attempts=self.attempts, wait=self.wait, sleep=self.sleep, warn=self.log.warning)(attempt)
+        options = retry_options(attempts=self.attempts, wait=self.wait, sleep=self.sleep, warn=self.log.warning)
+        return Retrying(**options)(attempt)
 
     def _send(self, resources: ExitStack, text: str) -> AnalyticsEngineResult:
         account = self._account

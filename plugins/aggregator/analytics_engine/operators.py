@@ -62,9 +62,6 @@ class AnalyticsEngineOperator(BaseOperator):
     def execute(self, context: Context) -> list[dict[str, Value]]:
         """Run the query.
 
-        Args:
-            context: The task's context.
-
         Returns:
             The rows, each by column name.
 
@@ -158,9 +155,6 @@ class AnalyticsEngineToPostgresOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Query the run's window and store the result.
-
-        Args:
-            context: The task's context.
 
         Returns:
             The number of ``requests``, of rows ``read`` and ``skipped``, of rows ``inserted``, ``updated``,

@@ -96,27 +96,18 @@ class UnknownConnectionError(PermanentError):
     """An Airflow connection does not exist."""
 
     def __init__(self, conn_id: str) -> None:
-        """Create the error."""
         super().__init__(
             f"Connection {conn_id!r} is unknown. Create it in Airflow, or set AIRFLOW_CONN_{conn_id.upper()}."
         )
 
 
 def is_transient_sqlstate(sqlstate: str | None) -> bool:
-    """Whether a statement that failed with this code may succeed later.
-
-    Returns:
-        True for the codes and classes in :data:`TRANSIENT_SQLSTATES`.
-    """
+    """Whether a statement that failed with this code may succeed later: see :data:`TRANSIENT_SQLSTATES`."""
     return sqlstate is not None and sqlstate.startswith(tuple(TRANSIENT_SQLSTATES))
 
 
 def is_transient_http_status(status: int) -> bool:
-    """Whether a request that failed with this status may succeed later.
-
-    Returns:
-        True for 408, 425, 429 and 5xx. Hooks of services that use a status differently have their own rules.
-    """
+    """Whether a request may succeed later: after 408, 425, 429 and 5xx. Hooks of some services have other rules."""
     return (
         status in {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}
         or status >= HTTPStatus.INTERNAL_SERVER_ERROR
@@ -149,9 +140,6 @@ def is_transient(exception: BaseException) -> bool:
     The class, SQLSTATE or HTTP status of the exception decides. If none of them does, its cause decides, and so on. An
     exception without a decision is permanent. Interruptions (execution timeout, exit, Ctrl-C) are transient, because
     they do not come from the work.
-
-    Returns:
-        True if it is transient, False if it is permanent.
     """
     decisions = (decision for link in _chain(exception) if (decision := _classify(link)) is not None)
     return next(decisions, False)

@@ -73,8 +73,4 @@ def counts(result: Any) -> dict[str, int]:
     """The counts in a task's result."""
     if not isinstance(result, Mapping):
         return {}
-    return {
-        key: value
-        for key, value in result.items()
-        if key in COUNTERS and isinstance(value, int) and not isinstance(value, bool)
-    }
+    return {key: value for key, value in result.items() if key in COUNTERS and type(value) is int}

@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from tenacity import AsyncRetrying, RetryCallState, Retrying, retry_if_exception, stop_after_attempt
+from tenacity import RetryCallState, retry_if_exception, stop_after_attempt
 
 from aggregator.core.errors import TransientError, retry_after
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from tenacity.wait import wait_base
 
@@ -20,52 +20,26 @@ LONGEST_WAIT = timedelta(seconds=60)
 """Longest wait between two requests. A longer ``Retry-After`` is left to the task's retry, which frees the worker."""
 
 
-def retrying(
+def retry_options(
     *,
     attempts: int,
     wait: wait_base,
-    sleep: Callable[[float], None],
+    sleep: Callable[[float], object],
     warn: Callable[..., object],
     retried: Errors = TransientError,
-) -> Retrying:
-    """Create a caller that repeats a function while it raises `TransientError`. It raises the last error unchanged.
+) -> dict[str, Any]:
+    """Arguments of tenacity's `Retrying` or `AsyncRetrying`, which raises the last error unchanged.
 
     An error that requests a delay longer than `LONGEST_WAIT` is raised at once.
 
     Args:
         attempts: Maximum number of calls.
         wait: Seconds between two calls, unless the error's ``retry_after`` is longer.
-        sleep: Sleeps for that many seconds.
+        sleep: Sleeps for that many seconds; a coroutine function for `AsyncRetrying`.
         warn: A logger's method for warnings; called before every wait.
-        retried: Errors that are retried, instead of `TransientError`.
-
-    Returns:
-        The caller; pass it the function.
+        retried: Errors that are retried.
     """
-    return Retrying(sleep=sleep, **_options(attempts, wait, warn, retried))
 
-
-def retrying_async(
-    *,
-    attempts: int,
-    wait: wait_base,
-    sleep: Callable[[float], Awaitable[None]],
-    warn: Callable[..., object],
-    retried: Errors = TransientError,
-) -> AsyncRetrying:
-    """As :func:`retrying`, for coroutine functions.
-
-    Args:
-        attempts: As for :func:`retrying`.
-        wait: As for :func:`retrying`.
-        sleep: Sleeps for that many seconds.
-        warn: As for :func:`retrying`.
-        retried: As for :func:`retrying`.
-    """
-    return AsyncRetrying(sleep=sleep, **_options(attempts, wait, warn, retried))
-
-
-def _options(attempts: int, wait: wait_base, warn: Callable[..., object], retried: Errors) -> dict[str, Any]:
     def seconds_to_wait(state: RetryCallState) -> float:
         return max(wait(state), _requested(_failure(state)).total_seconds())
 
@@ -74,6 +48,7 @@ def _options(attempts: int, wait: wait_base, warn: Callable[..., object], retrie
         warn("%s attempt=%d attempts=%d wait_seconds=%.1f", _failure(state), state.attempt_number, attempts, seconds)
 
     return {
+        "sleep": sleep,
         "stop": stop_after_attempt(attempts),
         # Not `is_transient`: a task's execution timeout is transient, too, and must end the task.
         "retry": retry_if_exception(lambda e: isinstance(e, retried) and _requested(e) <= LONGEST_WAIT),

@@ -221,14 +221,5 @@ class MaintenanceSettings(Settings):
     aggregator_keep_days: Annotated[int, Field(ge=8, le=_CENTURY_IN_DAYS)] = 90
 
 
-ALL: tuple[type[Settings], ...] = (
-    ScheduleSettings,
-    DeadlineSettings,
-    ObjectiveSettings,
-    ApiSettings,
-    AnalyticsSettings,
-    KpiSettings,
-    OhlcvSettings,
-    MaintenanceSettings,
-)
-"""Every class of settings."""
+ALL = tuple(Settings.__subclasses__())
+"""Every class of settings, in the order of this file."""

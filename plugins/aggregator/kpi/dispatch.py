@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from uuid import uuid4
 
 from psycopg.pq import TransactionStatus
-from tenacity import wait_exponential
+from tenacity import AsyncRetrying, wait_exponential
 
 from aggregator.core.errors import AggregatorError, TransientError, first_sentence
-from aggregator.core.retrying import retrying_async
+from aggregator.core.retrying import retry_options
 from aggregator.kpi import jobs
 from aggregator.n8n.addresses import origin_of, parse_url
 from aggregator.n8n.errors import N8nRefusedError, N8nUnavailableError, N8nUnknownError
@@ -258,7 +258,7 @@ class Sender:
     async def _send(self, kpi: Kpi) -> Outcome:
         """Send one KPI, and repeat the request only if its workflow was certainly not started."""
         delivery = _Delivery(self._job, kpi, self._database, self._hook)
-        retry = retrying_async(attempts=ATTEMPTS, wait=WAIT, sleep=asyncio.sleep, warn=log.debug, retried=RETRIED)
+        options = retry_options(attempts=ATTEMPTS, wait=WAIT, sleep=asyncio.sleep, warn=log.debug, retried=RETRIED)
 
         async def attempt() -> None:
             if time.monotonic() > self._ends:
@@ -269,7 +269,7 @@ class Sender:
             await self._gate(kpi).run(attempt)
 
         try:
-            await retry(attempt_at_the_gate)
+            await AsyncRetrying(**options)(attempt_at_the_gate)
         except AggregatorError as error:
             return await delivery.fail(error)
         return "triggered"
@@ -347,6 +347,6 @@ class _Delivery:
 
     async def _store(self, work: Callable[[Cursor], None]) -> None:
         # If this fails after a request, the outcome is lost and the KPI becomes unknown.
-        retry = retrying_async(attempts=4, wait=WAIT, sleep=asyncio.sleep, warn=log.warning)
-        await retry(self._database.run, work)
+        options = retry_options(attempts=4, wait=WAIT, sleep=asyncio.sleep, warn=log.warning)
+        await AsyncRetrying(**options)(self._database.run, work)
         self._requests, self._is_recorded = 0, True

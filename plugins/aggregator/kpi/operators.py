@@ -285,9 +285,9 @@ class TriggerKpiOperator(_KpiOperator):
         return self._record(context, owner, "triggered", requests=1 + delivery.retry_count)
 
     def _record(self, context: Context, owner: str, outcome: Outcome, **more: Any) -> Sent:
-        from tenacity import wait_exponential
+        from tenacity import Retrying, wait_exponential
 
-        from aggregator.core.retrying import retrying
+        from aggregator.core.retrying import retry_options
         from aggregator.kpi import jobs
 
         trace_id = trace_id_of(context["dag_run"])
@@ -298,8 +298,8 @@ class TriggerKpiOperator(_KpiOperator):
                 return jobs.read(cursor, trace_id, self.kpi_id)
 
         # If this fails, the outcome is lost and the KPI becomes unknown.
-        retry = retrying(attempts=4, wait=wait_exponential(), sleep=time.sleep, warn=self.log.warning)
-        return retry(attempt)
+        options = retry_options(attempts=4, wait=wait_exponential(), sleep=time.sleep, warn=self.log.warning)
+        return Retrying(**options)(attempt)
 
 
 class FinalizeKpiJobOperator(ClosingOperator, _KpiOperator):

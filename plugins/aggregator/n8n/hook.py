@@ -14,11 +14,11 @@ from urllib.parse import quote
 
 import httpx
 from airflow.sdk import BaseHook
-from tenacity import wait_exponential
+from tenacity import Retrying, wait_exponential
 
 from aggregator.core import connections
 from aggregator.core.errors import PermanentError, TransientError, UnknownConnectionError
-from aggregator.core.retrying import retrying
+from aggregator.core.retrying import retry_options
 from aggregator.core.settings import KpiSettings
 from aggregator.n8n.addresses import origin_of, parse_origins, parse_url, resolve
 from aggregator.n8n.errors import N8nError, N8nNotRegisteredError, N8nRefusedError, N8nUnavailableError, N8nUnknownError
@@ -135,12 +135,14 @@ class N8nHook(BaseHook):
             return asyncio.run(self.request(url, payload, key))
 
         try:
-            status = retrying(
-                attempts=ATTEMPTS,
-                wait=wait_exponential(),
-                sleep=self.sleep,
-                warn=self.log.warning,
-                retried=RETRIED if while_unavailable else N8nNotRegisteredError,
+            status = Retrying(
+                **retry_options(
+                    attempts=ATTEMPTS,
+                    wait=wait_exponential(),
+                    sleep=self.sleep,
+                    warn=self.log.warning,
+                    retried=RETRIED if while_unavailable else N8nNotRegisteredError,
+                )
             )(attempt)
         except N8nError as error:
             error.retry_count = sent - 1

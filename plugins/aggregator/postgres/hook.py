@@ -148,7 +148,9 @@ class PostgresTransactionHook(PostgresHook):
                     f"The pooler of {where} refused a start-up parameter: {reason}. Nothing was read or stored. Remove "
                     f"`options` from the extra of connection `{conn_id}`, and PGOPTIONS from the environment."
                 ) from None
-            advice = f" {connections.PERCENT_ENCODE}" if _is_login_refused(settings, reason) else ""
+            # A URI without a login may have been cut inside its password.
+            refused = "authentication" in reason or settings.login is None
+            advice = f" {connections.PERCENT_ENCODE}" if refused else ""
             msg = f"PostgreSQL cannot be reached by {where}: {reason}. Nothing was read or stored.{advice}"
             raise TransientError(msg) from None
         except psycopg.Error:
@@ -159,11 +161,6 @@ class PostgresTransactionHook(PostgresHook):
             raise PermanentError(msg) from None
         set_json_dumps(json_text, connection)
         return connection
-
-
-def _is_login_refused(settings: Connection, reason: str) -> bool:
-    # A URI without a login may have been cut inside its password.
-    return "authentication" in reason or settings.login is None
 
 
 def execute(

@@ -192,9 +192,6 @@ class SqlUpsertOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Upsert the rows, or return what an upsert would write.
 
-        Args:
-            context: Airflow's task context.
-
         Returns:
             ``inserted``, ``updated``, ``unchanged`` and ``duplicates``. With ``stored``, also whether the window is
             ``suspicious``. In a dry run, also ``dry_run`` and ``preview``: the first rows that would be written, each

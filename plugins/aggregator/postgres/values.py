@@ -35,19 +35,6 @@ def json_text(value: Any) -> str:
     return text
 
 
-def converter(base_type: str) -> Callable[[Any], Any] | None:
-    """Return the converter of values for a column; None if the server's cast is enough.
-
-    Args:
-        base_type: ``pg_type.typname`` of the column's type.
-
-    Returns:
-        A function that takes a value other than None. It raises ``TypeError`` or ``ValueError`` for a value that does
-        not fit.
-    """
-    return _CONVERTERS.get(base_type)
-
-
 def _timestamptz(value: Any) -> datetime:
     timestamp = datetime.fromisoformat(value) if isinstance(value, str) else value
     if not isinstance(timestamp, datetime):
@@ -91,7 +78,7 @@ def _bytes(value: Any) -> bytes:
     return bytes(value)
 
 
-_CONVERTERS: dict[str, Callable[[Any], Any]] = {
+CONVERTERS: dict[str, Callable[[Any], Any]] = {
     "date": _date,
     "timestamp": _timestamp,
     "timestamptz": _timestamptz,
@@ -100,3 +87,7 @@ _CONVERTERS: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(["text", "varchar", "bpchar"], _text),
     **dict.fromkeys(["int2", "int4", "int8"], _integer),
 }
+"""Name of a column's type in ``pg_type`` → converter of its values, where the server's cast is not enough.
+
+It takes a value other than None, and raises ``TypeError`` or ``ValueError`` for a value that does not fit.
+"""

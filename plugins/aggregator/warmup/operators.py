@@ -45,9 +45,6 @@ class WarmupResetOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, int]:
         """Reset the counters of the run's day.
 
-        Args:
-            context: Airflow's task context.
-
         Returns:
             ``domains``, the number of domains that warm up; ``reset`` and ``kept``, the numbers of removed counters and
             of counters of later days.

@@ -74,25 +74,6 @@ def forget() -> None:
     _results.clear()
 
 
-class TargetLag(Camel):
-    """How many symbols of a table are behind.
-
-    Attributes:
-        behind: Number of symbols that have waited for longer than ``maxAgeSeconds``.
-        symbols: Number of symbols that count.
-        worst: Names of the symbols that have waited longest.
-    """
-
-    behind: int
-    symbols: int
-    worst: list[str]
-
-    @classmethod
-    def of(cls, lag: Lag | None) -> TargetLag | None:
-        """Convert the lag that a check found."""
-        return cls(behind=lag.behind, symbols=lag.symbols, worst=list(lag.worst)) if lag else None
-
-
 class TargetFreshness(Camel):
     """How fresh a table is.
 
@@ -112,15 +93,11 @@ class TargetFreshness(Camel):
     newest: datetime | None
     waiting_since: datetime | None
     max_age_seconds: int | None
-    lag: TargetLag | None
+    lag: Lag | None
 
     @classmethod
     def of(cls, found: Freshness) -> TargetFreshness:
-        """Convert the result of a check.
-
-        Args:
-            found: The result.
-        """
+        """Convert the result of a check."""
         return cls(
             target=found.target.table,
             dag=found.target.dag_id,
@@ -128,7 +105,7 @@ class TargetFreshness(Camel):
             newest=found.newest,
             waiting_since=found.waiting_since,
             max_age_seconds=max_age_seconds(found.target),
-            lag=TargetLag.of(found.lag),
+            lag=found.lag,
         )
 
 

@@ -14,7 +14,7 @@ from aggregator.core.errors import PermanentError
 from aggregator.postgres.hook import describe
 from aggregator.postgres.upsert.spec import Query, UpsertCounts
 from aggregator.postgres.upsert.target import Target
-from aggregator.postgres.values import converter
+from aggregator.postgres.values import CONVERTERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -221,7 +221,7 @@ class Stage:
         self._use_columns(rows.columns)
         columns = [self._target.columns[column] for column in rows.columns]
         converters = [
-            (index, convert) for index, column in enumerate(columns) if (convert := converter(column.base_type))
+            (index, convert) for index, column in enumerate(columns) if (convert := CONVERTERS.get(column.base_type))
         ]
         statement = sql.SQL("copy {} ({}, {}) from stdin").format(_STAGE, identifiers(rows.columns), ORDINAL)
         loaded = 0
@@ -251,7 +251,7 @@ class Stage:
     def _problem(self, row: Sequence[Any], columns: Sequence[Column]) -> str:
         """Find the value that psycopg cannot send, and describe it without the value."""
         for column, value in zip(columns, row, strict=True):
-            convert = converter(column.base_type)
+            convert = CONVERTERS.get(column.base_type)
             try:
                 sql.Literal(convert(value) if convert and value is not None else value).as_string(self._cursor)
             except _UNSENDABLE:

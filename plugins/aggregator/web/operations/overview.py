@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from fastapi import APIRouter, Query
 from pydantic import Field
 
-from aggregator.alerts.freshness import TARGETS, Freshness, State
+from aggregator.alerts.freshness import TARGETS, Freshness, Lag, State
 from aggregator.alerts.store import CONNECTION
 from aggregator.core.catalog import CATALOG, DagFacts, Owner, deadline_of, deadline_settings
 from aggregator.core.errors import PermanentError
 from aggregator.core.http import Camel
 from aggregator.core.settings import ObjectiveSettings
-from aggregator.web.freshness import TargetLag, check_all, max_age_seconds
+from aggregator.web.freshness import check_all, max_age_seconds
 from aggregator.web.operations import access  # noqa: TC001 - FastAPI evaluates the annotations
 from aggregator.web.operations.assets import VERSION
 from aggregator.web.operations.database import ReadError, database
@@ -95,7 +95,7 @@ class TableFreshness(Camel):
     newest: datetime | None
     waiting_since: datetime | None
     max_age_seconds: int | None
-    lag: TargetLag | None
+    lag: Lag | None
 
     @classmethod
     def of(cls, found: Freshness) -> TableFreshness:
@@ -108,7 +108,7 @@ class TableFreshness(Camel):
             newest=found.newest,
             waiting_since=found.waiting_since,
             max_age_seconds=max_age_seconds(found.target),
-            lag=TargetLag.of(found.lag),
+            lag=found.lag,
         )
 
 
