@@ -37,10 +37,7 @@ BATCH = 10_000
 
 
 def clean_airflow(before: datetime) -> None:
-    """Delete old rows from Airflow's database. The last scheduled run of each DAG stays.
-
-    Args:
-        before: End of the time whose rows are deleted.
+    """Delete rows of the time before from Airflow's database. The last scheduled run of each DAG stays.
 
     Raises:
         TransientError: At least one table was not cleaned.
@@ -89,11 +86,7 @@ def clean_alerts(before: datetime) -> None:
 
 
 def clean() -> bool:
-    """Delete old history. Each error is logged, and does not stop the other steps.
-
-    Returns:
-        Whether everything was cleaned.
-    """
+    """Delete old history, and return whether all steps succeeded. The error of a step is logged."""
     complete = True
     try:
         before = datetime.now(UTC) - timedelta(days=MaintenanceSettings.load().aggregator_keep_days)

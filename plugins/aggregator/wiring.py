@@ -76,14 +76,10 @@ def timetable(schedule: Schedule) -> OffsetCronTimetable | CronTriggerTimetable:
 
 
 def default_args(owner: Owner, **task_args: Any) -> dict[str, Any]:
-    """Default arguments of every task.
+    """Default arguments of every task, overridden by ``task_args``.
 
     Transient errors are retried after 1, 2, 4, 8 and 10 minutes, or when the server requests it. Permanent errors are
     not retried.
-
-    Args:
-        owner: The team that is responsible for the DAG.
-        task_args: Arguments that differ from the defaults.
     """
     return {
         "owner": owner.value,

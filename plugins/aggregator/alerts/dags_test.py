@@ -16,9 +16,6 @@ def on_dag_run_success(dag_run: DagRun) -> None:
 
     A DAG from the database refers to its deadlines by id. ``DAG.test`` of Airflow 3.3.2 uses a copy that contains the
     definitions, and queries the database with a definition as the id. The stored DAG keeps its deadline.
-
-    Args:
-        dag_run: The run that succeeded.
     """
     dag = getattr(dag_run, "dag", None)
     if dag and dag.deadline and not all(isinstance(alert, str) for alert in dag.deadline):

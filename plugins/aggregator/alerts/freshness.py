@@ -140,12 +140,7 @@ def check(now: datetime | None = None) -> list[Freshness]:
 
 
 def check_target(target: Target, now: datetime) -> Freshness:
-    """Check one table.
-
-    Args:
-        target: The table.
-        now: Time of the check.
-    """
+    """Check one table, at a given time."""
     try:
         if target.rule.conn_id == _ANALYTICS and not AnalyticsSettings.load().enable_analytics_cron:
             return Freshness(target, State.PAUSED)

@@ -38,19 +38,15 @@ def minutes(*times: datetime) -> list[str]:
 def failed(dag_id: str, run_id: str, run: Any, failure: Failure | None, since: datetime) -> str:
     """The text of an alert about a failed run."""
     name = f"{run_id}, due {minute(run.run_after)}" if run else run_id
+    severity, next_step = "CRITICAL", f"fix the cause, then clear run {name}."
     if redone_by_next(dag_id, run):
-        severity, next_step = (
-            "WARNING",
-            f"Next step: none if the next run succeeds, it includes the work of run {name}.",
-        )
-    else:
-        severity, next_step = "CRITICAL", f"Next step: fix the cause, then clear run {name}."
+        severity, next_step = "WARNING", f"none if the next run succeeds, it includes the work of run {name}."
     window = (run.data_interval_start, run.data_interval_end) if run else (None, None)
     return _joined(
         f"{severity} FAILED: {dag_id}{_window(window)} failed at {minute(since)}.",
         _reason(failure) if failure else None,
         _impact(dag_id),
-        next_step,
+        f"Next step: {next_step}",
         run_link(dag_id, run_id),
     )
 

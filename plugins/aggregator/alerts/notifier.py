@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from aggregator.alerts.messages import failed
-from aggregator.alerts.store import TIMEOUT, Alert, Kind, hook, raise_alert
+from aggregator.alerts.store import Alert, Kind, raise_alert, transaction
 from aggregator.core import connections, failures
 from aggregator.core.errors import AggregatorError, PermanentError, UnknownConnectionError
 from aggregator.core.paths import SQL
@@ -96,7 +96,7 @@ def deliver() -> int:
     next_message = (SQL / "alerts/queries/next_message.sql").read_text()
     note_attempt = (SQL / "alerts/queries/note_attempt.sql").read_text()
     while True:
-        with hook().transaction(timeout=TIMEOUT, application_name="aggregator/alerts") as cursor:
+        with transaction() as cursor:
             message = cursor.execute(next_message).fetchone()
             if message is None:
                 if sent:
@@ -172,10 +172,9 @@ def _post(url: str, text: str) -> str | None:
             if response.status_code not in _SENT:
                 return f"HTTP {response.status_code}"
             # An n8n that is starting responds with 200 and this body, and does not process the message.
-            if response.headers.get("Content-Length") == str(len(STARTING_UP)):
-                return (
-                    STARTING_UP if next(response.iter_content(len(STARTING_UP)), b"") == STARTING_UP.encode() else None
-                )
-            return None
+            starting_up = STARTING_UP.encode()
+            may_start = response.headers.get("Content-Length") == str(len(starting_up))
+            is_starting = may_start and next(response.iter_content(len(starting_up)), b"") == starting_up
+            return STARTING_UP if is_starting else None
     except (requests.RequestException, ValueError) as error:
         return type(error).__name__

@@ -10,9 +10,15 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from aggregator.core.paths import SQL
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from contextlib import AbstractContextManager
     from datetime import datetime
+
+    from psycopg import Cursor
+    from psycopg.rows import TupleRow
 
     from aggregator.postgres.hook import PostgresTransactionHook
 
@@ -87,7 +93,7 @@ def resolve(alert: OpenAlert, text: str | None) -> bool:
     return bool(execute("alerts/queries/resolve.sql", {"id": alert.id, "members": list(alert.members), "text": text}))
 
 
-def hook(conn_id: str = CONNECTION) -> PostgresTransactionHook:
+def hook(conn_id: str) -> PostgresTransactionHook:
     """The hook of a connection."""
     # DAG files import this module often, and need no database.
     from aggregator.postgres.hook import PostgresTransactionHook
@@ -95,8 +101,12 @@ def hook(conn_id: str = CONNECTION) -> PostgresTransactionHook:
     return PostgresTransactionHook(conn_id)
 
 
-def execute(file: str, parameters: Mapping[str, Any], conn_id: str = CONNECTION) -> list[tuple[Any, ...]]:
-    """Execute one statement with the timeout of alerts."""
-    from aggregator.postgres import hook as postgres
+def transaction(conn_id: str = CONNECTION) -> AbstractContextManager[Cursor[TupleRow]]:
+    """Open a transaction with the timeout of alerts."""
+    return hook(conn_id).transaction(timeout=TIMEOUT, application_name="aggregator/alerts")
 
-    return postgres.execute(file, parameters, conn_id, timeout=TIMEOUT, application_name="aggregator/alerts")
+
+def execute(file: str, parameters: Mapping[str, Any], conn_id: str = CONNECTION) -> list[tuple[Any, ...]]:
+    """Execute one statement, a file below ``include/sql``, in a transaction of its own."""
+    with transaction(conn_id) as cursor:
+        return cursor.execute((SQL / file).read_text(), parameters).fetchall()

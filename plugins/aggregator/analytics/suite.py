@@ -19,9 +19,6 @@ def skip_while_paused(context: Context) -> None:
 
     Manual runs and backfills are not skipped. A skipped run does its work when it is cleared after the pause.
 
-    Args:
-        context: Airflow's task context.
-
     Raises:
         AirflowSkipException: The suite is paused. Airflow shows the task as skipped.
         PermanentError: The setting is invalid.

@@ -133,10 +133,7 @@ class AnalyticsEngineHook(BaseHook):
             yield self._rows(resources, query)
 
     def require_retained(self, start: datetime) -> None:
-        """Refuse a window whose oldest rows may be past their retention. Nothing else depends on the clock.
-
-        Args:
-            start: Start of the window; aware.
+        """Refuse a window whose oldest rows, at its aware start, may be deleted. Nothing else depends on the clock.
 
         Raises:
             PermanentError: The window starts more than `RETENTION` ago.

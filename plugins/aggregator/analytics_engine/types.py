@@ -74,10 +74,7 @@ class ColumnType:
 
 
 def column_type(name: str) -> ColumnType:
-    """The description of a ClickHouse type.
-
-    Args:
-        name: The type as ``meta`` names it, such as ``Nullable(UInt64)``.
+    """The description of a ClickHouse type with a name as in ``meta``, such as ``Nullable(UInt64)``.
 
     Raises:
         LookupError: The type is not in the table above.

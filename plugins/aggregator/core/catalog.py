@@ -283,9 +283,6 @@ def schedule_of(dag_id: str) -> Schedule:
     While a setting of KPI dispatch is invalid, this is the catalog's schedule. The tasks of the run then name the
     setting and send nothing.
 
-    Args:
-        dag_id: The DAG.
-
     Raises:
         PermanentError: The DAG has no entry in the catalog.
     """
@@ -313,8 +310,7 @@ def deadline_of(dag_id: str) -> timedelta:
     Returns:
         The value in ``AGGREGATOR_DEADLINES``. If the setting is invalid or does not name the DAG, the catalog's value.
     """
-    default = facts_of(dag_id).deadline
-    return deadline_settings()[0].get(dag_id, default)
+    return deadline_settings()[0].get(dag_id, facts_of(dag_id).deadline)
 
 
 def deadline_settings() -> tuple[dict[str, timedelta], str | None]:

@@ -71,9 +71,5 @@ def _future(declared: Any, given: Any, today: date) -> Iterator[str]:
 
 def problems(errors: Iterable[Any]) -> str:
     """A text with all validation errors, by the caller's names and without the values."""
-    return "; ".join(_problem(error["loc"], error["msg"]) for error in errors)
-
-
-def _problem(location: tuple[object, ...], message: str) -> str:
-    name = ".".join(str(part) for part in location if part != "query")
-    return ": ".join(filter(None, [name, message.removeprefix("Value error, ")]))
+    named = ((".".join(str(part) for part in error["loc"] if part != "query"), error["msg"]) for error in errors)
+    return "; ".join(": ".join(filter(None, [name, text.removeprefix("Value error, ")])) for name, text in named)

@@ -5,25 +5,19 @@ from __future__ import annotations
 import re
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import psycopg
 from airflow.providers.postgres.hooks.postgres import PostgresHook
 from psycopg.types.json import set_json_dumps
 
 from aggregator.core import connections
-from aggregator.core.errors import (
-    AggregatorError,
-    PermanentError,
-    TransientError,
-    is_transient_sqlstate,
-)
-from aggregator.core.paths import SQL
+from aggregator.core.errors import AggregatorError, PermanentError, TransientError, is_transient_sqlstate
 from aggregator.postgres import session
 from aggregator.postgres.values import json_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from airflow.sdk import Connection, Context
     from psycopg.rows import TupleRow
@@ -70,11 +64,7 @@ class PostgresTransactionHook(PostgresHook):
 
     @contextmanager
     def task_transaction(self, context: Context, *, read_only: bool = False) -> Iterator[psycopg.Cursor[TupleRow]]:
-        """Open the transaction of a task, with its name and what is left of its ``execution_timeout``.
-
-        Yields:
-            A cursor as :meth:`transaction` yields it.
-        """
+        """Open the transaction of a task, with its name and what is left of its ``execution_timeout``."""
         task_instance = context["ti"]
         with self.transaction(
             timeout=_remaining(context["task"].execution_timeout, task_instance.start_date),
@@ -161,24 +151,6 @@ class PostgresTransactionHook(PostgresHook):
             raise PermanentError(msg) from None
         set_json_dumps(json_text, connection)
         return connection
-
-
-def execute(
-    file: str, parameters: Mapping[str, Any], conn_id: str, *, timeout: timedelta, application_name: str
-) -> list[tuple[Any, ...]]:
-    """Execute one statement in a transaction of its own.
-
-    Args:
-        file: File of the statement, below ``include/sql``.
-        parameters: Values of its placeholders.
-        conn_id: Connection of the database.
-        timeout: As for :meth:`PostgresTransactionHook.transaction`.
-        application_name: As for :meth:`PostgresTransactionHook.transaction`.
-    """
-    statement = (SQL / file).read_text()
-    hook = PostgresTransactionHook(conn_id)
-    with hook.transaction(timeout=timeout, application_name=application_name) as cursor:
-        return cursor.execute(statement, parameters).fetchall()
 
 
 def _remaining(execution_timeout: timedelta | None, started: datetime | None) -> timedelta | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -15,15 +14,14 @@ from aggregator.core.errors import PermanentError
 from aggregator.core.text import listed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from airflow.sdk import Context
     from psycopg import Cursor
     from psycopg.rows import TupleRow
     from structlog.typing import FilteringBoundLogger
 
-    from aggregator.postgres.hook import PostgresTransactionHook
-    from aggregator.postgres.upsert import Refusal, Source, UpsertCounts, UpsertResult
+    from aggregator.postgres.upsert import Refusal, Rows, Source, UpsertCounts, UpsertResult
 
     Row = Mapping[str, Any] | Sequence[Any]
 
@@ -45,18 +43,11 @@ def describe_refusal(refusal: Refusal) -> str:
 
 
 def refuse_incomplete(table: str, by: str, result: UpsertResult, *, dry_run: bool = False) -> None:
-    """Fail the task if an upsert refused groups. Call it after the other groups are committed.
-
-    The error is permanent: a retry would fail in the same way until somebody fixes the cause.
-
-    Args:
-        table: The target.
-        by: The column that rows were isolated by.
-        result: The result of the upsert.
-        dry_run: Whether nothing was written.
+    """Fail the task if an upsert, isolated by a column, refused groups. Call it after the others are committed.
 
     Raises:
-        PermanentError: At least one group was refused. The text names the first ones.
+        PermanentError: At least one group was refused. The text names the first ones. A retry would fail alike until
+            somebody fixes the cause.
     """
     if not result.refused:
         return
@@ -77,15 +68,9 @@ def is_suspicious(
     table: str,
     log: FilteringBoundLogger,
 ) -> bool:
-    """Check whether rows are stored for a window whose source is empty, and log a warning if so. The rows stay.
+    """Whether rows are stored for a window whose source is empty. If so, log a warning. The rows stay.
 
-    Args:
-        cursor: A cursor on the target's database.
-        stored: SELECT of one number: the rows that the target has for the window.
-        parameters: Values of its placeholders.
-        source: Name of the source for the log.
-        table: The target.
-        log: Log of the task.
+    ``stored`` is a SELECT of their number. ``source`` and ``table`` are names for the log.
     """
     (rows,) = cursor.execute(stored, parameters).fetchone() or (0,)
     if rows:
@@ -182,13 +167,6 @@ class SqlUpsertOperator(BaseOperator):
         # Airflow finds the output of other tasks in template fields only.
         XComArg.apply_upstream_relationship(self, rows)
 
-    @cached_property
-    def hook(self) -> PostgresTransactionHook:
-        """The hook of ``conn_id``."""
-        from aggregator.postgres.hook import PostgresTransactionHook
-
-        return PostgresTransactionHook(self.conn_id)
-
     def execute(self, context: Context) -> dict[str, Any]:
         """Upsert the rows, or return what an upsert would write.
 
@@ -202,11 +180,12 @@ class SqlUpsertOperator(BaseOperator):
                 ``isolate_by``, everything except the groups that the text names.
             TransientError: The database was unreachable or busy. Nothing was written.
         """
+        from aggregator.postgres.hook import PostgresTransactionHook
         from aggregator.postgres.upsert import UpsertSpec, upsert
 
         spec = UpsertSpec(self.table, self.key, self.touch)
         source, parameters = self._source(context)
-        with self.hook.task_transaction(context) as cursor:
+        with PostgresTransactionHook(self.conn_id).task_transaction(context) as cursor:
             outcome = upsert(cursor, spec, source, dry_run=self.is_dry_run)
             suspicious = {} if outcome.refused else self._suspicious(cursor, parameters, outcome.counts)
         if self.isolate_by is not None:
@@ -218,10 +197,10 @@ class SqlUpsertOperator(BaseOperator):
 
     def _source(self, context: Context) -> tuple[Source, Mapping[str, Any]]:
         """Return the source of the upsert and the parameters of its queries."""
-        from aggregator.postgres.upsert import Query, Rows
+        from aggregator.postgres.upsert import Query
 
         if self.sql is None:
-            return Rows(*self._columns_and_values(self._iterate_rows(context))), {}
+            return self._rows(context), {}
         start, end = data_interval(context)
         parameters = {**(self.parameters or {}), "data_interval_start": start, "data_interval_end": end}
         return Query(self.sql, parameters, self.isolate_by, self.groups), parameters
@@ -237,26 +216,25 @@ class SqlUpsertOperator(BaseOperator):
             and is_suspicious(cursor, self.stored, parameters, source="query", table=self.table, log=self.log)
         }
 
-    def _iterate_rows(self, context: Context) -> Iterator[Row]:
-        rows = self.rows.resolve(context) if isinstance(self.rows, XComArg) else self.rows
-        if rows is None or isinstance(rows, str | bytes | Mapping):
+    def _rows(self, context: Context) -> Rows:
+        from aggregator.postgres.upsert import Rows
+
+        given = self.rows.resolve(context) if isinstance(self.rows, XComArg) else self.rows
+        if given is None or isinstance(given, str | bytes | Mapping):
             raise PermanentError(
-                f"The rows for {self.table} are a {type(rows).__name__}, not a list of rows. Nothing was written. "
+                f"The rows for {self.table} are a {type(given).__name__}, not a list of rows. Nothing was written. "
                 "Correct the task that returns them."
             )
-        return iter(rows)
-
-    def _columns_and_values(self, rows: Iterator[Row]) -> tuple[Sequence[str], Iterator[Sequence[Any]]]:
-        columns, first = self.columns, next(rows, None)
-        if columns is None and isinstance(first, Mapping):
-            columns = list(first)
+        rows = iter(given)
+        first = next(rows, None)
+        columns = list(first) if self.columns is None and isinstance(first, Mapping) else self.columns
         if first is None:
-            return columns or self.key, iter(())
+            return Rows(columns or self.key, ())
         if columns is None:
             raise PermanentError(
                 f"The rows for {self.table} do not name their columns. Nothing was written. Add `columns` to the task."
             )
-        return columns, (self._values(row, number, columns) for number, row in enumerate(chain([first], rows), 1))
+        return Rows(columns, (self._values(row, number, columns) for number, row in enumerate(chain([first], rows), 1)))
 
     def _values(self, row: object, number: int, columns: Sequence[str]) -> Sequence[Any]:
         if isinstance(row, Mapping):

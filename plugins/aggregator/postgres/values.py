@@ -20,13 +20,7 @@ if TYPE_CHECKING:
 
 
 def json_text(value: Any) -> str:
-    """Return JSON that databases of every encoding can read.
-
-    A database whose encoding is not UTF-8 refuses the escapes of characters beyond ASCII.
-
-    Returns:
-        JSON without escapes, unless there is a surrogate, which only an escape can express.
-    """
+    """Return JSON without escapes, which a database refuses if its encoding is not UTF-8; a surrogate needs one."""
     text = json.dumps(value, ensure_ascii=False)
     try:
         text.encode()

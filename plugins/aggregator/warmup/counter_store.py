@@ -14,7 +14,7 @@ from aggregator.core.errors import PermanentError, TransientError, is_transient_
 from aggregator.core.paths import SQL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
     from contextlib import AbstractContextManager
     from datetime import datetime
 
@@ -121,7 +121,9 @@ class S3CounterStore:
             )
         try:
             client = hook.get_conn()
-            found = _find(client, bucket, {f"{PREFIX}{domain.organization_id}/{domain.domain}" for domain in domains})
+            wanted = {f"{PREFIX}{domain.organization_id}/{domain.domain}" for domain in domains}
+            pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=PREFIX)
+            found = (counter for page in pages for counter in page.get("Contents", ()) if counter["Key"] in wanted)
             later, over = partition(lambda counter: counter["LastModified"] < before + LAST_WRITE, found)
             keys = [counter["Key"] for counter in over]
             failed = _delete(client, bucket, keys)
@@ -139,11 +141,6 @@ class S3CounterStore:
             lost = isinstance(error, (ConnectionError, HTTPClientError))
             raise (TransientError if lost else PermanentError)(msg) from None
         return ResetReport(len(keys) - failed.total(), sum(1 for _ in later), failed)
-
-
-def _find(client: Any, bucket: str, keys: Collection[str]) -> Iterator[dict[str, Any]]:
-    pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=PREFIX)
-    return (counter for page in pages for counter in page.get("Contents", ()) if counter["Key"] in keys)
 
 
 def _delete(client: Any, bucket: str, keys: Iterable[str]) -> Counter[str]:

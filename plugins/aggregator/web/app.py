@@ -22,11 +22,9 @@ from aggregator.telemetry import api as telemetry
 from aggregator.web import freshness, health
 from aggregator.web.operations import assets
 from aggregator.web.operations.app import app as operations
-from aggregator.web.security import require_cron_secret, require_scheduler_api_key
+from aggregator.web.security import RequireSecret
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from fastapi import Request
     from fastapi.responses import Response
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -56,7 +54,7 @@ async def _broken(_: Request, error: Exception) -> Response:
     return JSONResponse({"detail": detail}, HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
-def _app(title: str, summary: str, router: APIRouter, *authorizations: Callable[..., None]) -> FastAPI:
+def _app(title: str, summary: str, router: APIRouter, *secrets: str) -> FastAPI:
     app = FastAPI(
         title=title,
         summary=summary,
@@ -66,15 +64,15 @@ def _app(title: str, summary: str, router: APIRouter, *authorizations: Callable[
             Exception: _broken,
         },
     )
-    app.include_router(router, dependencies=[Depends(authorize) for authorize in authorizations])
+    app.include_router(router, dependencies=[Depends(RequireSecret(name)) for name in secrets])
     return app
 
 
 APPS: Final = {
-    "/api/jobs": _app("Jobs", "Starts jobs for callers outside Airflow.", telemetry.router, require_cron_secret),
-    "/api/kpi": _app("KPI reports", "Receives KPI results from n8n.", kpi.router, require_scheduler_api_key),
+    "/api/jobs": _app("Jobs", "Starts jobs for callers outside Airflow.", telemetry.router, "CRON_SECRET"),
+    "/api/kpi": _app("KPI reports", "Receives KPI results from n8n.", kpi.router, "SCHEDULER_API_KEY"),
     "/api/health": _app("Health", "Whether KPI dispatch works.", health.router),
-    "/api/freshness": _app("Freshness", "Whether the data is fresh.", freshness.router, require_cron_secret),
+    "/api/freshness": _app("Freshness", "Whether the data is fresh.", freshness.router, "CRON_SECRET"),
     assets.PREFIX: operations,
 }
 """Every app, by the prefix at which Airflow mounts it."""

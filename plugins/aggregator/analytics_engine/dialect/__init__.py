@@ -91,9 +91,6 @@ def parse(sql: str) -> Query:
     Args:
         sql: One complete statement, literals bound, with an explicit ``FORMAT`` (sources disagree on the default).
 
-    Returns:
-        The statement's parts.
-
     Raises:
         DialectError: Analytics Engine's SQL API would not accept it. The text says what and why, and quotes no literal.
     """

@@ -87,22 +87,20 @@ def _literal(part: str, value: Parameter) -> str:
         case bool():
             return "true" if value else "false"
         case str():
-            return _text_literal(part, value)
+            check_characters(part, value)
+            return "'{}'".format(value.replace("\\", "\\\\").replace("'", "''"))
         case datetime():
             return _datetime_literal(part, value)
         case date():
             return _datetime_literal(part, datetime.combine(value, time(), UTC))
         case int():
-            return _integer_literal(part, value)
+            if not -(2**63) <= value < 2**63:
+                raise refusal(part, "it does not fit 64 bits")
+            return _signed(str(int(value)))
         case float() | Decimal():
             return _decimal_literal(part, value)
         case _:
             raise refusal(part, f"{type(value).__name__} has no literal")
-
-
-def _text_literal(part: str, value: str) -> str:
-    check_characters(part, value)
-    return "'{}'".format(value.replace("\\", "\\\\").replace("'", "''"))
 
 
 def check_characters(part: str, text: str) -> None:
@@ -113,12 +111,6 @@ def check_characters(part: str, text: str) -> None:
         text.encode()
     except UnicodeEncodeError:
         raise refusal(part, "it is not valid Unicode") from None
-
-
-def _integer_literal(part: str, value: int) -> str:
-    if not -(2**63) <= value < 2**63:
-        raise refusal(part, "it does not fit 64 bits")
-    return _signed(str(int(value)))
 
 
 def _decimal_literal(part: str, value: float | Decimal) -> str:

@@ -115,11 +115,6 @@ def tokenize(sql: str) -> list[Token]:
     return tokens
 
 
-def is_call(token: Token, following: Token) -> bool:
-    """Whether the first token is the name of a function that is called."""
-    return token.token_type is TokenType.VAR and following.token_type is TokenType.L_PAREN
-
-
 def _check_spelling(sql: str, tokens: Sequence[Token]) -> None:
     position = 0
     for token in tokens:
@@ -146,7 +141,8 @@ def _check_token(token: Token, written: str) -> None:
 
 def _check_pair(token: Token, following: Token) -> None:
     kind, next_kind = token.token_type, following.token_type
-    if is_call(token, following) and token.text not in FUNCTIONS:
+    is_call = (kind, next_kind) == (TokenType.VAR, TokenType.L_PAREN)
+    if is_call and token.text not in FUNCTIONS:
         spelled = next((name for name in FUNCTIONS if name.lower() == token.text.lower()), None)
         reason = f"spell it {spelled}" if spelled else f"{_NOT_IN_REFERENCE}, or known to fail"
         raise refusal(f"function {token.text[:40]}", reason, token)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     Cursor = psycopg.Cursor[TupleRow]
 
 Item = TypeVar("Item")
+Items = TypeVar("Items")
 
 _STATEMENT_ERRORS = ("25", "42")
 """Classes of SQLSTATEs that blame the transaction or the statement: every group would fail alike."""
@@ -138,21 +139,21 @@ def compute(
     everything = {**given, "groups": None}
     insert = sql.SQL(_INSERT_COMPUTED).format(table=sql.Identifier("pg_temp", table), query=select(query))
 
-    def attempt(these: Sequence[str] | None) -> psycopg.Error | None:
-        return _attempt(cursor, lambda: cursor.execute(insert, {**given, "groups": these}))
+    def fill(these: Sequence[str] | None) -> None:
+        cursor.execute(insert, {**given, "groups": these})
 
     with cursor.connection.transaction():
         create = sql.SQL(_CREATE_COMPUTED).format(table=sql.Identifier(table), query=select(query))
         cursor.execute(create, everything)
         # After the table: a read-only transaction can fill a temporary table, but cannot create one.
         with read_only(cursor) if dry_run else nullcontext():
-            error = attempt(None)
+            error = _attempt(cursor, fill, None)
             if error is None:
                 return []
             names = [name for (name,) in cursor.execute(sql.SQL(groups), given)] if groups else []
             if not names:
                 raise error
-            return [Refusal(name, None, reason) for name, reason in _bisect(names, attempt, error)]
+            return [Refusal(name, None, reason) for name, reason in _bisect(cursor, names, fill, error)]
 
 
 def blames_rows(error: psycopg.Error) -> bool:
@@ -196,13 +197,10 @@ def _store_by_group(cursor: Cursor, spec: UpsertSpec, by: str, *, dry_run: bool)
             stage.insert(_INSERT_GROUPS, numbered=_NUMBERED, group=_GROUP, first=first, last=last)
             stored.append(stage.count() if dry_run else stage.write())
 
-        def attempt(numbers: Sequence[int]) -> psycopg.Error | None:
-            return _attempt(cursor, lambda: store(numbers))
-
         numbers = range(1, groups + 1)
-        error = attempt(numbers) if groups else None
+        error = _attempt(cursor, store, numbers) if groups else None
         refused = []
-        for number, reason in _bisect(numbers, attempt, error) if error else ():
+        for number, reason in _bisect(cursor, numbers, store, error) if error else ():
             group, rows = execute(_DESCRIBE_GROUP, number=sql.Literal(number))
             refused.append(Refusal(group, rows, reason))
         execute("drop table {numbered}")
@@ -210,23 +208,23 @@ def _store_by_group(cursor: Cursor, spec: UpsertSpec, by: str, *, dry_run: bool)
 
 
 def _bisect(
-    items: Sequence[Item], attempt: Callable[[Sequence[Item]], psycopg.Error | None], error: psycopg.Error
+    cursor: Cursor, items: Sequence[Item], work: Callable[[Sequence[Item]], None], error: psycopg.Error
 ) -> Iterator[tuple[Item, psycopg.Error]]:
-    """Attempt halves of the items, which failed together with an error, and yield each that fails alone."""
+    """Do the work for halves of the items, which failed together with an error, and yield each that fails alone."""
     if len(items) == 1:
         yield items[0], error
         return
     middle = len(items) // 2
     for half in (items[:middle], items[middle:]):
-        if failure := attempt(half):
-            yield from _bisect(half, attempt, failure)
+        if failure := _attempt(cursor, work, half):
+            yield from _bisect(cursor, half, work, failure)
 
 
-def _attempt(cursor: Cursor, work: Callable[[], object]) -> psycopg.Error | None:
-    """Do work in a savepoint, and return the error if PostgreSQL refused its rows."""
+def _attempt(cursor: Cursor, work: Callable[[Items], None], items: Items) -> psycopg.Error | None:
+    """Do work for items in a savepoint, and return the error if PostgreSQL refused its rows."""
     try:
         with cursor.connection.transaction():
-            work()
+            work(items)
     except psycopg.Error as error:
         if not blames_rows(error):
             raise
