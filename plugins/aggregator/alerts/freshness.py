@@ -30,9 +30,6 @@ TIME_LIMIT = timedelta(seconds=15)
 MAX_NAMES = 3
 """Symbols that are named of those that are behind."""
 
-_ANALYTICS = "analytics_db"
-_MARKET = "market_db"
-
 
 @dataclass(frozen=True)
 class Target:
@@ -142,7 +139,7 @@ def check(now: datetime | None = None) -> list[Freshness]:
 def check_target(target: Target, now: datetime) -> Freshness:
     """Check one table, at a given time."""
     try:
-        if target.rule.conn_id == _ANALYTICS and not AnalyticsSettings.load().enable_analytics_cron:
+        if target.rule.conn_id == "analytics_db" and not AnalyticsSettings.load().enable_analytics_cron:
             return Freshness(target, State.PAUSED)
         max_age = target.max_age
         newest, waiting_since, lag = _query(target, now, max_age)
@@ -160,7 +157,7 @@ def check_target(target: Target, now: datetime) -> Freshness:
 def _query(target: Target, now: datetime, max_age: timedelta) -> tuple[datetime | None, datetime | None, Lag | None]:
     query = (SQL / target.rule.sql).read_text()
     parameters: dict[str, Any] = {"now": now}
-    if target.rule.conn_id == _MARKET:
+    if target.rule.conn_id == "market_db":
         settings = OhlcvSettings.load()
         parameters |= {
             "late_before": now - max_age,

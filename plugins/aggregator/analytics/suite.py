@@ -11,8 +11,6 @@ from aggregator.core.settings import AnalyticsSettings
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-_SCHEDULED = "scheduled"
-
 
 def skip_while_paused(context: Context) -> None:
     """Skip a task of a scheduled run while ``ENABLE_ANALYTICS_CRON`` is false.
@@ -23,6 +21,6 @@ def skip_while_paused(context: Context) -> None:
         AirflowSkipException: The suite is paused. Airflow shows the task as skipped.
         PermanentError: The setting is invalid.
     """
-    if context["dag_run"].run_type == _SCHEDULED and not AnalyticsSettings.load().enable_analytics_cron:
+    if context["dag_run"].run_type == "scheduled" and not AnalyticsSettings.load().enable_analytics_cron:
         msg = "ENABLE_ANALYTICS_CRON is false, so this scheduled run is skipped. Clear it after the pause to catch up."
         raise AirflowSkipException(msg)

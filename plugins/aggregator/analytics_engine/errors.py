@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from http import HTTPStatus
 from itertools import islice
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
 import requests
 
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlglot.tokenizer_core import Token
-
-E = TypeVar("E", bound="AnalyticsEngineError")
 
 MAX_BODY = 500
 """Characters of a response's body that an error keeps."""
@@ -83,6 +81,13 @@ class AnalyticsEngineError(AggregatorError):
     body: str = ""
     request_id: str | None = None
 
+    @classmethod
+    def of(cls, message: str, response: requests.Response, body: str = "", **details: Any) -> Self:
+        """The error about a response. ``details`` are other arguments of its class."""
+        error = cls(message, **details)
+        error.status, error.body, error.request_id = response.status_code, body, response.headers.get("cf-ray")
+        return error
+
     @property
     def is_about_missing_types(self) -> bool:
         """Whether the query names a column or dataset that has no rows, and so no type, or that does not exist."""
@@ -112,7 +117,7 @@ def interrupted(error: requests.RequestException, response: requests.Response) -
     """The error for a response that ends before its last byte."""
     # The error's own text can quote the body.
     message = f"Analytics Engine's response broke off ({type(error).__name__}). Nothing was written."
-    return _with_details(AnalyticsEngineUnavailableError(message), response)
+    return AnalyticsEngineUnavailableError.of(message, response)
 
 
 def response_error(response: requests.Response, redact: Callable[[str], str]) -> AnalyticsEngineError:
@@ -121,15 +126,12 @@ def response_error(response: requests.Response, redact: Callable[[str], str]) ->
     body, query_id = text[:MAX_BODY], _query_id(response, text)
     ids = f"request {response.headers.get('cf-ray')}" + (f", query {query_id}" if query_id else "")
     message = f"Analytics Engine returned {status} ({ids}): {body or 'no body'}. Nothing was written."
-    error: AnalyticsEngineError
     if status == HTTPStatus.TOO_MANY_REQUESTS and _QUERY_LIMIT.search(body):
-        error = AnalyticsEngineRefusedError(f"{message} {_NARROW}")
-    elif is_transient_http_status(status) and status not in _PERMANENT:
+        return AnalyticsEngineRefusedError.of(f"{message} {_NARROW}", response, body)
+    if is_transient_http_status(status) and status not in _PERMANENT:
         retry_after = parse_retry_after(response.headers.get("Retry-After"))
-        error = AnalyticsEngineUnavailableError(message, retry_after=retry_after)
-    else:
-        error = AnalyticsEngineRefusedError(f"{message} {_ADVICE.get(status, '')}".rstrip())
-    return _with_details(error, response, body)
+        return AnalyticsEngineUnavailableError.of(message, response, body, retry_after=retry_after)
+    return AnalyticsEngineRefusedError.of(f"{message} {_ADVICE.get(status, '')}".rstrip(), response, body)
 
 
 def as_permanent(error: AnalyticsEngineError) -> AnalyticsEngineRefusedError:
@@ -137,11 +139,6 @@ def as_permanent(error: AnalyticsEngineError) -> AnalyticsEngineRefusedError:
     permanent = AnalyticsEngineRefusedError(f"{error} This was the second time. {_NARROW}")
     permanent.status, permanent.body, permanent.request_id = error.status, error.body, error.request_id
     return permanent
-
-
-def _with_details(error: E, response: requests.Response, body: str = "") -> E:
-    error.status, error.body, error.request_id = response.status_code, body, response.headers.get("cf-ray")
-    return error
 
 
 def _query_id(response: requests.Response, text: str) -> str | None:

@@ -18,8 +18,6 @@ log = logging.getLogger(__name__)
 KEY = "error"
 """Key of the XCom. Airflow deletes the XCom when the next try starts."""
 
-_FAILED = "failed"
-_MANUAL = "manual"
 _NOT_MAPPED = -1
 
 
@@ -89,7 +87,7 @@ def _first_failed(dag: DAG, states: Mapping[str, str]) -> tuple[str, Sequence[in
     """Id of the task, and map indexes of its failed instances; -1 for a task that is not mapped."""
     failed: dict[str, list[int]] = {}
     for name, state in states.items():
-        if state != _FAILED:
+        if state != "failed":
             continue
         # The name of a mapped instance is ``<task_id>_<map index>``.
         task_id, _, index = (name, "", _NOT_MAPPED) if dag.has_task(name) else name.rpartition("_")
@@ -102,4 +100,4 @@ def _first_failed(dag: DAG, states: Mapping[str, str]) -> tuple[str, Sequence[in
 
 def has_wrong_params(failure: Failure | None, run_type: str) -> bool:
     """Whether a manual run failed because of wrong params. Such a run raises no alert."""
-    return failure is not None and failure.wrong_params and run_type == _MANUAL
+    return failure is not None and failure.wrong_params and run_type == "manual"

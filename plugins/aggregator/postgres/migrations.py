@@ -47,8 +47,6 @@ LOCK_TIMEOUT = "30s"
 
 _log = logging.getLogger(__name__)
 
-_RAISE = "exec_stmt_raise"
-
 _UNLIMITED = dict.fromkeys(
     ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "transaction_timeout"), "0"
 )
@@ -277,7 +275,7 @@ def _execute_file(cursor: Cursor, path: Path) -> None:
 
 def _keep_notice(report: Report, notice: psycopg.errors.Diagnostic) -> None:
     # Only those of RAISE: PostgreSQL's own say "does not exist, skipping".
-    if notice.source_function == _RAISE and notice.message_primary:
+    if notice.source_function == "exec_stmt_raise" and notice.message_primary:
         report.notices.append(notice.message_primary)
 
 
