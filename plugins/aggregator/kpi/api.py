@@ -23,26 +23,14 @@ _THREADS = Threads("kpi-reports", 8)
 
 
 class Report(BaseModel):
-    """Body of a report.
-
-    Attributes:
-        status: How the workflow ended.
-        error: Error message.
-    """
+    """Body of a report: how the workflow ended."""
 
     status: Literal["completed", "failed"]
     error: str | None = Field(None, description="Error message. The first 2,000 characters are stored.")
 
 
 class Stored(Camel):
-    """Response to a stored report.
-
-    Attributes:
-        trace_id: The job.
-        kpi_id: The KPI.
-        status: Its status.
-        repeated: Whether the same report was stored before.
-    """
+    """Response to a stored report, with the KPI's status, and whether the same report was stored before."""
 
     trace_id: str
     kpi_id: str

@@ -48,9 +48,6 @@ class Change(NamedTuple):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Execute one command.
 
-    Args:
-        arguments: Arguments of the command line.
-
     Returns:
         The exit code: 0; 1 if the registry cannot be read or written, or the dispatch would drop an entry.
     """

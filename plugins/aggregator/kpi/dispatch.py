@@ -64,9 +64,6 @@ CONNECTIONS = 8
 def outcome_of(error: AggregatorError) -> tuple[Outcome, timedelta | None]:
     """Return what to record about a KPI whose request raised an error.
 
-    Args:
-        error: Error of `N8nHook`, or of the settings.
-
     Returns:
         The outcome, and the delay of the next request after a transient failure.
     """
@@ -95,13 +92,7 @@ class Gate:
         self._next_probe = 0.0
 
     async def run(self, request: Callable[[], Awaitable[T]]) -> T:
-        """Send a request.
-
-        Args:
-            request: Sends it.
-
-        Returns:
-            Its result.
+        """Send a request, and return its result.
 
         Raises:
             N8nUnavailableError: n8n is unavailable. The request may have been left out.
@@ -140,11 +131,7 @@ class Gate:
 
 
 class Database:
-    """Transactions of coroutines on a few connections that stay open.
-
-    Args:
-        context: Airflow's task context.
-    """
+    """Transactions of coroutines on a few connections that stay open."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -152,13 +139,7 @@ class Database:
         self._idle: list[psycopg.Connection] = []
 
     async def run(self, work: Callable[[Cursor], T]) -> T:
-        """Do work in a transaction, which is committed.
-
-        Args:
-            work: Gets the cursor.
-
-        Returns:
-            Its result.
+        """Do work in a transaction, which is committed, and return its result.
 
         Raises:
             AggregatorError: The database is unavailable, or refused a statement. Nothing was stored.
@@ -225,9 +206,6 @@ class Sender:
 
     async def send(self, kpis: Sequence[Kpi]) -> Counter[str]:
         """Send KPIs concurrently.
-
-        Args:
-            kpis: Entries of the registry.
 
         Returns:
             Number of KPIs by outcome: ``triggered``, ``failed``, ``unknown``, and ``not_sent`` for those that the pass

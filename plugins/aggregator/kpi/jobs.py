@@ -1,7 +1,7 @@
 """Job records: the state of each KPI of a run (spec: KPI dispatch; ``docs/adr/0007-kpi-states.md``).
 
-The functions in ``include/sql/kpi/functions`` do the work, in the caller's transaction, and a trigger rejects invalid
-transitions. For each request, commit :func:`claim` before it and :func:`record` after it.
+The functions in ``include/sql/kpi/functions`` do the work, in the caller's transaction on the KPI database. A trigger
+rejects invalid transitions. For each request, commit :func:`claim` before it and :func:`record` after it.
 
 ========== ====================================================== ==================================================
 State      Meaning                                                Next states
@@ -153,14 +153,6 @@ def create(
 ) -> None:
     """Create the job record of a run with all KPIs ``pending``. For a cleared run, update the existing record.
 
-    Args:
-        connection: psycopg connection or cursor of the KPI database.
-        trace_id: Trace id of the run.
-        kpis: Entries of the registry to send.
-        dag_id: DAG of the run.
-        run_id: Run id in Airflow.
-        environment: ``ENVIRONMENT``.
-
     Raises:
         psycopg.errors.UniqueViolation: The trace id belongs to another run.
     """
@@ -188,10 +180,6 @@ def create(
 def sent_by_other_runs(connection: Connection, trace_id: str) -> tuple[bool, dict[str, str]]:
     """Find the KPIs that other runs of the same UTC day sent, and this run did not.
 
-    Args:
-        connection: psycopg connection or cursor of the KPI database.
-        trace_id: Trace id of the run, which may not have a job yet.
-
     Returns:
         Whether the run has a job, and the trace id of the other job by KPI id.
     """
@@ -202,14 +190,7 @@ def sent_by_other_runs(connection: Connection, trace_id: str) -> tuple[bool, dic
 def unsent(connection: Connection, trace_id: str, *, retry_group: str, resend: bool) -> set[str]:
     """Find the KPIs of a job that the pass sends. Without claims, so that it connects only for these.
 
-    Args:
-        connection: psycopg connection or cursor of the KPI database.
-        trace_id: The job.
-        retry_group: As for :func:`claim`. KPIs that failed permanently in this group are left out.
-        resend: As for :func:`claim`.
-
-    Returns:
-        KPI ids.
+    KPIs that failed permanently in this retry group are left out. The arguments are those of :func:`claim`.
     """
     rows = _query(connection, "kpi/queries/unsent.sql", trace_id=trace_id, retry_group=retry_group, resend=resend)
     return {kpi_id for (kpi_id,) in rows}
@@ -260,11 +241,6 @@ def claim(
 
 def read(connection: Connection, trace_id: str, kpi_id: str) -> Sent:
     """Return what a job knows about a KPI.
-
-    Args:
-        connection: psycopg connection or cursor of the KPI database.
-        trace_id: The job.
-        kpi_id: The KPI.
 
     Raises:
         PermanentError: The job has no such KPI.
@@ -329,15 +305,7 @@ def report(
 ) -> tuple[Report, Status]:
     """Store n8n's report about the end of a workflow. It may arrive before the response is recorded.
 
-    Args:
-        connection: psycopg connection or cursor of the KPI database.
-        trace_id: The job.
-        kpi_id: The KPI.
-        status: How the workflow ended.
-        error: Error message. The first 2,000 characters are stored.
-
-    Returns:
-        The result, and the KPI's current state.
+    The first 2,000 characters of ``error`` are stored. Returns the result, and the KPI's current state.
     """
     rows = call(
         connection,
@@ -356,14 +324,9 @@ def report(
 
 
 def finalize(connection: Connection, trace_id: str) -> Summary:
-    """End the sending of a job. KPIs that are still ``sending`` lost their owner and become ``unknown``.
+    """End the sending of a job, none of whose tasks may be sending, and return its outcome so far.
 
-    Args:
-        connection: psycopg connection or cursor of the KPI database.
-        trace_id: The job. None of its tasks may still be sending.
-
-    Returns:
-        The outcome so far.
+    KPIs that are still ``sending`` lost their owner and become ``unknown``.
 
     Raises:
         PermanentError: There is no such job.
@@ -379,10 +342,6 @@ def finalize(connection: Connection, trace_id: str) -> Summary:
 
 def summary(connection: Connection, trace_id: str) -> Summary:
     """Return the outcome of a job so far.
-
-    Args:
-        connection: psycopg connection or cursor of the KPI database.
-        trace_id: The job.
 
     Raises:
         PermanentError: There is no such job.
@@ -400,13 +359,7 @@ def summary(connection: Connection, trace_id: str) -> Summary:
 
 
 def awaited(connection: Connection, trace_id: str, timeout_minutes: float) -> int:
-    """Return the number of KPIs of a job whose report is missing and not overdue.
-
-    Args:
-        connection: psycopg connection or cursor of the KPI database.
-        trace_id: The job.
-        timeout_minutes: ``JOB_TIMEOUT_MINUTES``, from the request.
-    """
+    """Return the number of KPIs of a job whose report is missing, at most ``JOB_TIMEOUT_MINUTES`` after the request."""
     timeout = timedelta(minutes=timeout_minutes)
     ((kpis,),) = _query(connection, "kpi/queries/awaited.sql", trace_id=trace_id, timeout=timeout)
     return int(kpis)
@@ -415,26 +368,13 @@ def awaited(connection: Connection, trace_id: str, timeout_minutes: float) -> in
 def expire(connection: Connection, timeout_minutes: float) -> int:
     """In every job, mark overdue reports as ``timeout``, and KPIs whose sender is gone as ``unknown``.
 
-    Args:
-        connection: psycopg connection or cursor of the KPI database.
-        timeout_minutes: ``JOB_TIMEOUT_MINUTES``, from the request.
-
-    Returns:
-        The number of KPIs.
+    Returns the number of KPIs. ``timeout_minutes`` is ``JOB_TIMEOUT_MINUTES``, from the request.
     """
     return int(_value(connection, "kpi.expire_kpis", _timeout=timedelta(minutes=timeout_minutes)))
 
 
 def prune(connection: Connection, keep_days: int) -> int:
-    """Delete old jobs.
-
-    Args:
-        connection: psycopg connection or cursor of the KPI database.
-        keep_days: Number of days to keep a job after its creation.
-
-    Returns:
-        The number of jobs.
-    """
+    """Delete the jobs that are older than ``keep_days``, and return their number."""
     return int(_value(connection, "kpi.prune_jobs", _keep=timedelta(days=keep_days)))
 
 

@@ -75,9 +75,6 @@ class ReadKpiRegistryOperator(_KpiOperator):
     def execute(self, context: Context) -> list[list[str]]:
         """Read and validate the registry.
 
-        Args:
-            context: Airflow's task context.
-
         Returns:
             KPI ids in batches, none longer than Airflow's ``max_map_length``.
 
@@ -131,9 +128,6 @@ class SendKpisOperator(_KpiOperator):
 
     def execute(self, context: Context) -> list[int]:
         """Create the job record, or update the record of a cleared run, and send its KPIs that were not sent.
-
-        Args:
-            context: Airflow's task context.
 
         Returns:
             The indices of a full batch. The task instances are the product of batches and indices.
@@ -197,9 +191,6 @@ class TriggerKpiOperator(_KpiOperator):
         """Claim the KPI. If the claim is granted, call the webhook and record the outcome.
 
         If the task ``send_kpis`` failed to send the KPI, the first try raises its error and sends nothing.
-
-        Args:
-            context: Airflow's task context.
 
         Returns:
             ``kpiId``, ``status``, ``requests`` (number of requests) and ``retryCount`` (requests after the first one),
@@ -309,13 +300,7 @@ class FinalizeKpiJobOperator(ClosingOperator, _KpiOperator):
     """
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Finalize the job, and defer if reports are missing.
-
-        Args:
-            context: Airflow's task context.
-
-        Returns:
-            The fields of :class:`aggregator.kpi.jobs.Summary`.
+        """Finalize the job, and defer if reports are missing. Return :class:`aggregator.kpi.jobs.Summary` as a dict.
 
         Raises:
             PermanentError: There is no job record, or a KPI did not succeed.
@@ -344,14 +329,7 @@ class FinalizeKpiJobOperator(ClosingOperator, _KpiOperator):
         return self.conclude(context)
 
     def conclude(self, context: Context, event: object = None) -> dict[str, Any]:  # noqa: ARG002 - Airflow passes it
-        """Mark overdue reports as timed out, and return the summary of the job.
-
-        Args:
-            context: Airflow's task context.
-            event: Event of the trigger, not used.
-
-        Returns:
-            The fields of :class:`aggregator.kpi.jobs.Summary`.
+        """Mark overdue reports as timed out, and return :class:`aggregator.kpi.jobs.Summary` as a dict.
 
         Raises:
             PermanentError: A KPI did not succeed.

@@ -37,11 +37,7 @@ class Job:
 
     @classmethod
     def of(cls, context: Context) -> Job:
-        """Return the job of a running task.
-
-        Args:
-            context: Airflow's task context.
-        """
+        """Return the job of a running task."""
         run, ti = context["dag_run"], context["ti"]
         return cls(
             trace_id=trace_id_of(run),
@@ -53,9 +49,6 @@ class Job:
 
     def payload(self, kpi: Kpi) -> dict[str, Any]:
         """Return the body of a webhook call, the product's ``IndividualKPITrigger``.
-
-        Args:
-            kpi: Entry of the registry.
 
         Raises:
             PermanentError: A setting is invalid.

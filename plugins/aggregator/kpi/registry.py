@@ -58,11 +58,7 @@ def _web_address(value: str) -> str:
 
 
 def normalized(value: Any) -> Any:
-    """Normalize an id to Unicode NFC, so that equal texts are equal ids.
-
-    Args:
-        value: The id. Other types are returned unchanged.
-    """
+    """Normalize an id to Unicode NFC, so that equal texts are equal ids."""
     return unicodedata.normalize("NFC", value) if isinstance(value, str) else value
 
 

@@ -17,11 +17,6 @@ SUFFIX_LENGTH = 8
 def trace_id(dag_id: str, run_id: str, run_time: datetime) -> str:
     """Derive the trace id of a run, so that a cleared run keeps its id.
 
-    Args:
-        dag_id: DAG of the run.
-        run_id: Run id in Airflow.
-        run_time: Logical date of the run, or its ``run_after`` if it has none.
-
     Returns:
         ``trace_{YYYYMMDD}_{HHMMSS}_{8 of a-z0-9}`` in UTC. Runs with the same time differ in the suffix.
     """
@@ -34,12 +29,5 @@ def trace_id(dag_id: str, run_id: str, run_time: datetime) -> str:
 
 
 def trace_id_of(run: Any) -> str:
-    """Return the trace id of a run in a task.
-
-    Args:
-        run: ``dag_run`` of Airflow's task context.
-
-    Returns:
-        The result of :func:`trace_id`.
-    """
+    """Return the trace id of ``dag_run`` in Airflow's task context."""
     return trace_id(run.dag_id, run.run_id, run.logical_date or run.run_after)

@@ -25,13 +25,9 @@ POLL_TIMEOUT = timedelta(seconds=30)
 
 
 class KpiReportsTrigger(BaseTrigger):
-    """Wait until n8n reported about every KPI of a job that is awaited, or until the reports are overdue.
+    """Wait for the reports about the awaited KPIs of a job, or until ``timeout_minutes`` after the requests.
 
     The trigger only reads, so Airflow may run it twice, or again after a restart of the triggerer.
-
-    Args:
-        trace_id: The job.
-        timeout_minutes: ``JOB_TIMEOUT_MINUTES``, from the request.
     """
 
     def __init__(self, trace_id: str, timeout_minutes: float) -> None:

@@ -60,13 +60,7 @@ NOT_PUBLIC: Final = tuple(
 
 
 def is_public(address: str) -> bool:
-    """Check whether an address is part of the public internet.
-
-    Args:
-        address: IPv4 or IPv6, with or without a zone.
-
-    Returns:
-        False for an address in `NOT_PUBLIC`.
+    """Check whether an IPv4 or IPv6 address is part of the public internet: not in `NOT_PUBLIC`.
 
     Raises:
         ValueError: The text is not an IP address.
@@ -76,13 +70,7 @@ def is_public(address: str) -> bool:
 
 
 def parse_url(text: str) -> httpx.URL:
-    """Parse the URL of a webhook.
-
-    Args:
-        text: Absolute URL.
-
-    Returns:
-        The URL: ``http`` or ``https``, with a host, without credentials.
+    """Parse the URL of a webhook: ``http`` or ``https``, with a host, without credentials.
 
     Raises:
         N8nRefusedError: The text is not such a URL.
@@ -103,14 +91,7 @@ def origin_of(url: httpx.URL) -> str:
 
 
 def parse_origins(origins: Any, conn_id: str) -> frozenset[str]:
-    """Parse ``allowed_origins`` of a connection.
-
-    Args:
-        origins: A list of origins, such as ``["https://n8n.example.com"]``.
-        conn_id: Airflow connection, for the error text.
-
-    Returns:
-        The origins in the form that `origin_of` returns.
+    """Parse ``allowed_origins`` of a connection into the form that `origin_of` returns.
 
     Raises:
         PermanentError: The value is not a list of origins.
@@ -128,14 +109,8 @@ def parse_origins(origins: Any, conn_id: str) -> frozenset[str]:
 def resolve(url: httpx.URL, *, allowed: bool) -> list[str]:
     """Resolve the host of a webhook URL and check its addresses.
 
-    Connect to the returned addresses instead of the host name: a second lookup could return other addresses.
-
-    Args:
-        url: URL of the webhook.
-        allowed: Whether the connection allows this origin, so that any address is accepted.
-
-    Returns:
-        IP addresses, the preferred one first.
+    Connect to the returned addresses, the preferred one first, instead of the host name: a second lookup could return
+    other addresses. If the connection allows this origin, any address is accepted.
 
     Raises:
         N8nUnavailableError: The name cannot be resolved.

@@ -60,9 +60,6 @@ class N8nWebhookOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, int]:
         """Call the webhook.
 
-        Args:
-            context: Airflow's task context.
-
         Returns:
             ``status`` (HTTP status), ``requests`` (number of requests), ``retryCount`` (requests after the first one).
 

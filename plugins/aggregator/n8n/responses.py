@@ -104,14 +104,7 @@ class Response:
 
 
 class Rule(NamedTuple):
-    """One row of the table.
-
-    Attributes:
-        outcome: What a matching response says.
-        statuses: HTTP statuses that the rule covers.
-        source: Where this is known from.
-        matches: Condition on the rest of the response.
-    """
+    """One row of the table: HTTP statuses, and a condition on the rest of the response. ``source`` says why."""
 
     outcome: Outcome
     statuses: Collection[int]
@@ -184,25 +177,13 @@ MAY_HAVE_STARTED: Final = _ERRORS[Outcome.UNKNOWN][1]
 
 
 def judge(response: Response) -> Outcome:
-    """Decide what a response says about the workflow.
-
-    Args:
-        response: The response. Redirects are not followed.
-
-    Returns:
-        The outcome of the first rule in `RULES` that matches, or `Outcome.FAILED`.
-    """
+    """Return the outcome of the first rule in `RULES` that matches, or `Outcome.FAILED`. Redirects are not followed."""
     outcomes = (rule.outcome for rule in RULES if response.status in rule.statuses and rule.matches(response))
     return next(outcomes, Outcome.FAILED)
 
 
 def check(response: Response, origin: str, *, key_withheld: bool) -> None:
-    """Raise an error unless n8n accepted the call.
-
-    Args:
-        response: The response.
-        origin: Scheme, host and port of the webhook.
-        key_withheld: Whether there is an API key that was not sent to this origin.
+    """Raise an error unless n8n accepted the call. ``key_withheld``: there is a key that was not sent to this origin.
 
     Raises:
         N8nRefusedError: The outcome is `Outcome.FAILED`.
