@@ -15,6 +15,7 @@ import stat
 import subprocess
 import tempfile
 from dataclasses import dataclass
+from datetime import timedelta
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,10 @@ ACCOUNT = "embedded_postgres"
 _SOCKET_FOLDER = "aggregator-postgres-"
 _LONGEST_SOCKET_FOLDER = 80
 """In characters; the path of a Unix socket is limited to about 100."""
+
+
+PATIENCE = timedelta(minutes=10)
+"""Time limit of a start or a stop. On a busy machine, a stop can take longer than the default of a minute."""
 
 
 class PostgresError(RuntimeError):
@@ -237,7 +242,8 @@ def _is_running(data: Path) -> bool:
 
 
 def _control(data: Path, action: str, *options: str) -> None:
-    _run(data, "pg_ctl", "-D", data, "-l", data / "log", "-w", *options, action)
+    limit = str(PATIENCE // timedelta(seconds=1))
+    _run(data, "pg_ctl", "-D", data, "-l", data / "log", "-w", "-t", limit, *options, action)
 
 
 def _run(data: Path, program: str, *arguments: str | Path) -> None:

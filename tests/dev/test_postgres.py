@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from threading import Timer
 from typing import TYPE_CHECKING
 
+import psutil
 import psycopg
 import pytest
 
@@ -32,6 +34,17 @@ def test_committed_rows_survive_a_crash(own_postgres: Postgres) -> None:
 
 
 @pytest.mark.slow
+def test_server_stops_although_a_session_ends_late(own_postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert own_postgres.data is not None
+    monkeypatch.setenv("PGCTLTIMEOUT", "1")
+    with psycopg.connect(own_postgres.url) as connection:
+        session = psutil.Process(connection.info.backend_pid)
+        session.suspend()
+        Timer(3, session.resume).start()
+        own_postgres.stop()
+    assert not (own_postgres.data / "postmaster.pid").exists()
+
+
 def test_embedded_server_accepts_its_user_only(own_postgres: Postgres) -> None:
     with psycopg.connect(own_postgres.url) as connection:
         assert connection.execute("show listen_addresses").fetchone() == ("",)
