@@ -113,6 +113,36 @@ cross join
     ) as day
 on conflict do nothing;
 
+-- What analytics_hourly_aggregation counts, from the sample's own events.
+insert into analytics.event_aggregates (organization_id, date, event_type, channel, count, unique_count)
+select
+    organization_id,
+    created_at::date,
+    event_type,
+    null,
+    count(*),
+    count(distinct contact_id)
+from analytics.contact_activity
+where
+    created_at >= current_date - 30
+    and created_at < current_date
+    and organization_id is not null
+    and event_type is not null
+group by organization_id, created_at::date, event_type
+on conflict do nothing;
+
+-- Warm-up: the daily limit grows with the age of a domain.
+insert into delivery.warmup_counters (organization_id, domain, day, sent)
+select
+    domain.organization_id,
+    domain.domain,
+    day.day::date,
+    50 * least(30, day.day::date - domain.created_at::date)
+from delivery.sending_domains as domain
+cross join generate_series(current_date - 30, current_date - 2, interval '1 day') as day (day)
+where domain.verified and day.day::date > domain.created_at::date
+on conflict do nothing;
+
 insert into analytics.enrichment_metrics (
     organization_id, date, total_enriched, success_rate, avg_cost, avg_freshness
 )

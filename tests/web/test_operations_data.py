@@ -471,6 +471,8 @@ def test_sample_data_fills_every_view(operations: Operations, migrated: Migrated
     assert sum(each is not None for each in operations.read("/telemetry/days")["counts"]) >= 28
     assert sum(each is not None for each in operations.read("/analytics/scores")["avg"]) >= 29
     assert sum(each is not None for each in operations.read("/analytics/enrichment")["enriched"]) >= 28
+    events = operations.read("/analytics/events")["series"][0]["count"]
+    assert sum(each is not None for each in events) >= 26
     statuses = {job["status"] for job in operations.read("/kpi/jobs")["items"]}
     assert {"triggered", "partial"} & statuses
     cells = [cell["status"] for item in operations.read("/kpi/grid")["items"] for cell in item["cells"] if cell]

@@ -68,6 +68,8 @@ const Page = () => {
   const zone = useZone();
   React.useEffect(() => {
     document.title = `${title} - Operations`;
+    // On a phone, the names of the views are wider than the page.
+    document.querySelector(".ops-tabs [aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
   }, [title]);
   return h(
     "main",

@@ -88,8 +88,8 @@ const Bars = () => {
   const [chosen, setSymbol] = useParam("symbol", "");
   const [timeframe, setTimeframe] = useParam("timeframe", "15m");
   const [end, setEnd] = useState(/** @type {string | null} */ (null));
-  const first = useApi(operations("ohlcv/symbols", { limit: 1 }), { every: 0 });
-  const symbol = chosen || first.data?.items[0]?.symbol || "";
+  const known = useApi(operations("ohlcv/symbols"), { every: 0 }).data?.items ?? [];
+  const symbol = chosen || (known.find((each) => each.mandatory) ?? known[0])?.symbol || "";
   useEffect(() => setEnd(null), [symbol, timeframe]);
   const start = end && new Date(Date.parse(end) - WINDOWS * SIZES[timeframe] * 1000).toISOString();
   const response = useApi(symbol ? operations("ohlcv/bars", { symbol, timeframe, start, end }) : null);

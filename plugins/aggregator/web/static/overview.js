@@ -57,6 +57,7 @@ export const Sentence = ({ overview }) => {
   const unknown = dags.filter((dag) => dag.freshness.some((each) => each.state === "unknown"));
   const alerts = dags.flatMap((dag) => dag.openAlerts).length + otherAlerts.length;
   const fresh = dags.filter((dag) => dag.freshness.some((each) => each.state === "fresh"));
+  const checked = dags.filter((dag) => dag.freshness.length > 0);
   const open = alerts > 0 && `${plural(alerts, "alert is", "alerts are")} open`;
 
   let tone = "good";
@@ -77,7 +78,7 @@ export const Sentence = ({ overview }) => {
       h(
         "p",
         null,
-        `${fresh.length} of ${plural(dags.length, "DAG")} ${fresh.length === 1 ? "has" : "have"} fresh data. `,
+        `${fresh.length} of ${plural(checked.length, "checked DAG")} ${fresh.length === 1 ? "has" : "have"} fresh data. `,
         stale.length + unknown.length > 0 && open ? `${open}. ` : "",
         "Checked ",
         h(Time, { at: overview.timestamp, ago: true }),

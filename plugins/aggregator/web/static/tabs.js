@@ -1,7 +1,7 @@
 /** What the page adds to Airflow's own pages: a strip on Home, a tab for each DAG and each of its runs. */
 
 import { Link, React, count, h, operations, precise, urlOf, useApi, useNow, useZone } from "./lib.js";
-import { Empty, Failure, Figure, Figures, Legend, Loaded, Section, State, Time } from "./ui.js";
+import { Empty, Failure, Figure, Figures, Legend, Loaded, Loading, Section, State, Time } from "./ui.js";
 import { Alerts, Budget, DagStrip, FRESHNESS, STRIP_TONES, Sentence } from "./overview.js";
 import { useHistory } from "./history.js";
 
@@ -104,6 +104,7 @@ const DagFigures = ({ data }) => {
         note: `A run is on time if it ends within ${textOf({ value: dag.deadlineSeconds / 60, unit: null })} min after it is due.`,
       },
       problem && h(Failure, { error: problem }),
+      !history && !problem && h(Loading, { height: 44 }),
       history &&
         h("div", { className: "ops-row" }, h(DagStrip, { dag, history }), h("div", null, h(Budget, { dag, history }))),
       history && h(Legend, { tones: STRIP_TONES }),
