@@ -88,7 +88,8 @@ const Bars = () => {
   const [chosen, setSymbol] = useParam("symbol", "");
   const [timeframe, setTimeframe] = useParam("timeframe", "15m");
   const [end, setEnd] = useState(/** @type {string | null} */ (null));
-  const known = useApi(operations("ohlcv/symbols"), { every: 0 }).data?.items ?? [];
+  const symbols = useApi(operations("ohlcv/symbols"), { every: 0 });
+  const known = symbols.data?.items ?? [];
   const symbol = chosen || (known.find((each) => each.mandatory) ?? known[0])?.symbol || "";
   useEffect(() => setEnd(null), [symbol, timeframe]);
   const start = end && new Date(Date.parse(end) - WINDOWS * SIZES[timeframe] * 1000).toISOString();
@@ -135,7 +136,7 @@ const Bars = () => {
       ],
     },
     !symbol
-      ? h(Loaded, { response: first, height: 460 }, () => NO_SYMBOLS)
+      ? h(Loaded, { response: symbols, height: 460 }, () => NO_SYMBOLS)
       : h(Loaded, { response, height: 460 }, (bars) =>
           bars.bars.length === 0 && !bars.open
             ? h(
