@@ -272,9 +272,9 @@ def test_unsuitable_table_or_column_is_refused(
 @pytest.mark.parametrize(
     ("row", "says"),
     [
-        ((DAY, "mark\x00er", 1, 0), "Row 2 .* column hire is text, which cannot hold this str: it contains a NUL"),
+        ((DAY, "mark\x00er", 1, 0), "Row 2 .* column hire is text, which cannot hold its value: 22021 .*no NUL"),
         (("marker", "a", 1, 0), "Row 2 .* column day is date, which cannot hold this str"),
-        ((DAY, "a", 2**40, 0), "Row 2 .* column valid is integer, which cannot hold its value: 22003"),
+        ((DAY, "a", 2**40, 0), "Row 2 .* column valid is integer, which cannot hold this int"),
         ((DAY, "a", {"marker": 1}, 0), "Row 2 .* column valid is integer, which cannot hold this dict"),
         ((DAY, "marker", 1), "Row 2 .* it has 3 values for 4 columns"),
         ((DAY, "marker\ud800", 1, 0), "Row 2 .* column hire is text, which cannot hold this str"),

@@ -220,13 +220,18 @@ class Stage:
     def _copy(self, rows: Rows) -> None:
         self._use_columns(rows.columns)
         columns = [self._target.columns[column] for column in rows.columns]
-        converters = [
-            (index, convert) for index, column in enumerate(columns) if (convert := CONVERTERS.get(column.base_type))
-        ]
-        statement = sql.SQL("copy {} ({}, {}) from stdin").format(_STAGE, identifiers(rows.columns), ORDINAL)
+        types = [*(column.base_type for column in columns), "int8"]
+        converters = [(index, convert) for index, name in enumerate(types[:-1]) if (convert := CONVERTERS.get(name))]
+        binary = len(converters) == len(columns)
+        statement = sql.SQL("copy {} ({}, {}) from stdin (format {})").format(
+            _STAGE, identifiers(rows.columns), ORDINAL, sql.SQL("binary" if binary else "text")
+        )
         loaded = 0
         try:
             with self._cursor.copy(statement) as copy:
+                if binary:
+                    # psycopg has no binary format of char(n), which is that of text.
+                    copy.set_types(["text" if name == "bpchar" else name for name in types])
                 for row in rows.values:
                     loaded += 1
                     if len(row) != len(columns):
@@ -255,8 +260,7 @@ class Stage:
             try:
                 sql.Literal(convert(value) if convert and value is not None else value).as_string(self._cursor)
             except _UNSENDABLE:
-                nul = ": it contains a NUL character" if isinstance(value, str) and "\x00" in value else ""
-                return f"column {column.name} is {column.type_name}, which cannot hold this {type(value).__name__}{nul}"
+                return f"column {column.name} is {column.type_name}, which cannot hold this {type(value).__name__}"
         return "psycopg cannot send one of its values"
 
     def _refuse_row(self, row: int, problem: str) -> NoReturn:
