@@ -206,3 +206,21 @@ def test_rename_of_an_asset_with_tasks_is_refused_and_the_documented_way_moves_i
     market.execute("delete from ohlcv.assets where symbol = 'OLD'")
     assert stored(market) == expected(market, as_of)
     assert {("OLD", *key[1:]): bar for key, bar in stored(market).items()} == before
+
+
+@pytest.mark.slow
+def test_claim_returns_the_cursor_that_another_owner_stored_while_it_waited(
+    market: psycopg.Connection, database_url: str
+) -> None:
+    register(market, {"A": "5m"})
+    market.execute("select ohlcv.sync_tasks()")
+    with psycopg.connect(database_url, autocommit=True) as other, ThreadPoolExecutor(1) as threads:
+        # As long as a run turns candle changes into stale windows, claims wait.
+        with market.transaction():
+            market.execute("select pg_advisory_xact_lock(hashtext('ohlcv.candle_changes'))")
+            claim = threads.submit(other.execute, "select * from ohlcv.agg_start('A', '15m', 'me')")
+            waiting = "select from pg_stat_activity where pid = %s and wait_event_type = 'Lock'"
+            while market.execute(waiting, [other.info.backend_pid]).fetchone() is None:
+                wait([claim], 0.02)
+            market.execute("update ohlcv.tasks set cursor = %s where timeframe = '15m'", [DAY])
+        assert claim.result().fetchall() == [(DAY,)]

@@ -1,13 +1,19 @@
 -- Called from psql. The DAG claims many tasks at once with ohlcv.claim_tasks.
 create or replace function ohlcv.agg_start(p_symbol text, p_timeframe text, p_owner text)
 returns table (cursor timestamptz)
-language sql
+language plpgsql
 volatile
 as $$
-    select task.cursor
-    from ohlcv.claim_tasks(p_owner, array[p_symbol], array[p_timeframe]) as claimed
-    inner join ohlcv.tasks as task on task.symbol = p_symbol collate "C" and task.timeframe = p_timeframe collate "C"
-    where claimed = 1
+#variable_conflict use_column
+begin
+    if ohlcv.claim_tasks(p_owner, array[p_symbol], array[p_timeframe]) = 1 then
+        -- Its own statement: the snapshot of one that claims the task is older than the claim.
+        return query
+        select task.cursor
+        from ohlcv.tasks as task
+        where task.symbol = p_symbol collate "C" and task.timeframe = p_timeframe collate "C";
+    end if;
+end
 $$;
 
 comment on function ohlcv.agg_start is
