@@ -157,6 +157,10 @@ def test_shard_that_was_not_built_fails_the_last_task(
         execute(dag, "finish")
     error = "3 shards planned, 2 done, 4 tasks released"
     assert market.execute("select status, error from ops.ops_runlog").fetchall() == [("failed", error)]
+    # Clearing only the failed tasks of the run keeps its plan.
+    execute(dag, "build_shards", shards=parts[1], clears=1)
+    execute(dag, "finish", clears=1)
+    assert market.execute("select status, error from ops.ops_runlog").fetchall() == [("success", None)]
 
 
 @pytest.mark.slow

@@ -51,7 +51,7 @@ class Run:
         settings: Limits and names.
         repeat_until: Clock time until which the run starts further transactions for its backlog; None: it starts none.
             This bounds how many windows the run builds. It does not decide which windows have ended.
-        clears: How often the run was cleared. Distinguishes a retry from a clear.
+        clears: How often the run was cleared. Distinguishes a retry from a clear. None: any plan of the run counts.
     """
 
     run_id: str
@@ -60,7 +60,7 @@ class Run:
     as_of: datetime
     settings: OhlcvSettings
     repeat_until: datetime | None = None
-    clears: int = 0
+    clears: int | None = 0
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -154,7 +154,8 @@ def finish(cursor: Cursor, run: Run, failure: str | None = None) -> Outcome:
     error = f"Run {run.run_id} failed before this task was done. The next run takes it over."
     claims = {**run.parameters, "first": None, "last": None, "error": error}
     ((released,),) = execute(cursor, "ohlcv/queries/release_tasks.sql", claims)
-    done = outcome(cursor, run)
+    # Without a failure, the plan was made in this clear, or a clear of failed tasks only has kept it.
+    done = outcome(cursor, run if failure else replace(run, clears=None))
     planned = done.plan["shards"] if done.plan else 0
     is_complete = not failure and done.plan is not None and done.shards_done >= planned and not released
     steps = f"{planned} shards planned, {done.shards_done} done, {released} tasks released"

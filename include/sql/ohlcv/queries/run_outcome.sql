@@ -1,5 +1,6 @@
--- Called by aggregator.ohlcv.run. Returns the counts of the last plan since the run was cleared (null: no plan was
--- completed), how many of its shards are done, whether the run was closed as a success, and the totals of the run.
+-- Called by aggregator.ohlcv.run. Returns the counts of the last plan (null: no plan was completed), how many of its
+-- shards are done, whether the run was closed as a success, and the totals of the run. With %(clears)s, only a plan
+-- since the run was cleared counts.
 select
     runlog.checkpoints -> plan.position::integer - 1 as plan,
     (
@@ -28,6 +29,8 @@ cross join
     lateral (
         select max(checkpoint.position) as position
         from jsonb_array_elements(runlog.checkpoints) with ordinality as checkpoint (details, position)
-        where checkpoint.details @> jsonb_build_object('name', 'planned', 'clears', %(clears)s::integer)
+        where
+            checkpoint.details
+            @> jsonb_strip_nulls(jsonb_build_object('name', 'planned', 'clears', %(clears)s::integer))
     ) as plan
 where runlog.job_name = %(job_name)s and runlog.run_id = %(run_id)s
