@@ -115,7 +115,7 @@ def wait_for_backends(connection: psycopg.Connection, condition: str, count: int
             msg = f"{found} transactions of workers {condition}"
             raise NotYetError(msg)
 
-    wait(check, seconds=60, every=0.1)
+    wait(check, seconds=300, every=0.1)
 
 
 def built_once(connection: psycopg.Connection) -> bool:
@@ -159,7 +159,7 @@ def kill_before_commit(connection: psycopg.Connection, url: str, step: str, symb
 def finish_run(url: str, name: str = "dies") -> None:
     """Execute the run again, as a retry does."""
     with worker(url, name, END) as process:
-        assert process.wait(timeout=120) == 0, errors_of(process)
+        assert process.wait(timeout=300) == 0, errors_of(process)
 
 
 @pytest.mark.parametrize("symbols_per_shard", SYMBOLS_PER_SHARD.values(), ids=SYMBOLS_PER_SHARD)
@@ -170,7 +170,7 @@ def test_killed_step_loses_no_window_and_builds_none_twice(
 ) -> None:
     if committed:
         with worker(database_url, "dies", END, dies_after=step, symbols_per_shard=symbols_per_shard) as process:
-            assert process.wait(timeout=120) == -signal.SIGKILL, errors_of(process)
+            assert process.wait(timeout=300) == -signal.SIGKILL, errors_of(process)
     else:
         kill_before_commit(market, database_url, step, symbols_per_shard)
     assert_next_runs_complete_it(market)
@@ -194,7 +194,7 @@ def test_restart_of_postgres_is_transient_and_the_retry_succeeds(own_postgres: P
         with worker(url, "restarted", END) as process:
             wait_for_backends(connection, "and wait_event_type = 'Lock'", TRANSACTIONS["build"])
             own_postgres.restart("immediate")
-            _, errors = process.communicate(timeout=60)
+            _, errors = process.communicate(timeout=300)
     assert "TransientError" in errors
     finish_run(url, "restarted")
     with psycopg.connect(url, autocommit=True) as connection:
