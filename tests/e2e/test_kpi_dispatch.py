@@ -130,10 +130,13 @@ def test_clear_and_second_run_of_the_day_send_nothing_again(stack: Stack, first_
 def test_killed_after_the_request_is_unknown_and_a_failure_is_sent_again(
     stack: Stack, products: psycopg.Connection, first_run: str
 ) -> None:
-    stack.n8n.faults({"killed-after": [Fault(delay_seconds=25)], "failing": [Fault(status=422, body="No such coin")]})
+    stack.n8n.faults(
+        {"killed-after": [Fault(delay_seconds=25)], "failing": [Fault(status=422, body="No such coin", times=2)]}
+    )
     # A clear of a run with resend sends nothing else.
     run_id = start(stack, "good", "failing", "killed-after", resend=True)
     wait(lambda: started(stack, "killed-after"), seconds=60)
+    wait(lambda: recorded(products, "failing", "failed"), seconds=60)
     psutil.Process(sender(stack, run_id, "running")["pid"]).kill()
     sender(stack, run_id, "up_for_retry")
 
@@ -155,7 +158,7 @@ def test_killed_after_the_request_is_unknown_and_a_failure_is_sent_again(
     ).items()
     assert executions(stack) == Counter([*kpis.NAMES, "good", "failing", "killed-after"])
     keys = [request["headers"]["idempotency-key"] for request in stack.n8n.requests("failing")]
-    assert len(keys) == len(set(keys)) == 2
+    assert len(keys) == len(set(keys)) == 3
 
 
 def test_killed_before_the_request_is_sent_once_by_the_next_try(
@@ -258,6 +261,12 @@ def deferred(stack: Stack, run_id: str) -> None:
 def started(stack: Stack, path: str) -> None:
     if not stack.n8n.executions(path):
         msg = f"{path} was not called"
+        raise NotYetError(msg)
+
+
+def recorded(products: psycopg.Connection, kpi_id: str, status: str) -> None:
+    if (found := statuses(products).get(kpi_id)) != status:
+        msg = f"{kpi_id} is {found}"
         raise NotYetError(msg)
 
 
