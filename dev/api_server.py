@@ -68,6 +68,8 @@ def running(folder: Path) -> Iterator[ApiServer]:
                     if (dag_id == MARKET_DAG) == (name == "market")
                 )
             session.commit()
+        # Airflow keeps the teams of DAGs by id, also those of another database.
+        DagModel.get_team_name.cache.clear()  # type: ignore[attr-defined]
         client = TestClient(create_app(apps="core"), follow_redirects=False, raise_server_exceptions=False)
         users = {
             "admin": SimpleAuthManagerUser(username="admin", role="admin"),

@@ -244,6 +244,13 @@ def ops(
         yield connection
 
 
+@pytest.fixture(autouse=True)
+def _process_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Commands that read Airflow's database set this variable for their process.
+    monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "")
+    monkeypatch.delenv("_AIRFLOW_PROCESS_CONTEXT")
+
+
 @pytest.fixture
 def metadata_database(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Airflow's own database without connections and variables, in a process that reads them from it."""

@@ -226,7 +226,7 @@ def airflow(
         connection.execute(text("truncate dag_run, log, callback cascade"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def airflow_api_app() -> Iterator[TestClient]:
     """Airflow's API server, which gives every caller all rights."""
     from airflow.api_fastapi.app import create_app  # noqa: PLC0415

@@ -67,7 +67,7 @@ class Operations:
         return response.json()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operations]:
     # This import takes seconds, and only some tests need it.
     from dev import api_server  # noqa: PLC0415
