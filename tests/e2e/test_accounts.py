@@ -26,7 +26,7 @@ FAB = "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"
 
 @pytest.fixture
 def api_server(postgres: Postgres, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
-    """URL of an API server with accounts: an admin and a viewer."""
+    """URL of an API server with accounts: an admin, a viewer, and a user without permissions."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -44,7 +44,7 @@ def api_server(postgres: Postgres, monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     # `airflow db migrate` creates the tables of accounts, too.
     variables = environment(create(postgres, name))
     airflow = [sys.executable, "-m", "airflow"]
-    for user, role in (("ann", "Admin"), ("vic", "Viewer")):
+    for user, role in (("ann", "Admin"), ("vic", "Viewer"), ("pat", "Public")):
         person = ["--username", user, "--role", role, "--email", f"{user}@example.com", "--password", PASSWORD]
         command = [*airflow, "users", "create", *person, "--firstname", "a", "--lastname", "b"]
         subprocess.run(command, env=variables, check=True, capture_output=True)
@@ -77,10 +77,12 @@ def test_only_people_with_an_account_use_airflow(api_server: str) -> None:
         return httpx.request(method, f"{api_server}{path}", headers=headers, timeout=60).status_code
 
     assert log_in("wrong", "ann").status_code == 401
-    admin, viewer = (log_in(PASSWORD, user).json()["access_token"] for user in ("ann", "vic"))
+    admin, viewer, public = (log_in(PASSWORD, user).json()["access_token"] for user in ("ann", "vic", "pat"))
     assert status("/api/v2/dags") == 401
     assert [status("/api/v2/dags", token) for token in (admin, viewer)] == [200, 200]
     assert [status("/api/v2/connections", token) for token in (admin, viewer)] == [200, 403]
+    overview = "/api/operations/overview"
+    assert [status(overview, token) for token in ("", public, admin)] == [401, 403, 200]
     # The plugin's endpoints for machines still need their own secret.
     assert [status("/api/freshness", token) for token in ("", admin)] == [401, 401]
     assert status("/api/health", "secret-of-cron") in {200, 503}

@@ -25,6 +25,7 @@ from dev.stack import REPOSITORY
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import psycopg
     from playwright.sync_api import BrowserContext, ConsoleMessage, Error, Page, Request, Route, ViewportSize
 
     from dev.stack import Stack
@@ -297,6 +298,20 @@ class TestFailures:
             visited.page.unroute(DATA)
             visited.page.get_by_role("button", name="Try again").click()
             expect(visited.page.get_by_role("table", name="DAGs")).to_be_visible()
+            expect(visited.page.get_by_role("alert")).to_have_count(0)
+
+    def test_view_of_a_locked_table_says_so_and_recovers(
+        self, profile: BrowserContext, stack: Stack, products: psycopg.Connection
+    ) -> None:
+        with visit(profile, stack, messages=False) as visited:
+            with products.transaction():
+                products.execute("lock table public.click_rollups in access exclusive mode")
+                # No other test has this range in the browser's cache.
+                visited.open("/plugin/operations?view=clicks&days=90")
+                failure = visited.page.get_by_role("alert").first
+                expect(failure).to_contain_text("clicks_db did not respond in time")
+
+            visited.page.get_by_role("button", name="Try again").first.click()
             expect(visited.page.get_by_role("alert")).to_have_count(0)
 
     def test_freshness_stays_visible_without_the_run_history(self, profile: BrowserContext, stack: Stack) -> None:
