@@ -69,7 +69,7 @@ def running(folder: Path) -> Iterator[ApiServer]:
                 )
             session.commit()
         # Airflow keeps the teams of DAGs by id, also those of another database.
-        DagModel.get_team_name.cache.clear()  # type: ignore[attr-defined]
+        DagModel.get_team_name.cache.clear()
         client = TestClient(create_app(apps="core"), follow_redirects=False, raise_server_exceptions=False)
         users = {
             "admin": SimpleAuthManagerUser(username="admin", role="admin"),
