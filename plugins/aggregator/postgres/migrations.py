@@ -95,7 +95,13 @@ create table if not exists migrations.history (
     applied_at timestamptz not null default now(),
     primary key (database, name)
 );
-create table if not exists migrations.functions (like migrations.history including all);
+create table if not exists migrations.functions (
+    database text not null,
+    name text not null,
+    digest text not null,
+    applied_at timestamptz not null default now(),
+    primary key (database, name)
+);
 comment on schema migrations is 'What aggregator.postgres.migrations has applied to this database.';
 """
 
