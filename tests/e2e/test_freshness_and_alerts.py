@@ -94,15 +94,15 @@ def test_stale_data_is_reported_after_an_outage_of_the_receiver_and_to_a_monitor
 ) -> None:
     stack.airflow.wait_for_run("telemetry_daily")
     before = len(receiver.messages("telemetry_daily"))
-    assert monitored(stack) == (200, "fresh")
+    wait(lambda: monitored(stack, 200, "fresh"), seconds=60)
     with telemetry_of_last_week(products), receiver.failing():
-        assert monitored(stack) == (503, "stale")
+        wait(lambda: monitored(stack, 503, "stale"), seconds=60)
         wait(lambda: refused(receiver, "CRITICAL STALE: public.telemetry_daily"), seconds=60)
     # As a cron job, beside the process that runs.
     stack.run(sys.executable, "-m", "aggregator.alerts.watch", "--once")
     texts = receiver.wait_for_messages("telemetry_daily", before + 2)[before:]
     assert [text.split(":")[0] for text in texts] == ["CRITICAL STALE", "RECOVERED"]
-    assert monitored(stack) == (200, "fresh")
+    wait(lambda: monitored(stack, 200, "fresh"), seconds=60)
     assert alerts(products, "public.telemetry_daily") == [("stale", True)]
 
 
@@ -125,10 +125,12 @@ def refused(receiver: AlertsReceiver, start: str) -> None:
         raise NotYetError(msg)
 
 
-def monitored(stack: Stack) -> tuple[int, str]:
-    """The status for an external monitor, and the state of telemetry."""
-    status, states = stack.freshness()
-    return status, states["public.telemetry_daily"]
+def monitored(stack: Stack, status: int, state: str) -> None:
+    """Whether an external monitor gets this status and state of telemetry. Results may be ten seconds old."""
+    found, states = stack.freshness()
+    if (found, states["public.telemetry_daily"]) != (status, state):
+        msg = f"{found}, telemetry is {states['public.telemetry_daily']}"
+        raise NotYetError(msg)
 
 
 def after(time: datetime) -> None:
