@@ -42,6 +42,10 @@ shell: setup ## Open a shell in which plain `airflow …` commands use the local
 migrate: setup ## Bring the databases of the local stack (or of the AIRFLOW_CONN_* that are set) up to date
 	@$(RUN) -m dev migrate
 
+.PHONY: doctor
+doctor: setup ## Check every connection, right, setting and webhook that the DAGs of the local stack need
+	@$(RUN) -m dev doctor
+
 .PHONY: dead-letters
 dead-letters: setup ## List the runs of the local stack that failed after their retries
 	@$(RUN) -m dev dead-letters

@@ -147,6 +147,13 @@ def dead_letters(_: Console) -> int:
     return subprocess.call(command, env=running_stack().environment(), cwd=REPOSITORY)
 
 
+def doctor(_: Console) -> int:
+    """Check the running stack."""
+    command = [sys.executable, "-m", "aggregator.doctor", *sys.argv[2:]]
+    environment = {**running_stack().environment(), "PYTHONWARNINGS": QUIET}
+    return subprocess.call(command, env=environment, cwd=REPOSITORY)
+
+
 def kpi_registry(_: Console) -> int:
     """Execute a command of the KPI registry on the running stack."""
     command = [sys.executable, "-m", "aggregator.kpi.registry", *sys.argv[2:]]
@@ -176,6 +183,7 @@ COMMANDS = {
     "scale-out": run_scale_out,
     "drills": run_drills,
     "kpi-registry": kpi_registry,
+    "doctor": doctor,
 }
 
 
@@ -183,11 +191,11 @@ def main() -> int:
     """Run one command. Expected errors are one paragraph without a traceback."""
     parser = argparse.ArgumentParser(prog="python -m dev")
     parser.add_argument("command", choices=COMMANDS)
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="arguments of kpi-registry")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="arguments of kpi-registry or doctor")
     # Without a terminal, rich breaks lines at 80 characters.
     console = Console() if sys.stdout.isatty() else Console(width=140)
     options = parser.parse_args()
-    if options.arguments and options.command != "kpi-registry":
+    if options.arguments and options.command not in {"kpi-registry", "doctor"}:
         parser.error(f"{options.command} takes no arguments")
     try:
         return COMMANDS[options.command](console)

@@ -105,6 +105,13 @@ class N8n:
         report = BackgroundTask(self._report, workflow, body) if workflow.reports and self.reports_to else None
         return JSONResponse({"message": "Workflow was started"}, background=report)
 
+    def preflight(self, path: str, request: Request) -> Response:
+        """Return n8n's response to OPTIONS: the methods that are registered for a path. It starts nothing."""
+        workflow = self.workflows.get(path)
+        methods = ["OPTIONS", *([workflow.method] if workflow is not None and workflow.active else [])]
+        headers = {"Access-Control-Allow-Methods": ", ".join(methods)} if "Origin" in request.headers else {}
+        return Response(status_code=HTTPStatus.NO_CONTENT, headers=headers)
+
     def _has_key(self, authorization: str) -> bool:
         return self.key is None or hmac.compare_digest(authorization.encode(), f"Bearer {self.key}".encode())
 
@@ -124,7 +131,7 @@ def create_app(key: str | None = None, reports_to: str | None = None, secret: st
     app = FastAPI(title="n8n stand-in", openapi_url=None)
     app.include_router(_control(n8n))
 
-    @app.api_route("/webhook/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
+    @app.api_route("/webhook/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
     async def webhook(path: str, request: Request) -> Response:
         content = await request.body()
         body = await request.json() if content else None
@@ -134,11 +141,11 @@ def create_app(key: str | None = None, reports_to: str | None = None, secret: st
         if fault.status is not None:
             response = PlainTextResponse(fault.body, fault.status, {**fault.headers})
         else:
-            response = n8n.respond(path, request, body)
+            response = n8n.preflight(path, request) if request.method == "OPTIONS" else n8n.respond(path, request, body)
         await asyncio.sleep(fault.delay_seconds)
         return response if fault.truncate_after_bytes is None else Cut(response, fault.truncate_after_bytes)
 
-    @app.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
+    @app.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
     async def anything_else(path: str) -> Response:  # noqa: ARG001 - part of the route
         fault = n8n.boot.next() or UNREGISTERED
         return PlainTextResponse(fault.body, fault.status or HTTPStatus.OK, {**fault.headers})

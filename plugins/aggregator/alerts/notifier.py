@@ -91,7 +91,7 @@ def deliver() -> int:
         How many messages were sent; 0 without the connection ``alerts_webhook``.
     """
     sent = 0
-    if (url := _url()) is None:
+    if (url := receiver_url()) is None:
         return sent
     next_message = (SQL / "alerts/queries/next_message.sql").read_text()
     note_attempt = (SQL / "alerts/queries/note_attempt.sql").read_text()
@@ -103,7 +103,7 @@ def deliver() -> int:
                     log.info("Alert messages sent. sent=%d", sent)
                 return sent
             id_, text = message
-            error = _post(url, text)
+            error = post(url, text)
             cursor.execute(note_attempt, {"id": id_, "error": error})
         if error:
             log.warning(
@@ -113,7 +113,8 @@ def deliver() -> int:
         sent += 1
 
 
-def _url() -> str | None:
+def receiver_url() -> str | None:
+    """The URL of the receiver, a secret; None without the connection ``alerts_webhook``."""
     from airflow.sdk.log import mask_secret
 
     try:
@@ -159,7 +160,7 @@ def webhook_url(connection: Connection) -> str:
     return f"{str(base).rstrip('/')}/{path.lstrip('/')}"
 
 
-def _post(url: str, text: str) -> str | None:
+def post(url: str, text: str) -> str | None:
     """Send a message. Returns why it was not accepted: a status, or the class of an error, whose text has the URL."""
     import requests
 

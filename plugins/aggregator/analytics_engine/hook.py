@@ -236,7 +236,7 @@ class _Account(AuthBase):
             msg = f'Connection {conn_id!r} has no account id. Nothing was sent. Set its extra to {{"account_id": "…"}}.'
             raise PermanentError(msg)
         path = f"/client/v4/accounts/{quote(account_id, safe='')}/analytics_engine/sql"
-        return cls(_base_url(connection) + path, token)
+        return cls(base_url(connection) + path, token)
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         """Add the token to a request."""
@@ -248,7 +248,8 @@ class _Account(AuthBase):
         return text.replace(self.token, "***")
 
 
-def _base_url(connection: Connection) -> str:
+def base_url(connection: Connection) -> str:
+    """Scheme, host and port of the SQL API."""
     host = (connection.host or _HOST).rstrip("/")
     if "://" not in host:
         host = f"{connection.schema or 'https'}://{host}"

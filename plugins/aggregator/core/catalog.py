@@ -5,7 +5,7 @@ The DAG's arguments, deadlines, freshness checks, dead letters and the generated
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import cache
@@ -18,7 +18,7 @@ from aggregator.core.errors import PermanentError
 from aggregator.core.settings import DeadlineSettings, KpiSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 
 class Owner(StrEnum):
@@ -92,6 +92,9 @@ class DagFacts:
         schedule: When the DAG runs.
         deadline: Longest time from when a scheduled run is due to its end. ``AGGREGATOR_DEADLINES`` overrides it.
         writes: Tables that the DAG writes, as ``schema.table``.
+        conn_id: Connection of the database with these tables; empty for a DAG without a database.
+        rights: Table → rights that the connection's role needs, for tables that the DAG reads, and for written tables
+            that need others than `WRITE`.
         impact: Consequence of missing data, one sentence for alerts.
         freshness: How its tables are checked; empty if no table shows whether the DAG has run.
         message: Message of the former queue, the type of the DAG's dead letters. Only DAGs of the analytics suite have
@@ -106,10 +109,18 @@ class DagFacts:
     deadline: timedelta
     writes: tuple[str, ...]
     impact: str
+    conn_id: str = ""
+    rights: Mapping[str, str] = field(default_factory=dict)
     freshness: tuple[FreshnessRule, ...] = ()
     message: str | None = None
     catches_up: bool = False
 
+
+ALL = "select, insert, update, delete"
+"""Rights on a table of which rows are deleted, too."""
+
+WRITE = "select, insert, update"
+"""Rights on a table that is written by an upsert."""
 
 _TIMES_OF_CRON = 1000
 """Number of times of a cron expression whose gaps are compared: years for a daily one, weeks for one of minutes."""
@@ -130,6 +141,7 @@ def _suite(table: str, *, source: str | None = None, freshness: str = "", note: 
         owner=Owner.ANALYTICS,
         tags=(Tag.ANALYTICS,),
         writes=(table,),
+        conn_id="analytics_db",
         freshness=(rule,) if source else (),
         **facts,
     )
@@ -144,6 +156,13 @@ CATALOG: dict[str, DagFacts] = {
         deadline=4 * _MINUTE,
         writes=("ohlcv.bars",),
         impact="Readers of ohlcv.bars get outdated bars.",
+        conn_id="market_db",
+        rights={
+            **dict.fromkeys(("ohlcv.bars", "ohlcv.tasks", "ohlcv.stale_windows", "ohlcv.candle_changes"), ALL),
+            **dict.fromkeys(("ops.ops_runlog", "ops.ops_runlog_tasks", "ops.ops_issues"), ALL),
+            "ohlcv.assets": "select",
+            "ohlcv.candles": f"{ALL}, own",
+        },
         freshness=(
             FreshnessRule(
                 table="ohlcv.bars",
@@ -170,6 +189,8 @@ CATALOG: dict[str, DagFacts] = {
         deadline=_HOUR,
         writes=("public.click_rollups",),
         impact="Billing reads public.click_rollups at 02:00 UTC and misses these clicks.",
+        conn_id="clicks_db",
+        rights={"public.hires": "select"},
         freshness=(
             FreshnessRule(
                 table="public.click_rollups", conn_id="clicks_db", sql="clicks/queries/freshness.sql", source="clicks"
@@ -184,6 +205,8 @@ CATALOG: dict[str, DagFacts] = {
         deadline=_HOUR,
         writes=("public.telemetry_daily",),
         impact="public.telemetry_daily lacks these events.",
+        conn_id="telemetry_db",
+        rights={"public.telemetry": "select"},
         freshness=(
             FreshnessRule(
                 table="public.telemetry_daily",
@@ -201,10 +224,13 @@ CATALOG: dict[str, DagFacts] = {
         deadline=45 * _MINUTE,
         writes=("kpi.jobs", "kpi.job_kpis"),
         impact="Some KPI workflows may not have been started in n8n.",
+        conn_id="kpi_db",
+        rights=dict.fromkeys(("kpi.jobs", "kpi.job_kpis"), ALL),
         freshness=(FreshnessRule(table="kpi.jobs", conn_id="kpi_db", sql="kpi/queries/freshness.sql", source="jobs"),),
     ),
     "analytics_hourly_aggregation": _suite(
         "analytics.event_aggregates",
+        rights={"analytics.contact_activity": "select"},
         source="events",
         freshness="analytics/queries/freshness_of_hourly_aggregation.sql",
         description="Events and distinct contacts per organization, UTC day and type",
@@ -215,6 +241,7 @@ CATALOG: dict[str, DagFacts] = {
     ),
     "analytics_daily_reports": _suite(
         "analytics.campaign_daily_stats",
+        rights={"analytics.contact_activity": "select"},
         source="mails",
         freshness="analytics/queries/freshness_of_daily_reports.sql",
         description="Email counts per campaign and UTC day",
@@ -225,6 +252,7 @@ CATALOG: dict[str, DagFacts] = {
     ),
     "analytics_warmup_reset": _suite(
         "delivery.warmup_counters",
+        rights={"delivery.sending_domains": "select", "delivery.warmup_counters": "select, delete"},
         description="Resets the daily counters of sending domains that warm up",
         schedule=_daily(timedelta()),
         deadline=30 * _MINUTE,
@@ -233,6 +261,7 @@ CATALOG: dict[str, DagFacts] = {
     ),
     "analytics_monthly_usage": _suite(
         "analytics.event_aggregates",
+        rights={"analytics.contact_activity": "select"},
         source="events",
         freshness="analytics/queries/freshness_of_monthly_usage.sql",
         note=" (months)",
@@ -244,6 +273,7 @@ CATALOG: dict[str, DagFacts] = {
     ),
     "analytics_score_distribution": _suite(
         "analytics.daily_score_distribution",
+        rights={"scoring.lead_scores": "select"},
         source="scores",
         freshness="analytics/queries/freshness_of_score_distribution.sql",
         description="Daily snapshot of each organization's distribution of lead scores",
@@ -254,6 +284,7 @@ CATALOG: dict[str, DagFacts] = {
     ),
     "analytics_enrichment_metrics": _suite(
         "analytics.enrichment_metrics",
+        rights={"lead_intelligence.enrichment_jobs": "select"},
         source="jobs",
         freshness="analytics/queries/freshness_of_enrichment_metrics.sql",
         description="Success rate, cost and freshness of each organization's lead enrichment per UTC day",

@@ -105,6 +105,11 @@ create table if not exists migrations.functions (
 comment on schema migrations is 'What aggregator.postgres.migrations has applied to this database.';
 """
 
+_HAS_RECORDS = """
+select from pg_class join pg_namespace on pg_namespace.oid = relnamespace
+where nspname = 'migrations' and relname = 'functions'
+"""
+
 # Another role may own the table; then it stays.
 _ALEMBIC_TABLE = """
 select from pg_class join pg_attribute on attrelid = pg_class.oid
@@ -175,6 +180,30 @@ def migrate(connect: Callable[[], Connection], database: str, root: Path = SQL) 
     except psycopg.Error as error:
         raise _failure(error, report) from None
     return report
+
+
+def pending(cursor: Cursor, database: str, root: Path = SQL) -> list[str]:
+    """What :func:`migrate` would apply. Nothing is changed.
+
+    Args:
+        cursor: A transaction in the database.
+        database: Name of the database, e.g. ``clicks``.
+        root: Folder of the SQL files.
+
+    Returns:
+        Names of the missing migrations, in order, and of the functions that are missing or differ.
+
+    Raises:
+        PermanentError: A file was changed or removed after it was applied.
+    """
+    folder = folder_of(database, root)
+    paths, functions = _numbered(folder / "migrations"), sorted(folder.glob("functions/*.sql"))
+    if cursor.execute(_HAS_RECORDS).fetchone() is None:
+        return [path.stem for path in (*paths, *functions)]
+    history, applied = (_applied(cursor, table, database) for table in ("history", "functions"))
+    _refuse_changed_history(history, paths, database)
+    changed = [path.stem for path in functions if applied.get(path.stem) != _digest(path)]
+    return [*(path.stem for path in paths if path.stem not in history), *changed]
 
 
 def _failure(error: psycopg.Error, report: Report) -> AggregatorError:

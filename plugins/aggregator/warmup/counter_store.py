@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -14,7 +15,7 @@ from aggregator.core.errors import PermanentError, TransientError, is_transient_
 from aggregator.core.paths import SQL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from contextlib import AbstractContextManager
     from datetime import datetime
 
@@ -105,6 +106,29 @@ class S3CounterStore:
 
     def reset_daily_counters(self, domains: Collection[WarmingDomain], before: datetime) -> ResetReport:
         """See :meth:`WarmupCounterStore.reset_daily_counters`. A refused key does not stop the others."""
+        with self._bucket() as (client, bucket):
+            wanted = {f"{PREFIX}{domain.organization_id}/{domain.domain}" for domain in domains}
+            pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=PREFIX)
+            found = (counter for page in pages for counter in page.get("Contents", ()) if counter["Key"] in wanted)
+            later, over = partition(lambda counter: counter["LastModified"] < before + LAST_WRITE, found)
+            keys = [counter["Key"] for counter in over]
+            failed = _delete(client, bucket, keys)
+        return ResetReport(len(keys) - failed.total(), sum(1 for _ in later), failed)
+
+    def refused(self) -> str | None:
+        """The error code for deleting a counter that does not exist; None if the access key has all rights.
+
+        Raises:
+            TransientError: The bucket could not be reached or was busy.
+            PermanentError: The bucket refused to list its counters, or the connection is incomplete.
+        """
+        with self._bucket() as (client, bucket):
+            client.list_objects_v2(Bucket=bucket, Prefix=PREFIX, MaxKeys=1)
+            return next(iter(_delete(client, bucket, [f"{PREFIX}no-organization/no-domain"])), None)
+
+    @contextmanager
+    def _bucket(self) -> Iterator[tuple[Any, str]]:
+        """Yield the client of the bucket and its name, and convert the errors of requests."""
         # These imports take a second, and only deployments with R2 need them.
         from airflow.providers.amazon.aws.hooks.s3 import S3Hook  # noqa: PLC0415
         from airflow.providers.amazon.aws.utils.connection_wrapper import AwsConnectionWrapper  # noqa: PLC0415
@@ -120,13 +144,7 @@ class S3CounterStore:
                 '{"service_config": {"s3": {"bucket_name": …}}}'
             )
         try:
-            client = hook.get_conn()
-            wanted = {f"{PREFIX}{domain.organization_id}/{domain.domain}" for domain in domains}
-            pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=PREFIX)
-            found = (counter for page in pages for counter in page.get("Contents", ()) if counter["Key"] in wanted)
-            later, over = partition(lambda counter: counter["LastModified"] < before + LAST_WRITE, found)
-            keys = [counter["Key"] for counter in over]
-            failed = _delete(client, bucket, keys)
+            yield hook.get_conn(), bucket
         except ClientError as error:
             code, status = error.response["Error"]["Code"], error.response["ResponseMetadata"]["HTTPStatusCode"]
             raise (TransientError if is_transient_http_status(status) else PermanentError)(
@@ -140,7 +158,6 @@ class S3CounterStore:
             )
             lost = isinstance(error, (ConnectionError, HTTPClientError))
             raise (TransientError if lost else PermanentError)(msg) from None
-        return ResetReport(len(keys) - failed.total(), sum(1 for _ in later), failed)
 
 
 def _delete(client: Any, bucket: str, keys: Iterable[str]) -> Counter[str]:
