@@ -87,7 +87,8 @@ def airflow_database(metadata_database: None) -> None:
         tables = [model.__table__ for model in (DagBundleModel, DagModel, ParseImportError)]
         DagModel.metadata.create_all(session.connection(), tables)
         session.add_all(
-            DagModel(dag_id=dag_id, bundle_name="dags-folder", is_paused=False, is_stale=False) for dag_id in CATALOG
+            DagModel(dag_id=dag_id, bundle_name="dags-folder", is_paused=False, is_stale=False)  # type: ignore[no-untyped-call]
+            for dag_id in CATALOG
         )
 
 

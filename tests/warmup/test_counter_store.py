@@ -16,6 +16,7 @@ from moto.s3.models import s3_backends
 from moto.server import ThreadedMotoServer
 
 from aggregator.core.errors import PermanentError, TransientError
+from aggregator.doctor import services
 from aggregator.postgres.hook import PostgresTransactionHook
 from aggregator.warmup.counter_store import (
     PREFIX,
@@ -230,6 +231,20 @@ class TestS3:
         assert self.keys(bucket) == refused
         self.refuse(bucket, "no such key")
         assert S3CounterStore().reset_daily_counters(asked, self.over) == ResetReport(reset=4)
+
+    def test_check_of_rights_deletes_no_counter(self, bucket: str) -> None:
+        key = key_of(*domains("a.example"))
+        self.put(bucket, key)
+        assert S3CounterStore().refused() is None
+        self.refuse(bucket, f"{PREFIX}*")
+        assert S3CounterStore().refused() == "AccessDenied"
+        assert self.keys(bucket) == {key}
+
+    def test_doctor_reports_a_missing_right(self, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("WARMUP_COUNTER_STORE", "r2")
+        self.refuse(bucket, f"{PREFIX}*")
+        (row,) = services.r2()
+        assert (row.status, row.found) == ("failure", "may list objects, but not delete them: AccessDenied")
 
     def test_refused_unprintable_name_is_counted(self, bucket: str) -> None:
         asked = domains("\x01", "fine.example")

@@ -148,7 +148,7 @@ class AnalyticsEngineHook(BaseHook):
 
     def _rows(self, resources: ExitStack, query: Query) -> AnalyticsEngineResult:
         try:
-            return self._run(resources, f"{query.text}FORMAT JSON")
+            return self._run(resources, f"{query.text.rstrip()} FORMAT JSON")
         except AnalyticsEngineRefusedError as error:
             if not error.is_about_missing_types or not query.probes or not self._is_empty(resources, query.probes):
                 raise

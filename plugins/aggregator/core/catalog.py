@@ -92,7 +92,7 @@ class DagFacts:
         schedule: When the DAG runs.
         deadline: Longest time from when a scheduled run is due to its end. ``AGGREGATOR_DEADLINES`` overrides it.
         writes: Tables that the DAG writes, as ``schema.table``.
-        conn_id: Connection of the database with these tables; empty for a DAG without a database.
+        conn_id: Connection of the database with these tables; None for a DAG without a database.
         rights: Table → rights that the connection's role needs, for tables that the DAG reads, and for written tables
             that need others than `WRITE`.
         impact: Consequence of missing data, one sentence for alerts.
@@ -109,7 +109,7 @@ class DagFacts:
     deadline: timedelta
     writes: tuple[str, ...]
     impact: str
-    conn_id: str = ""
+    conn_id: str | None = None
     rights: Mapping[str, str] = field(default_factory=dict)
     freshness: tuple[FreshnessRule, ...] = ()
     message: str | None = None

@@ -96,7 +96,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     # Airflow finds connections from its database only if this is set.
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
-    logging.disable(logging.WARNING)
     rows = report(send_test_alert=options.send_test_alert)
     if options.json:
         print(json.dumps([asdict(row) for row in rows], indent=2))
@@ -107,6 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    logging.disable(logging.WARNING)
     code = main()
     sys.stdout.flush()
     # A lookup that hangs in a thread would keep the process.

@@ -17,7 +17,7 @@ from aggregator.alerts import notifier
 from aggregator.analytics_engine import dialect
 from aggregator.analytics_engine.hook import AnalyticsEngineHook, base_url
 from aggregator.core import connections
-from aggregator.core.errors import PermanentError, UnknownConnectionError
+from aggregator.core.errors import AggregatorError, PermanentError, UnknownConnectionError
 from aggregator.core.paths import SQL
 from aggregator.core.settings import AnalyticsSettings
 from aggregator.doctor.rows import Row, Status, clock
@@ -105,7 +105,7 @@ async def _webhooks(urls: dict[str, str], origins: frozenset[str]) -> list[Row]:
             address = (await asyncio.to_thread(resolve, url, allowed=origin in origins))[0]
             async with httpx.AsyncClient(timeout=TIMEOUT, trust_env=False) as client:
                 responses = await asyncio.gather(*(options(client, urls[id_], address) for id_ in ids))
-        except PermanentError as error:
+        except AggregatorError as error:
             return [Row("n8n", origin, Status.FAILURE, str(error))]
         except httpx.HTTPError as error:
             found = f"not reachable ({type(error).__name__})"
@@ -208,4 +208,4 @@ def _date(subject: str, response: httpx.Response) -> Iterator[Row]:
         date = parsedate_to_datetime(response.headers["Date"])
     except (KeyError, ValueError):
         return
-    yield clock(subject, (date - datetime.now(UTC)).total_seconds())
+    yield clock(subject, (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
