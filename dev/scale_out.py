@@ -47,8 +47,11 @@ SHIPPED = (
 )
 """Settings of docker-compose.yaml that decide how workers run and how the loss of one is handled."""
 
-NO_SCHEDULE = {"AGGREGATOR_START_DATE": "2999-01-01"}
-"""Prevents scheduled runs."""
+NO_SCHEDULE = {"AGGREGATOR_START_DATE": "2100-01-01"}
+"""Prevents scheduled runs, except those of ``kpi_dispatch`` at noon."""
+
+SHARDED = {"OHLCV_SYMBOLS_PER_SHARD": "1"}
+"""Makes the few symbols of the sample enough for several task instances of one run, which the workers share."""
 
 NOT_COMPARED = r"(^|_)(at|owner)$|^(total_runs|last_error)$"
 """Columns that depend on time, owner or number of attempts."""
@@ -99,7 +102,8 @@ def run(home: Path, say: Callable[[str], object]) -> tuple[Outcome, Outcome]:
     """
     day = whole_day(datetime.now(UTC))
     single = _process(Stack(home / "single", configuration=NO_SCHEDULE), day, say)
-    scaled = _process(Stack(home / "workers", workers=WORKERS, configuration={**NO_SCHEDULE, **shipped()}), day, say)
+    configuration = {**NO_SCHEDULE, **SHARDED, **shipped()}
+    scaled = _process(Stack(home / "workers", workers=WORKERS, configuration=configuration), day, say)
     if whole_day(datetime.now(UTC)) != day:
         msg = "The UTC day ended meanwhile, so the stacks had different sample data. Run the command again."
         raise StackError(msg)

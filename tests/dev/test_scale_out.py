@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from rich.console import Console
 
-from dev.scale_out import Outcome, differences, digests, report, shipped, whole_day
+from aggregator.core.settings import ScheduleSettings
+from dev.scale_out import NO_SCHEDULE, Outcome, differences, digests, report, shipped, whole_day
 from dev.stack import Ports, Stack, StackError
 
 if TYPE_CHECKING:
@@ -39,6 +40,14 @@ def test_every_run_of_the_day_is_due_at_any_hour(dag_bag: DagBag, hour: int) -> 
     not_due = [id_ for id_, each in timetables.items() if each.latest_interval(now).end.date() <= whole_day(now)]
     assert len(timetables) == 8
     assert not_due == []
+
+
+def test_settings_without_a_schedule_are_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in NO_SCHEDULE.items():
+        monkeypatch.setenv(name, value)
+    start = ScheduleSettings.load().start_date
+    assert start
+    assert start > datetime.now(UTC) + timedelta(days=365)
 
 
 def written(connection: psycopg.Connection, *rows: tuple[str, int]) -> dict[str, tuple[int, str]]:
